@@ -1,0 +1,89 @@
+"""What every source of data becomes: entities, interactions with a label for each perspective, splits.
+
+Ground truth (`Truth`) is an object of its own, so that nothing that reads a `Dataset` can see it.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from jobrec_jax.schema.schema import Entity, Schema
+
+SPLITS = ('train', 'validation', 'calibration', 'test')
+UNOBSERVED = -1
+NOT_EXPOSED, NOT_APPLIED, REJECTED, ACCEPTED = range(4)
+FUNNEL = ('not_exposed', 'exposed_not_applied', 'applied_rejected', 'applied_accepted')
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+  """Observed candidate-job pairs. All arrays are [N].
+
+  Attributes:
+    candidate, job: int32 indices into the dataset's entities.
+    preference: int8; 1 wanted (applied), 0 exposed and not applied, -1 unobserved.
+    qualification: int8; 1 accepted, 0 rejected, -1 unobserved (never a rejection).
+    split: int8 index into `SPLITS`.
+    exposure: float32 propensity with which the logging policy showed the pair; 1 where unknown.
+  """
+
+  candidate: np.ndarray
+  job: np.ndarray
+  preference: np.ndarray
+  qualification: np.ndarray
+  split: np.ndarray
+  exposure: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.candidate)
+
+  def where(self, keep: np.ndarray) -> 'Interactions':
+    return Interactions(*(getattr(self, f.name)[keep] for f in dataclasses.fields(self)))
+
+  def of(self, split: str) -> 'Interactions':
+    return self.where(self.split == SPLITS.index(split))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Entities, interactions and the splits of a domain.
+
+  Attributes:
+    schema: the domain's table.
+    candidates, jobs: records; interactions refer to them by index.
+    interactions: the log, each row in exactly one split.
+    notes: what a reader skipped or changed, in words, with counts.
+  """
+
+  schema: Schema
+  candidates: tuple[Entity, ...]
+  jobs: tuple[Entity, ...]
+  interactions: Interactions
+  notes: tuple[str, ...] = ()
+
+  def fingerprint(self) -> str:
+    """A hash of records and interactions, so that cached or frozen things know their data."""
+    h = hashlib.sha256(self.schema.fingerprint().encode())
+    for entity in (*self.candidates, *self.jobs):
+      h.update(repr((entity.id, sorted(entity.attributes.items()))).encode())
+    for field in dataclasses.fields(self.interactions):
+      h.update(np.ascontiguousarray(getattr(self.interactions, field.name)).tobytes())
+    return h.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+  """What only a simulator knows, for every pair. All arrays are [candidates, jobs].
+
+  Attributes:
+    preference, qualification: float32 probabilities P and Q given the attributes.
+    wants, eligible: bool, the latent outcomes drawn from them.
+    application: float32 probability that an exposed candidate applies.
+  """
+
+  preference: np.ndarray
+  qualification: np.ndarray
+  wants: np.ndarray
+  eligible: np.ndarray
+  application: np.ndarray

@@ -1,0 +1,98 @@
+"""`align(schema, candidate, job)`: every aligned field compared, field by field and layer by layer."""
+
+from collections.abc import Iterator
+import dataclasses
+
+import numpy as np
+
+from jobrec_jax.schema.comparators import Comparison, Verdict
+from jobrec_jax.schema.schema import AlignedField, Entity, Layer, Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldAlignment:
+  """A field of the schema and how this candidate and this job compare on it."""
+
+  field: AlignedField
+  comparison: Comparison
+
+  @property
+  def verdict(self) -> Verdict | None:
+    return self.comparison.verdict
+
+  def in_words(self) -> str:
+    """E.g. 'gpa unmet by 0.4', 'skills met (6 of 10)', 'major unknown'."""
+    c = self.comparison
+    if c.words:
+      return f'{self.field.name} {c.verdict} ({c.words})'
+    if c.verdict == 'unmet' and c.margin:
+      unit = getattr(self.field.comparator, 'unit', '')
+      return f'{self.field.name} unmet by {-c.margin:g}{" " + unit if unit else ""}'
+    return f'{self.field.name} {c.verdict}'
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerAlignment:
+  """The verdicts of one layer, with its counts. Semantic fields have no verdict and count nowhere."""
+
+  layer: Layer
+  fields: tuple[FieldAlignment, ...]
+
+  def count(self, verdict: Verdict) -> int:
+    return sum(f.verdict == verdict for f in self.fields)
+
+  def reasons(self) -> list[str]:
+    return [f.in_words() for f in self.fields if f.verdict is not None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+  """How one candidate faces one job under a schema."""
+
+  layers: tuple[LayerAlignment, ...]
+
+  def fields(self) -> Iterator[FieldAlignment]:
+    for layer in self.layers:
+      yield from layer.fields
+
+
+def align(schema: Schema, candidate: Entity, job: Entity) -> Alignment:
+  """Compares `candidate` and `job` on every field of `schema`.
+
+  Args:
+    schema: the table of aligned fields.
+    candidate: the candidate's record; missing attributes give `unknown`.
+    job: the job's record; likewise.
+
+  Returns:
+    Verdict and margin for each field, grouped by layer, in the schema's order.
+  """
+  return Alignment(tuple(
+      LayerAlignment(layer, tuple(
+          FieldAlignment(f, f.comparator.compare(tuple(candidate[c] for c in f.candidate), job[f.job]))
+          for f in layer.fields))
+      for layer in schema.layers))
+
+
+def rule_score(alignment: Alignment, perspective: str) -> float:
+  """The share of fields met among those with a verdict that speak to `perspective`.
+
+  `unknown` counts one half: it says nothing either way. In [0, 1]; 0.5 without any such field.
+  """
+  credit = {'met': 1.0, 'unknown': 0.5, 'unmet': 0.0}
+  scores = [credit[f.verdict] for f in alignment.fields()
+            if f.verdict is not None and f.field.speaks_to(perspective)]
+  return sum(scores) / len(scores) if scores else 0.5
+
+
+def alignment_features(alignment: Alignment) -> np.ndarray:
+  """Three numbers for each field with a verdict, for linear models.
+
+  Returns:
+    [3 * fields] float32: met (1, 0), unknown (1, 0), margin in the field's unit (0 where none).
+  """
+  rows = []
+  for f in alignment.fields():
+    if f.verdict is not None:
+      rows += [f.verdict == 'met', f.verdict == 'unknown', f.comparison.margin or 0.0]
+  return np.asarray(rows, np.float32)

@@ -1,0 +1,43 @@
+"""Prompt text: a candidate block, a job block, an alignment block, each rendered layer by layer.
+
+No id of a person or a job enters the text: the model must generalise to those it never saw.
+"""
+
+from jobrec_jax.schema.align import Alignment
+from jobrec_jax.schema.schema import Attribute, Entity, Schema, Value
+
+
+def _value(value: Value) -> str:
+  if value is None:
+    return 'unknown'
+  if isinstance(value, bool):
+    return 'yes' if value else 'no'
+  if isinstance(value, float):
+    return f'{value:g}'
+  if isinstance(value, tuple):
+    return ', '.join(value) or 'none'
+  return str(value)
+
+
+def _layered(schema: Schema, side: str) -> list[tuple[str, list[Attribute]]]:
+  """The rendered attributes of a side under the first layer that uses them, then the rest."""
+  left = {a.name: a for a in schema.attributes(side) if a.rendered}
+  layered = []
+  for layer in schema.layers:
+    used = [name for f in layer.fields for name in (f.candidate if side == 'candidate' else (f.job,))]
+    layered.append((layer.name, [left.pop(name) for name in used if name in left]))
+  return [(name, attributes) for name, attributes in layered + [('other', list(left.values()))]
+          if attributes]
+
+
+def render_entity(schema: Schema, side: str, entity: Entity) -> str:
+  """The candidate block or the job block: 'candidate; eligibility: gpa 3.4, ...; competence: ...'."""
+  layers = [f'{name}: ' + ', '.join(f'{a.label} {_value(entity[a.name])}' for a in attributes)
+            for name, attributes in _layered(schema, side)]
+  return f'{side}; ' + '; '.join(layers)
+
+
+def render_alignment(alignment: Alignment) -> str:
+  """The alignment block: each layer's verdicts in words; layers of text alone are left out."""
+  layers = [f'{l.layer.name}: ' + ', '.join(l.reasons()) for l in alignment.layers if l.reasons()]
+  return 'alignment; ' + '; '.join(layers)

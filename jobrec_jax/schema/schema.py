@@ -1,0 +1,163 @@
+"""The alignment schema: a declarative table of what faces what in a domain.
+
+`Schema -> Layer -> AlignedField`, beside the attributes each side carries. Prompts, rule-based
+eligibility, explanations, validation and the baselines' features are all derived from it.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+from typing import Literal
+
+from jobrec_jax.schema.comparators import Comparator
+
+Value = int | float | bool | str | tuple[str, ...] | None
+Kind = Literal['number', 'integer', 'boolean', 'category', 'set', 'text']
+Perspective = Literal['preference', 'qualification', 'both']
+PERSPECTIVES = ('preference', 'qualification')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entity:
+  """A candidate or a job: an id that no model reads, and attributes. `None` is a missing value."""
+
+  id: str
+  attributes: Mapping[str, Value]
+
+  def __getitem__(self, name: str) -> Value:
+    return self.attributes.get(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+  """A column of one side.
+
+  Attributes:
+    name: the column's name.
+    kind: the type of its values.
+    values: the allowed values of a `category` or of the members of a `set`; empty for any.
+    low, high: the closed range of a `number` or `integer`, in the attribute's own unit.
+    words: how prompts name it; '' for the name with spaces.
+    required: whether a row may leave it out.
+    rendered: whether the prompt shows it.
+  """
+
+  name: str
+  kind: Kind
+  values: tuple[str, ...] = ()
+  low: float | None = None
+  high: float | None = None
+  words: str = ''
+  required: bool = False
+  rendered: bool = True
+
+  @property
+  def label(self) -> str:
+    return self.words or self.name.replace('_', ' ')
+
+  def problem(self, value: Value) -> str | None:
+    """What is wrong with `value`, in words, or None."""
+    if value is None:
+      return 'is required and missing' if self.required else None
+    types = {'number': (int, float), 'integer': (int,), 'boolean': (bool,), 'category': (str,),
+             'set': (tuple,), 'text': (str,)}[self.kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and self.kind != 'boolean'):
+      return f'must be a {self.kind}, got {value!r}'
+    if self.kind in ('number', 'integer'):
+      if not (self.low is None or value >= self.low) or not (self.high is None or value <= self.high):
+        return f'must lie in [{self.low}, {self.high}], got {value!r}'
+      if value != value:
+        return 'must be a number, got nan'
+    members = value if self.kind == 'set' else (value,)
+    if self.kind == 'set' and not all(isinstance(m, str) for m in members):
+      return f'must be a set of words, got {value!r}'
+    if self.kind in ('set', 'category') and self.values:
+      unknown = [m for m in members if m not in self.values]
+      if unknown:
+        return f'allows {", ".join(self.values)}; got {", ".join(map(repr, unknown))}'
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedField:
+  """One row of the table: candidate attributes against one job attribute.
+
+  Attributes:
+    name: how verdicts and explanations call it.
+    candidate: the candidate's attributes (several for `any member of` and texts).
+    job: the job's attribute.
+    comparator: how the two are compared; see `comparators`.
+    perspective: which truth it speaks to.
+  """
+
+  name: str
+  candidate: tuple[str, ...]
+  job: str
+  comparator: Comparator
+  perspective: Perspective
+
+  def speaks_to(self, perspective: str) -> bool:
+    return self.perspective in (perspective, 'both')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A named group of aligned fields; `hard` where the employer states them as requirements."""
+
+  name: str
+  fields: tuple[AlignedField, ...]
+  hard: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """A domain: the attributes of each side and the layers that align them.
+
+  Raises:
+    ValueError: a field names an attribute that its side does not have, or a name is used twice.
+  """
+
+  name: str
+  candidate: tuple[Attribute, ...]
+  job: tuple[Attribute, ...]
+  layers: tuple[Layer, ...]
+
+  def __post_init__(self):
+    for side in ('candidate', 'job'):
+      names = [a.name for a in getattr(self, side)]
+      if len(set(names)) != len(names):
+        raise ValueError(f'schema {self.name}: a {side} attribute is listed twice in {names}')
+    fields = [f.name for f in self.fields]
+    if len(set(fields)) != len(fields):
+      raise ValueError(f'schema {self.name}: a field name is used twice in {fields}')
+    for field in self.fields:
+      for side, used in (('candidate', field.candidate), ('job', (field.job,))):
+        known = {a.name for a in getattr(self, side)}
+        if not known.issuperset(used):
+          raise ValueError(f'schema {self.name}, field {field.name}: no {side} attribute named '
+                           f'{sorted(set(used) - known)}; there are {sorted(known)}')
+
+  @property
+  def fields(self) -> tuple[AlignedField, ...]:
+    return tuple(field for layer in self.layers for field in layer.fields)
+
+  def attributes(self, side: Literal['candidate', 'job']) -> tuple[Attribute, ...]:
+    return self.candidate if side == 'candidate' else self.job
+
+  def validate(self, side: Literal['candidate', 'job'], entity: Entity, place: str = '') -> Entity:
+    """Returns `entity` unchanged, or raises a ValueError that names place, attribute and range."""
+    where = f'{place}: ' if place else ''
+    known = {a.name: a for a in self.attributes(side)}
+    unknown = sorted(set(entity.attributes) - set(known))
+    if unknown:
+      raise ValueError(f'{where}{side} {entity.id!r} has unknown attributes {unknown}; '
+                       f'schema {self.name} has {sorted(known)}')
+    for name, attribute in known.items():
+      problem = attribute.problem(entity[name])
+      if problem:
+        raise ValueError(f'{where}{side} {entity.id!r}: {name} {problem}')
+    return entity
+
+  def fingerprint(self) -> str:
+    """A hash of the whole table: checkpoints carry it, so that no model meets another schema."""
+    return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
