@@ -1,4 +1,4 @@
-"""What every source of data becomes: entities, interactions with a label for each perspective, splits.
+"""What every source of data becomes: entities, interactions labelled by perspective, splits.
 
 Ground truth (`Truth`) is an object of its own, so that nothing that reads a `Dataset` can see it.
 """
@@ -87,3 +87,22 @@ class Truth:
   wants: np.ndarray
   eligible: np.ndarray
   application: np.ndarray
+
+
+def from_funnel(state: np.ndarray, split: np.ndarray, exposure: np.ndarray) -> Interactions:
+  """The observed part of a funnel: exposed pairs that belong to a split.
+
+  Args:
+    state: [candidates, jobs] index into `FUNNEL`.
+    split: [candidates, jobs] index into `SPLITS`, -1 for none.
+    exposure: [candidates, jobs] propensity of exposure.
+
+  Returns:
+    Interactions with preference = applied, and qualification = accepted for applicants alone.
+  """
+  candidate, job = np.nonzero((state != NOT_EXPOSED) & (split >= 0))
+  seen = state[candidate, job]
+  return Interactions(
+      candidate.astype(np.int32), job.astype(np.int32), (seen >= REJECTED).astype(np.int8),
+      np.select([seen == REJECTED, seen == ACCEPTED], [0, 1], UNOBSERVED).astype(np.int8),
+      split[candidate, job], exposure[candidate, job].astype(np.float32))

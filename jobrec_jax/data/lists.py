@@ -1,10 +1,14 @@
-"""Lists to rank: drawn once, hashed, and given to every system alike."""
+"""Lists: drawn on the fly for training, drawn once and hashed for evaluation and stage 2."""
 
 import dataclasses
 import hashlib
+from typing import Literal
 
 import numpy as np
 
+from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions, Truth
+
+Negatives = Literal['exposed', 'uniform']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,4 +33,181 @@ class RankingLists:
 
   def fingerprint(self) -> str:
     arrays = (self.candidate, self.job, self.relevance, self.mask)
-    return hashlib.sha256(b''.join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()[:16]
+    content = b''.join(np.ascontiguousarray(a).tobytes() for a in arrays)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class PreferenceLists:
+  """Training lists of one candidate: an applied job and n that were not applied to.
+
+  `exposed` negatives were shown to the candidate and not applied to; a candidate with fewer than n
+  of them gets a shorter, masked list. `uniform` negatives are any training job without an
+  application, drawn with equal probability, so that their logQ correction is a constant that the
+  softmax cancels.
+
+  Raises:
+    ValueError: the policy is unknown or the split holds no application.
+  """
+
+  def __init__(self, interactions: Interactions, negatives: int, policy: Negatives = 'exposed'):
+    if policy not in ('exposed', 'uniform'):
+      raise ValueError(f"lists.preference_policy must be 'exposed' or 'uniform', got {policy!r}")
+    self.negatives = negatives
+    applied = np.flatnonzero(interactions.preference == 1)
+    if not len(applied):
+      raise ValueError('the split holds no application: there is nothing to learn preference from')
+    self.positives = np.stack([interactions.candidate[applied], interactions.job[applied]], 1)
+    self._pool = _pools(interactions.candidate, interactions.job, interactions.preference == 0)
+    if policy == 'uniform':
+      jobs = np.unique(interactions.job)
+      wanted = _pools(interactions.candidate, interactions.job, interactions.preference == 1)
+      self._pool = {u: np.setdiff1d(jobs, wanted[u]) for u in np.unique(self.positives[:, 0]).tolist()}
+
+  def __len__(self) -> int:
+    return len(self.positives)
+
+  def draw(self, positive: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One list: candidate [], job [1 + n] with the positive first, mask [1 + n]."""
+    candidate, job = positive
+    jobs, mask = _draw(rng, job, self._pool.get(int(candidate), ()), self.negatives)
+    return {'candidate': candidate, 'job': jobs, 'mask': mask}
+
+
+class QualificationLists:
+  """Training lists of one job: an accepted applicant and up to n rejected ones.
+
+  Only applicants have a label; whoever did not apply is never treated as rejected.
+
+  Args:
+    interactions: the log of a split.
+    negatives: n.
+    weights: [N] censoring weight of each row of the log; None for ones.
+
+  Raises:
+    ValueError: the split holds no accepted applicant.
+  """
+
+  def __init__(self, interactions: Interactions, negatives: int, weights: np.ndarray | None = None):
+    self.negatives = negatives
+    self._log = interactions
+    self._weights = np.ones(len(interactions)) if weights is None else weights
+    self.positives = np.flatnonzero(interactions.qualification == 1)
+    if not len(self.positives):
+      raise ValueError('the split holds no accepted applicant: nothing to learn qualification from')
+    self._pool = _pools(interactions.job, np.arange(len(interactions)),
+                        interactions.qualification == 0)
+
+  def __len__(self) -> int:
+    return len(self.positives)
+
+  def draw(self, positive: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One list: candidate [1 + n] with the accepted one first, job [], mask and weight [1 + n]."""
+    job = self._log.job[positive]
+    rows, mask = _draw(rng, positive, self._pool.get(int(job), ()), self.negatives)
+    return {'candidate': self._log.candidate[rows], 'job': job, 'mask': mask,
+            'weight': self._weights[rows].astype(np.float32)}
+
+
+def _pools(key: np.ndarray, value: np.ndarray, keep: np.ndarray) -> dict[int, np.ndarray]:
+  """The kept values of each key that occurs at all."""
+  order = np.argsort(key, kind='stable')
+  order = order[keep[order]]
+  keys, starts = np.unique(key[order], return_index=True)
+  pools = dict(zip(keys.tolist(), np.split(value[order], starts[1:])))
+  return {k: pools.get(k, value[:0]) for k in np.unique(key).tolist()}
+
+
+def _draw(rng: np.random.Generator, first, pool, n: int) -> tuple[np.ndarray, np.ndarray]:
+  """`first`, then up to n of the pool without replacement; a short list repeats `first`, masked."""
+  taken = rng.permutation(pool)[:n]
+  items = np.full(1 + n, first, np.int32)
+  items[1:1 + len(taken)] = taken
+  return items, np.arange(1 + n) <= len(taken)
+
+
+def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int,
+                 jobs: np.ndarray | None = None) -> RankingLists:
+  """Stage 2's lists: an applied job and items - 1 training jobs without an application.
+
+  Candidates take turns in a seeded order, so that `count` lists spread evenly over them. Items
+  stand in the order of their index, so that the position tells nothing.
+
+  Args:
+    dataset: the data.
+    split: the split whose candidates and applications are used.
+    items: J, the jobs in a list.
+    count: N, the number of lists.
+    seed: of candidates, positives and negatives.
+    jobs: the catalogue to draw from; None for the jobs of the train split.
+
+  Raises:
+    ValueError: the split has no application, or the catalogue is too small for `items`.
+  """
+  jobs = warm_jobs(dataset) if jobs is None else jobs
+  log = dataset.interactions.of(split)
+  wanted = _pools(log.candidate, log.job, (log.preference == 1) & np.isin(log.job, jobs))
+  wanted = {u: pool for u, pool in wanted.items() if len(pool)}
+  if not wanted:
+    raise ValueError(f'split {split} holds no application to the catalogue')
+  most = len(jobs) - max(map(len, wanted.values())) + 1
+  if not 2 <= items <= most:
+    raise ValueError(f'policy.items must lie in [2, {most}] for this catalogue of {len(jobs)} '
+                     f'jobs, got {items}')
+  rng = np.random.default_rng(seed)
+  order = rng.permutation(sorted(wanted))
+  candidate = np.resize(order, count).astype(np.int32)
+  job = np.empty((count, items), np.int32)
+  relevance = np.zeros((count, items), bool)
+  for row, u in enumerate(candidate):
+    positive = rng.choice(wanted[u])
+    others = rng.permutation(np.setdiff1d(jobs, wanted[u]))[:items - 1]
+    job[row] = np.sort(np.append(others, positive))
+    relevance[row] = job[row] == positive
+  return RankingLists('preference', np.repeat(candidate[:, None], items, 1), job, relevance,
+                      np.ones((count, items), bool))
+
+
+def warm_jobs(dataset: Dataset) -> np.ndarray:
+  """Indices of the jobs that the train split has seen."""
+  return np.unique(dataset.interactions.of('train').job)
+
+
+def candidates_of(dataset: Dataset, split: str) -> np.ndarray:
+  return np.unique(dataset.interactions.of(split).candidate)
+
+
+def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray,
+                jobs: np.ndarray) -> RankingLists:
+  """The full ranking of a grid of pairs, relevance being the latent outcomes.
+
+  Candidate-centred [U, J] for preference, job-centred [J, U] for qualification.
+  """
+  u, j = np.meshgrid(candidates, jobs, indexing='ij')
+  outcome = truth.wants if perspective == 'preference' else truth.eligible
+  if perspective == 'qualification':
+    u, j = u.T, j.T
+  return RankingLists(perspective, u.astype(np.int32), j.astype(np.int32), outcome[u, j],
+                      np.ones(u.shape, bool))
+
+
+def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLists:
+  """The labelled pairs of a split, one list for each candidate (preference) or job (qualification).
+
+  Lists without a positive or without a negative rank nothing and are left out.
+
+  Raises:
+    ValueError: no list is left.
+  """
+  log = dataset.interactions.where(
+      (dataset.interactions.split == SPLITS.index(split))
+      & (getattr(dataset.interactions, perspective) >= 0))
+  label = getattr(log, perspective) == 1
+  key = log.candidate if perspective == 'preference' else log.job
+  rows = [np.flatnonzero(key == k) for k in np.unique(key)]
+  rows = [r for r in rows if 0 < label[r].sum() < len(r)]
+  if not rows:
+    raise ValueError(f'split {split} has no {perspective} list with both a positive and a negative')
+  width = max(map(len, rows))
+  mask = np.arange(width) < np.array([len(r) for r in rows])[:, None]
+  index = np.stack([np.resize(r[np.lexsort((log.job[r], log.candidate[r]))], width) for r in rows])
+  return RankingLists(perspective, log.candidate[index], log.job[index], label[index] & mask, mask)

@@ -6,12 +6,13 @@ or below (negative) the requirement.
 """
 
 import dataclasses
+import functools
 from typing import Literal, Protocol
 
 Verdict = Literal['met', 'unmet', 'unknown']
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
   """The outcome of one comparator.
 
@@ -27,6 +28,29 @@ class Comparison:
 
 
 UNKNOWN = Comparison('unknown')
+MET = Comparison('met')
+UNMET = Comparison('unmet')
+TEXT = Comparison(None)
+
+# The same values meet in many pairs of a catalogue, so align() asks the caches below.
+_KEPT = 1 << 16
+_frozen = functools.lru_cache(_KEPT)(frozenset)
+
+
+def _by_margin(margin: float, words: str = '') -> Comparison:
+  """Met where `margin` is not negative. The sum turns a rounded -0.0 into 0.0."""
+  return Comparison('met' if margin >= 0 else 'unmet', margin + 0.0, words)
+
+
+@functools.lru_cache(_KEPT)
+def _at_least(value: float, needed: float) -> Comparison:
+  # Two decimals is the precision of every published number; a float's tail is not a margin.
+  return _by_margin(round(float(value) - float(needed), 2))
+
+
+@functools.lru_cache(_KEPT)
+def _covers(shared: int, total: int, needed: float) -> Comparison:
+  return _by_margin(round(shared / total - needed, 4), f'{shared} of {total}')
 
 
 class Comparator(Protocol):
@@ -37,7 +61,7 @@ class Comparator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class AtLeast:
-  """candidate >= job, for numbers; margin = candidate - job."""
+  """candidate >= job, for numbers; margin = candidate - job, both to two decimals."""
 
   unit: str = ''
 
@@ -45,9 +69,7 @@ class AtLeast:
     (value,) = candidate
     if value is None or job is None:
       return UNKNOWN
-    # Two decimals is the precision of every published number; a float's tail is not a margin.
-    margin = round(float(value) - float(job), 2)
-    return Comparison('met' if margin >= 0 else 'unmet', margin)
+    return _at_least(value, job)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,28 +83,31 @@ class OrdinalAtLeast:
     (value,) = candidate
     if value not in self.levels or job not in self.levels:
       return UNKNOWN
-    margin = self.levels.index(value) - self.levels.index(job)
-    return Comparison('met' if margin >= 0 else 'unmet', float(margin))
+    return _by_margin(float(self.levels.index(value) - self.levels.index(job)))
 
 
 @dataclasses.dataclass(frozen=True)
 class AnyMemberOf:
-  """At least one of the candidate's values is among the job's; values equal to `none` do not count."""
+  """At least one of the candidate's values is among the job's; `none` is no value of either."""
 
   none: str = 'None'
 
   def compare(self, candidate: tuple, job) -> Comparison:
-    if job is None or all(v is None for v in candidate):
+    if job is None:
       return UNKNOWN
-    shared = [v for v in candidate if v is not None and v != self.none and v in job]
-    if shared:
-      return Comparison('met', None, shared[0])
-    return UNKNOWN if any(v is None for v in candidate) else Comparison('unmet')
+    for value in candidate:
+      if value is not None and value != self.none and value in job:
+        return Comparison('met', None, value)
+    # A missing value might have been the one that fits.
+    return UNKNOWN if None in candidate else UNMET
 
 
 @dataclasses.dataclass(frozen=True)
 class SetCoverage:
-  """The share of the job's set that the candidate's holds; margin = share - needed, in [-1, 1]."""
+  """The share of the job's set that the candidate's holds; margin = share - needed, in [-1, 1].
+
+  An empty set of the job's is an unstated requirement: unknown.
+  """
 
   needed: float = 0.5
 
@@ -90,10 +115,8 @@ class SetCoverage:
     (value,) = candidate
     if value is None or not job:
       return UNKNOWN
-    shared = len(set(value) & set(job))
-    share = shared / len(set(job))
-    return Comparison('met' if share >= self.needed else 'unmet', round(share - self.needed, 4),
-                      f'{shared} of {len(set(job))}')
+    needed = _frozen(job)
+    return _covers(len(needed & _frozen(value)), len(needed), self.needed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +127,7 @@ class Contains:
     (value,) = candidate
     if value is None or job is None:
       return UNKNOWN
-    return Comparison('met' if job in value else 'unmet')
+    return MET if job in value else UNMET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +140,7 @@ class CompatibleMode:
     (value,) = candidate
     if value is None or job is None:
       return UNKNOWN
-    return Comparison('met' if value == job or self.anything in (value, job) else 'unmet')
+    return MET if value == job or self.anything in (value, job) else UNMET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,4 +148,4 @@ class Semantic:
   """Free text against free text: left to the language model, so there is no verdict."""
 
   def compare(self, candidate: tuple, job) -> Comparison:
-    return Comparison(None)
+    return TEXT

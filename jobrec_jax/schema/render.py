@@ -19,20 +19,27 @@ def _value(value: Value) -> str:
   return str(value)
 
 
+def _attribute(attribute: Attribute, value: Value) -> str:
+  """'gpa 3.4'; text speaks for itself."""
+  if attribute.kind == 'text' and value is not None:
+    return value
+  return f'{attribute.label} {_value(value)}'
+
+
 def _layered(schema: Schema, side: str) -> list[tuple[str, list[Attribute]]]:
   """The rendered attributes of a side under the first layer that uses them, then the rest."""
   left = {a.name: a for a in schema.attributes(side) if a.rendered}
   layered = []
   for layer in schema.layers:
-    used = [name for f in layer.fields for name in (f.candidate if side == 'candidate' else (f.job,))]
+    used = [name for f in layer.fields for name in f.attributes(side)]
     layered.append((layer.name, [left.pop(name) for name in used if name in left]))
-  return [(name, attributes) for name, attributes in layered + [('other', list(left.values()))]
-          if attributes]
+  layered.append(('other', list(left.values())))
+  return [(name, attributes) for name, attributes in layered if attributes]
 
 
 def render_entity(schema: Schema, side: str, entity: Entity) -> str:
-  """The candidate block or the job block: 'candidate; eligibility: gpa 3.4, ...; competence: ...'."""
-  layers = [f'{name}: ' + ', '.join(f'{a.label} {_value(entity[a.name])}' for a in attributes)
+  """The candidate or the job block: 'candidate; eligibility: gpa 3.4, ...; competence: ...'."""
+  layers = [f'{name}: ' + ', '.join(_attribute(a, entity[a.name]) for a in attributes)
             for name, attributes in _layered(schema, side)]
   return f'{side}; ' + '; '.join(layers)
 

@@ -7,7 +7,8 @@ eligibility, explanations, validation and the baselines' features are all derive
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 from jobrec_jax.schema.comparators import Comparator
 
@@ -51,6 +52,11 @@ class Attribute:
   required: bool = False
   rendered: bool = True
 
+  def __post_init__(self):
+    if self.kind not in get_args(Kind):
+      raise ValueError(
+          f'attribute {self.name}: kind must be one of {get_args(Kind)}, got {self.kind!r}')
+
   @property
   def label(self) -> str:
     return self.words or self.name.replace('_', ' ')
@@ -64,10 +70,12 @@ class Attribute:
     if not isinstance(value, types) or (isinstance(value, bool) and self.kind != 'boolean'):
       return f'must be a {self.kind}, got {value!r}'
     if self.kind in ('number', 'integer'):
-      if not (self.low is None or value >= self.low) or not (self.high is None or value <= self.high):
-        return f'must lie in [{self.low}, {self.high}], got {value!r}'
       if value != value:
         return 'must be a number, got nan'
+      low = -math.inf if self.low is None else self.low
+      high = math.inf if self.high is None else self.high
+      if not low <= value <= high:
+        return f'must lie in [{low}, {high}], got {value!r}'
     members = value if self.kind == 'set' else (value,)
     if self.kind == 'set' and not all(isinstance(m, str) for m in members):
       return f'must be a set of words, got {value!r}'
@@ -95,6 +103,15 @@ class AlignedField:
   job: str
   comparator: Comparator
   perspective: Perspective
+
+  def __post_init__(self):
+    if self.perspective not in get_args(Perspective):
+      raise ValueError(f'field {self.name}: perspective must be one of {get_args(Perspective)}, '
+                       f'got {self.perspective!r}')
+
+  def attributes(self, side: str) -> tuple[str, ...]:
+    """The names of the attributes that it compares on `side`."""
+    return self.candidate if side == 'candidate' else (self.job,)
 
   def speaks_to(self, perspective: str) -> bool:
     return self.perspective in (perspective, 'both')
@@ -127,11 +144,13 @@ class Schema:
       names = [a.name for a in getattr(self, side)]
       if len(set(names)) != len(names):
         raise ValueError(f'schema {self.name}: a {side} attribute is listed twice in {names}')
-    fields = [f.name for f in self.fields]
-    if len(set(fields)) != len(fields):
-      raise ValueError(f'schema {self.name}: a field name is used twice in {fields}')
+    for what, names in (('field', [f.name for f in self.fields]),
+                        ('layer', [l.name for l in self.layers])):
+      if len(set(names)) != len(names):
+        raise ValueError(f'schema {self.name}: a {what} name is used twice in {names}')
     for field in self.fields:
-      for side, used in (('candidate', field.candidate), ('job', (field.job,))):
+      for side in ('candidate', 'job'):
+        used = field.attributes(side)
         known = {a.name for a in getattr(self, side)}
         if not known.issuperset(used):
           raise ValueError(f'schema {self.name}, field {field.name}: no {side} attribute named '

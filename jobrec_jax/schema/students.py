@@ -1,7 +1,14 @@
 """The domain of the JobRec paper: students and research positions, in the published columns."""
 
 from jobrec_jax.schema.comparators import (
-    AnyMemberOf, AtLeast, CompatibleMode, Contains, OrdinalAtLeast, Semantic, SetCoverage)
+    AnyMemberOf,
+    AtLeast,
+    CompatibleMode,
+    Contains,
+    OrdinalAtLeast,
+    Semantic,
+    SetCoverage,
+)
 from jobrec_jax.schema.schema import AlignedField, Attribute, Layer, Schema
 
 LEVELS = ('UG1', 'UG2', 'UG3', 'UG4', 'MS1', 'MS2', 'PhD')
@@ -17,7 +24,7 @@ _CANDIDATE = (
     Attribute('masters_major', 'category', _OPTIONAL_MAJORS),
     Attribute('second_major', 'category', _OPTIONAL_MAJORS),
     Attribute('gpa', 'number', low=0, high=4),
-    Attribute('undergrad_gpa', 'number', low=0, high=4),
+    Attribute('undergrad_gpa', 'number', low=0, high=4, rendered=False),
     Attribute('months_experience', 'integer', low=0, high=600, words='months'),
     Attribute('num_publications', 'integer', low=0, high=1000, words='papers'),
     Attribute('skills', 'set'),
@@ -27,7 +34,7 @@ _CANDIDATE = (
     Attribute('hours_per_week', 'integer', low=0, high=100, words='hours'),
     Attribute('length_of_commitment', 'integer', low=0, high=20, words='terms'),
     Attribute('in_person_commitment', 'category', MODES, words='mode'),
-    Attribute('commit_to_summer', 'boolean', words='summer'),
+    Attribute('commit_to_summer', 'boolean', words='summer', rendered=False),
     Attribute('interests', 'set', INDUSTRIES),
     Attribute('student_llm_output', 'text', words='narrative'),
     Attribute('extrac_1', 'text', words=''),

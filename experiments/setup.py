@@ -1,0 +1,116 @@
+"""What every script does first: flags, a validated config, the run folder, the data, the mesh."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from absl import flags, logging
+import jax
+from ml_collections import ConfigDict, config_flags
+
+from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.published import read_published
+from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.evaluate.audit import audit
+from jobrec_jax.report.results import write_text
+from jobrec_jax.train.policy import PolicyConfig
+from jobrec_jax.train.sharding import MeshConfig
+from jobrec_jax.train.state import OptimizerConfig
+
+T = TypeVar('T')
+SOURCES = ('simulated', 'published')
+
+
+def define_flags(config: str, workdir: str | None = None) -> None:
+  """Defines --config (with --config.key=value overrides) and --workdir."""
+  config_flags.DEFINE_config_file('config', config, 'settings; override with --config.key=value')
+  flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
+  if workdir is None:
+    flags.mark_flag_as_required('workdir')
+
+
+def section(cls: type[T], values: ConfigDict, **more: Any) -> T:
+  """A frozen dataclass from the keys of a config section that it has fields for."""
+  names = [f.name for f in dataclasses.fields(cls) if f.name not in more]
+  return cls(**{name: getattr(values, name) for name in names}, **more)
+
+
+class Settings(NamedTuple):
+  """The settings that can be wrong on their own, checked before anything runs."""
+
+  market: MarketConfig
+  mesh: MeshConfig
+  warm_up: OptimizerConfig
+  cooperative: OptimizerConfig
+  policy: PolicyConfig
+
+
+def validate(config: ConfigDict) -> Settings:
+  """Builds every settings object; a bad value raises a ValueError that names its key."""
+  if config.data.source not in SOURCES:
+    raise ValueError(f'data.source must be one of {SOURCES}, got {config.data.source!r}')
+  if config.data.source == 'published' and not config.data.folder:
+    raise ValueError('data.folder must name the folder of the CSV files when data.source is '
+                     "'published', got ''")
+  return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
+                  section(OptimizerConfig, config.warm_up),
+                  section(OptimizerConfig, config.cooperative),
+                  section(PolicyConfig, config.policy))
+
+
+class Run:
+  """A run folder and the names of what lies in it."""
+
+  def __init__(self, folder: str | Path):
+    self.folder = Path(folder)
+
+  def __truediv__(self, name: str) -> Path:
+    return self.folder / name
+
+  def start(self, config: ConfigDict, script: str) -> None:
+    """Makes the folder, writes the config beside its log, and turns on the compilation cache."""
+    self.folder.mkdir(parents=True, exist_ok=True)
+    write_text(self / 'config.json', config.to_json(indent=2) + '\n')
+    logging.get_absl_handler().setFormatter(None)
+    logging.set_verbosity(logging.INFO)
+    logging.info('%s: %s, %d devices (%s)', script, self.folder, jax.device_count(),
+                 jax.default_backend())
+
+  def read_json(self, name: str, made_by: str) -> Any:
+    path = self / name
+    if not path.is_file():
+      raise ValueError(f'{path}: not there; run {made_by} with --workdir={self.folder} first')
+    return json.loads(path.read_text())
+
+
+def use_compilation_cache() -> None:
+  """Compiled programs outlive the process, in the user's cache."""
+  jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache/jobrec_jax/jit'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def load_data(config: ConfigDict, market: MarketConfig) -> tuple[Dataset, Truth | None]:
+  """Simulates or reads the data set, and audits it.
+
+  Raises:
+    ValueError: the audit finds an error that data.known_faults does not name.
+  """
+  d = config.data
+  truth = None
+  if d.source == 'simulated':
+    dataset, truth = simulate(market, config.seed, tuple(d.shares), d.cold_jobs)
+  else:
+    dataset = read_published(d.folder, config.seed, allow_unknown_users=d.allow_unknown_users,
+                             drop_shared_negatives=d.drop_shared_negatives)
+  for note in dataset.notes:
+    logging.info('data: %s', note)
+  report = audit(dataset, config.seed)
+  failed = report.failed(d.known_faults)
+  if failed:
+    raise ValueError(f'the audit found {len(failed)} errors:\n{report.table()}\n'
+                     f'Mend the data, or name what is known in data.known_faults: {failed}')
+  log = dataset.interactions
+  logging.info('data: %d candidates, %d jobs, %d interactions; the audit found no error',
+               len(dataset.candidates), len(dataset.jobs), len(log))
+  return dataset, truth

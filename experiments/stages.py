@@ -1,0 +1,221 @@
+"""The stages of the road, as functions that the scripts share: train, calibrate, align."""
+
+import json
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments.setup import Run, Settings, section
+from jobrec_jax.data import lists as listing
+from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.loader import (
+    iterate,
+    list_dataset,
+    preference_finisher,
+    qualification_finisher,
+)
+from jobrec_jax.data.tokens import (
+    BlockEncoder,
+    BlockLengths,
+    corpus,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.objectives.calibration import Calibration, fit_calibration
+from jobrec_jax.objectives.censoring import ips_weights
+from jobrec_jax.objectives.task_weights import task_weights
+from jobrec_jax.report.results import write_text
+from jobrec_jax.train import experts as stage1
+from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.features import FeatureExtractor
+from jobrec_jax.train.loop import MetricsWriter, train
+from jobrec_jax.train.sharding import init_sharded, make_mesh
+from jobrec_jax.train.state import (
+    create_state,
+    make_optimizer,
+    make_update,
+    merge_params,
+    split_params,
+    stream_key,
+)
+
+PyTree = Any
+LENGTHS = ('candidate', 'job', 'alignment')
+
+
+class Experts(NamedTuple):
+  """Trained experts over a data set."""
+
+  model: JobRec
+  params: PyTree
+  blocks: BlockEncoder
+  mesh: jax.sharding.Mesh
+
+  def extractor(self, config: ConfigDict) -> FeatureExtractor:
+    return FeatureExtractor(self.model, self.params, self.blocks, self.mesh,
+                            config.features.items, config.features.batch)
+
+
+def identity(config: ConfigDict, dataset: Dataset, *sections: str) -> dict[str, Any]:
+  """What a checkpoint of these sections depends on."""
+  return {'schema': dataset.schema.fingerprint(), 'data': dataset.fingerprint(),
+          'seed': config.seed} | {s: config[s].to_json() for s in sections}
+
+
+def make_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
+  """Token blocks; the tokenizer is trained once and then lies in the run folder."""
+  path = run / 'tokenizer.json'
+  if not path.exists():
+    save_tokenizer(train_tokenizer(corpus(dataset, seed=config.seed), config.tokenizer.vocab_size),
+                   path)
+  tokenizer = load_tokenizer(path)
+  blocks = BlockEncoder(dataset, tokenizer, section(BlockLengths, config.tokenizer))
+  logging.info('tokens: vocabulary of %d; cut to length: %s', tokenizer.get_vocab_size(),
+               {k: v for k, v in blocks.cut.items() if v} or 'none')
+  return blocks
+
+
+def make_model(config: ConfigDict, vocab_size: int) -> JobRec:
+  return JobRec(section(JobRecConfig, config.model, experts=('preference', 'qualification'),
+                        decoder=section(DecoderConfig, config.model, vocab_size=vocab_size,
+                                        tie_embeddings=True)))
+
+
+def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:
+  """Stages 1A and 1B, each resumed where it stood."""
+  mesh = make_mesh(settings.mesh)
+  blocks = make_blocks(config, run, dataset)
+  model = make_model(config, blocks.vocab_size)
+  root = jax.random.key(config.seed)
+  metrics = MetricsWriter(run / 'metrics.jsonl')
+  log = dataset.interactions.of('train')
+  preference = listing.PreferenceLists(log, config.lists.preference_negatives,
+                                       config.lists.preference_policy)
+  weighting = task_weights(config.experts.task_weights, 2, config.experts.fixed_weights)
+  params = {'model': init_model(model, blocks, mesh, stream_key(root, 'init')),
+            'task_weights': weighting.init()}
+
+  def run_stage(stage, loss_fn, params, frozen, optimizer, data):
+    trainable, rest = split_params(params, frozen)
+    tx = make_optimizer(optimizer)
+    checkpoints = Checkpoints(run / f'checkpoints/{stage}', identity(
+        config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts', 'warm_up', stage))
+    state = train(stage, make_update(loss_fn, tx), create_state(trainable, rest, tx), data,
+                  optimizer.steps, stream_key(root, stage), mesh, checkpoints, metrics,
+                  config.log_every, config.save_seconds)
+    return merge_params(state.trainable, state.frozen)
+
+  def preference_data(batch, seed):
+    return list_dataset(preference, preference_finisher(blocks), batch, seed,
+                        jax.process_index(), jax.process_count())
+
+  params = run_stage('warm_up', stage1.warm_up_loss(model), params, stage1.frozen_in_warm_up,
+                     settings.warm_up,
+                     iterate(preference_data(config.warm_up.batch, config.seed)))
+  weights = censoring_weights(config, Experts(model, params['model'], blocks, mesh), dataset, run)
+  qualification = list_dataset(
+      listing.QualificationLists(log, config.lists.qualification_negatives, weights),
+      qualification_finisher(blocks), config.cooperative.qualification_batch, config.seed + 2,
+      jax.process_index(), jax.process_count())
+  params = run_stage('cooperative',
+                     stage1.cooperative_loss(model, weighting, config.experts.beta), params,
+                     lambda path: False, settings.cooperative,
+                     iterate(preference_data(config.cooperative.batch, config.seed + 1),
+                             qualification))
+  return Experts(model, params['model'], blocks, mesh)
+
+
+def init_model(model: JobRec, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
+               key: jax.Array) -> PyTree:
+  candidate = np.zeros((1, blocks.candidates.shape[1]), np.int32)
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  return init_sharded(lambda: model.init(key, candidate, lists['job'], lists['alignment'])['params'],
+                      mesh)
+
+
+def load_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:
+  """The experts that stage 1B left in the run folder: its training loop finds nothing to do."""
+  folder = run / 'checkpoints/cooperative'
+  if not folder.is_dir():
+    raise ValueError(f'{folder}: not there; run experiments.train_experts with '
+                     f'--workdir={run.folder} first')
+  return train_experts(config, settings, run, dataset)
+
+
+def application_propensity(extractor: FeatureExtractor, dataset: Dataset,
+                           rows: np.ndarray) -> np.ndarray:
+  """The preference expert's estimate that an exposed pair applies, for rows of the log.
+
+  Its logits are put on a scale by the exposed pairs of the validation split.
+  """
+  log = dataset.interactions
+  fit = log.of('validation')
+  fit = fit.where(fit.preference >= 0)
+  scores = extractor(fit.candidate, fit.job).preference
+  scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
+  return scale.probability(extractor(log.candidate[rows], log.job[rows]).preference)
+
+
+def censoring_weights(config: ConfigDict, experts: Experts, dataset: Dataset,
+                      run: Run) -> np.ndarray | None:
+  """A weight for each row of the train split: the inverse propensity of being an applicant.
+
+  Computed once, from the experts after stage 1A, and kept in the run folder.
+  """
+  if config.experts.censoring not in ('ips', 'none'):
+    raise ValueError(f"experts.censoring must be 'ips' or 'none', got "
+                     f'{config.experts.censoring!r}')
+  log = dataset.interactions
+  if config.experts.censoring == 'none' or not (log.preference == 0).any():
+    return None
+  path = run / 'censoring_weights.npy'
+  if not path.exists():
+    train_rows = np.flatnonzero(log.split == 0)
+    observed = log.qualification[train_rows] >= 0
+    rows = train_rows[observed]
+    propensity = application_propensity(experts.extractor(config), dataset, rows)
+    weights = np.zeros(len(train_rows))
+    weights[observed] = applicant_weights(config, propensity * log.exposure[rows])
+    save_array(path, weights)
+    w = weights[observed]
+    logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f',
+                 len(w), w.max(), w.sum() ** 2 / (len(w) * (w ** 2).sum()))
+  return np.load(path)
+
+
+def applicant_weights(config: ConfigDict, propensity: np.ndarray) -> np.ndarray:
+  return np.asarray(ips_weights(propensity, np.ones(len(propensity), bool),
+                                config.experts.ips_clip))
+
+
+def save_array(path, array: np.ndarray) -> None:
+  temporary = path.with_name(f'.{path.name}')
+  with temporary.open('wb') as f:
+    np.save(f, array, allow_pickle=False)
+  temporary.replace(path)
+
+
+def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
+              extractor: FeatureExtractor) -> Calibration:
+  """b and t from the applicants of the calibration split, weighted to uniform pairs."""
+  log = dataset.interactions
+  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0))
+  weights = np.ones(len(rows))
+  if config.experts.censoring == 'ips' and (log.preference == 0).any():
+    propensity = application_propensity(extractor, dataset, rows)
+    weights = applicant_weights(config, propensity * log.exposure[rows])
+  scores = extractor(log.candidate[rows], log.job[rows]).qualification
+  calibration = fit_calibration(scores, log.qualification[rows], weights)
+  write_text(run / 'calibration.json', json.dumps(calibration._asdict()) + '\n')
+  logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
+  return calibration
+
+
+def load_calibration(run: Run) -> Calibration:
+  return Calibration(**run.read_json('calibration.json', 'experiments.train_experts'))

@@ -1,0 +1,39 @@
+"""Logistic regression on the schema's verdicts and margins."""
+
+from typing import Self
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jobrec_jax.baselines.alignments import AlignmentFeatures
+from jobrec_jax.baselines.base import train_labels
+from jobrec_jax.data.dataset import Dataset
+
+
+class Logistic:
+  """L2-regularised logistic regression of the observed labels on `alignment_features`."""
+
+  def __init__(self, features: AlignmentFeatures):
+    self._features = features
+
+  def fit(self, dataset: Dataset, perspective: str) -> Self:
+    """Fits to the train interactions with an observed label of `perspective`; deterministic.
+
+    Raises:
+      ValueError: no such interaction, or all of one class.
+    """
+    train, labels = train_labels(dataset, perspective)
+    if labels.all() or not labels.any():
+      raise ValueError(f'all {len(labels)} train labels of {perspective} are {int(labels[0])}: '
+                       'logistic regression needs both classes')
+    x = self._features.of(dataset).features(train.candidate, train.job)
+    self._model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    self._model.fit(x.astype(np.float64), labels)
+    return self
+
+  def score(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    """[N] float64 logit of the positive class."""
+    x = self._features.features(candidate, job)
+    return self._model.decision_function(x.astype(np.float64))

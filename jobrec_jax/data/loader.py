@@ -1,0 +1,54 @@
+"""Grain pipelines of training lists: deterministic, shuffled, sharded by process, resumable."""
+
+from collections.abc import Callable
+
+import grain
+
+from jobrec_jax.data.lists import PreferenceLists, QualificationLists
+from jobrec_jax.data.tokens import BlockEncoder
+
+ListSource = PreferenceLists | QualificationLists
+
+
+def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, seed: int,
+                 process: int = 0, processes: int = 1) -> grain.MapDataset:
+  """Endless shuffled batches of lists.
+
+  Args:
+    lists: draws a list for a positive pair.
+    finish: turns drawn indices into the arrays of a step; runs in Grain's threads.
+    batch: lists in a global batch; each process makes its share.
+    seed: of shuffling and of the negatives.
+    process, processes: this process and their number.
+
+  Raises:
+    ValueError: the batch does not divide by the number of processes.
+  """
+  if batch % processes:
+    raise ValueError(f'a batch of {batch} lists does not divide by {processes} processes')
+  # Slicing after the shuffle gives the processes disjoint parts of one global order.
+  return (grain.MapDataset.source(lists.positives).seed(seed).shuffle().repeat()
+          .random_map(lambda positive, rng: finish(lists.draw(positive, rng)))
+          .slice(slice(process, None, processes)).batch(batch // processes))
+
+
+def preference_finisher(blocks: BlockEncoder) -> Callable[[dict], dict]:
+  """Token blocks of a candidate-centred list: candidate [Lc], job [J, Lj], alignment [J, La]."""
+  def finish(drawn: dict) -> dict:
+    return blocks.candidate_lists(drawn['candidate'], drawn['job']) | {'mask': drawn['mask']}
+  return finish
+
+
+def qualification_finisher(blocks: BlockEncoder) -> Callable[[dict], dict]:
+  """Token blocks of a job-centred list: candidate [J, Lc], job [J, Lj], alignment [J, La]."""
+  def finish(drawn: dict) -> dict:
+    return blocks.job_lists(drawn['candidate'], drawn['job']) | {
+        'mask': drawn['mask'], 'weight': drawn['weight']}
+  return finish
+
+
+def iterate(*datasets: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
+  """An iterator over batches, zipped into a tuple; Orbax saves and restores where it stands."""
+  shortest = min(map(len, datasets))  # endless ones differ in length by their batch size alone
+  zipped = grain.experimental.ZipMapDataset([d[:shortest] for d in datasets])
+  return iter(zipped.to_iter_dataset(grain.ReadOptions(threads, ahead)))

@@ -1,0 +1,131 @@
+"""From records to static token blocks: a tokenizer for the domain's text, and blocks of fixed length."""
+
+from collections.abc import Iterable
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.schema.align import align
+from jobrec_jax.schema.render import render_alignment, render_entity
+
+PAD = 0
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+  """Trains a byte-level BPE tokenizer; id 0 is padding and no text can produce it.
+
+  Merges may span the words of a phrase but no punctuation: a short phrase such as ' gpa met,' can
+  become one token, which keeps lists short.
+
+  Args:
+    texts: training text, of training candidates and jobs alone.
+    vocab_size: upper bound of the vocabulary, at least 257 (padding and every byte).
+
+  Raises:
+    ValueError: the vocabulary is too small.
+  """
+  if vocab_size < 257:
+    raise ValueError(f'tokenizer.vocab_size must be at least 257, got {vocab_size}')
+  tokenizer = tokenizers.Tokenizer(models.BPE())
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+      pre_tokenizers.Split(tokenizers.Regex('[.,:;]'), 'merged_with_previous'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+  tokenizer.decoder = decoders.ByteLevel()
+  tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+      vocab_size=vocab_size, special_tokens=['<pad>'], show_progress=False,
+      initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+  return tokenizer
+
+
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
+  temporary = path.with_suffix('.tmp')
+  tokenizer.save(str(temporary))
+  os.replace(temporary, path)
+
+
+def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
+  if not path.is_file():
+    raise ValueError(f'{path}: no tokenizer there')
+  return tokenizers.Tokenizer.from_file(str(path))
+
+
+def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0) -> list[str]:
+  """The text of every block that training meets: entities of the train split, and some alignments."""
+  train = dataset.interactions.of('train')
+  rng = np.random.default_rng(seed)
+  texts = [render_entity(dataset.schema, 'candidate', dataset.candidates[u])
+           for u in np.unique(train.candidate)]
+  texts += [render_entity(dataset.schema, 'job', dataset.jobs[j]) for j in np.unique(train.job)]
+  for row in rng.permutation(len(train))[:pairs]:
+    alignment = align(dataset.schema, dataset.candidates[train.candidate[row]],
+                      dataset.jobs[train.job[row]])
+    texts.append(render_alignment(alignment))
+  return texts
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockLengths:
+  """Static lengths in tokens of the candidate, job and alignment blocks."""
+
+  candidate: int
+  job: int
+  alignment: int
+
+
+class BlockEncoder:
+  """Token blocks of a dataset's entities and pairs, padded with `PAD` to static lengths.
+
+  Attributes:
+    candidates: [candidates, Lc] int32.
+    jobs: [jobs, Lj] int32.
+    vocab_size: of the tokenizer.
+    cut: how many candidate, job and alignment blocks were longer than their length and lost tokens.
+  """
+
+  def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, lengths: BlockLengths):
+    self._dataset, self._tokenizer, self._lengths = dataset, tokenizer, lengths
+    self.vocab_size = tokenizer.get_vocab_size()
+    self.cut = {'candidate': 0, 'job': 0, 'alignment': 0}
+    schema = dataset.schema
+    self.candidates = self._encode(
+        'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
+    self.jobs = self._encode('job', [render_entity(schema, 'job', e) for e in dataset.jobs])
+    # Training meets the same pairs again and again; the bound keeps large markets in memory.
+    self._alignment = functools.lru_cache(maxsize=200_000)(self._encode_alignment)
+
+  def _encode(self, block: str, texts: list[str]) -> np.ndarray:
+    length = getattr(self._lengths, block)
+    ids = np.full((len(texts), length), PAD, np.int32)
+    for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):
+      self.cut[block] += len(encoding.ids) > length
+      kept = encoding.ids[:length]
+      ids[row, :len(kept)] = kept
+    return ids
+
+  def _encode_alignment(self, candidate: int, job: int) -> np.ndarray:
+    d = self._dataset
+    alignment = align(d.schema, d.candidates[candidate], d.jobs[job])
+    return self._encode('alignment', [render_alignment(alignment)])[0]
+
+  def alignments(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    """Alignment blocks of pairs given by index: [...] and [...] -> [..., La] int32."""
+    ids = np.stack([self._alignment(u, j) for u, j in zip(candidate.ravel(), job.ravel())])
+    return ids.reshape(*candidate.shape, -1)
+
+  def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
+    """Blocks of lists of one candidate [B] and J jobs [B, J]: candidate [B, Lc], job [B, J, Lj]."""
+    pairs = np.broadcast_to(candidate[..., None], job.shape)
+    return {'candidate': self.candidates[candidate], 'job': self.jobs[job],
+            'alignment': self.alignments(pairs, job)}
+
+  def job_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
+    """Blocks of lists of J candidates [B, J] and one job [B]: candidate [B, J, Lc], job alike."""
+    pairs = np.broadcast_to(job[..., None], candidate.shape)
+    return {'candidate': self.candidates[candidate], 'job': self.jobs[pairs],
+            'alignment': self.alignments(candidate, pairs)}

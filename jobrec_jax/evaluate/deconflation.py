@@ -1,0 +1,115 @@
+"""Does each expert track its own truth, and given that truth not the other's?"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jobrec_jax.evaluate.statistics import Interval, bootstrap, cluster_sums
+
+EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
+
+
+class DeconflationRow(NamedTuple):
+  """One correlation over pairs.
+
+  Attributes:
+    expert: 'preference' or 'qualification', by its logit; 'truth' for the truth logit P itself.
+    truth: 'preference' or 'qualification', by its logit.
+    given: the truth held fixed (a partial correlation), or None.
+    correlation: with its interval; `n` counts pairs.
+  """
+
+  expert: str
+  truth: str
+  given: str | None
+  correlation: Interval
+
+
+# Columns of the moments: the two experts' logits, then logit P and logit Q.
+_S_PREF, _S_QUAL, _P, _Q = range(4)
+_ROWS = (
+    (('preference', 'preference', None), (_S_PREF, _P, None)),
+    (('preference', 'qualification', None), (_S_PREF, _Q, None)),
+    (('preference', 'preference', 'qualification'), (_S_PREF, _P, _Q)),
+    (('preference', 'qualification', 'preference'), (_S_PREF, _Q, _P)),
+    (('qualification', 'qualification', None), (_S_QUAL, _Q, None)),
+    (('qualification', 'preference', None), (_S_QUAL, _P, None)),
+    (('qualification', 'qualification', 'preference'), (_S_QUAL, _Q, _P)),
+    (('qualification', 'preference', 'qualification'), (_S_QUAL, _P, _Q)),
+    (('truth', 'qualification', None), (_P, _Q, None)),
+)
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+  """log(p / (1 − p)) in float64, with p held `EPSILON` away from 0 and 1."""
+  p = np.clip(np.asarray(p, np.float64), EPSILON, 1 - EPSILON)
+  return np.log(p) - np.log1p(-p)
+
+
+def _correlations(sums: np.ndarray) -> np.ndarray:
+  """[R, 1 + 4 + 16] summed moments (1, x, x xᵀ) to [R, rows]; nan where a variance is 0."""
+  n = sums[:, :1]
+  mean = sums[:, 1:5] / n
+  covariance = (sums[:, 5:] / n).reshape(-1, 4, 4) - mean[:, :, None] * mean[:, None, :]
+  variance = np.diagonal(covariance, axis1=1, axis2=2)
+  spread = np.sqrt(np.where(variance > 1e-12, variance, np.nan))  # columns have unit variance
+  r = covariance / (spread[:, :, None] * spread[:, None, :])
+  columns = []
+  for _, (x, y, z) in _ROWS:
+    if z is None:
+      columns.append(r[:, x, y])
+    else:
+      left = (1 - r[:, x, z] ** 2) * (1 - r[:, y, z] ** 2)
+      left = np.sqrt(np.where(left > 1e-12, left, np.nan))
+      columns.append((r[:, x, y] - r[:, x, z] * r[:, y, z]) / left)
+  return np.stack(columns, axis=1)
+
+
+def deconflation_rows(
+    s_pref: np.ndarray,
+    s_qual: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    candidate: np.ndarray,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> list[DeconflationRow]:
+  """Correlations of both experts with both truths on uniformly random pairs, all on logits.
+
+  The partial correlation of x and y given z is that of what a linear fit on z leaves of them,
+    (r_xy − r_xz r_yz) / sqrt((1 − r_xz²)(1 − r_yz²)).
+  A de-conflated expert correlates with its own truth, and given it, not with the other's. Its plain
+  correlation with the other truth is expected wherever the truths correlate (the last row).
+
+  Args:
+    s_pref, s_qual: [N] logits of the experts.
+    p, q: [N] true probabilities of preference and qualification of the same pairs.
+    candidate: [N] the pair's candidate; intervals come from a bootstrap over candidates.
+    seed, resamples, level: of the bootstrap.
+
+  Returns:
+    For each expert its correlation with its own truth, with the other's, with its own given the
+    other's and with the other's given its own; then that of logit P with logit Q. A correlation
+    with a constant is nan, and so is one with what another column already determines.
+
+  Raises:
+    ValueError: if shapes differ, or a value is not finite.
+  """
+  arrays = [np.asarray(a, np.float64) for a in (s_pref, s_qual, p, q)]
+  shapes = [a.shape for a in (*arrays, np.asarray(candidate))]
+  if len(set(shapes)) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
+    raise ValueError(f'experts, truths and candidate must be [N] alike with N > 0, got {shapes}')
+  for name, a in zip(('s_pref', 's_qual', 'p', 'q'), arrays):
+    if not np.isfinite(a).all():
+      raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
+  x = np.stack([*arrays[:2], logit(arrays[2]), logit(arrays[3])], axis=1)  # [N, 4]
+  # Centred and scaled, so that second moments lose no digits.
+  x -= x.mean(0)
+  spread = x.std(0)
+  x /= np.where(spread > 1e-9, spread, np.inf)
+  products = (x[:, :, None] * x[:, None, :]).reshape(len(x), 16)
+  moments = np.concatenate([np.ones((len(x), 1)), x, products], axis=1)
+  estimates = bootstrap(cluster_sums(moments, candidate), _correlations, seed, resamples, level)
+  return [DeconflationRow(*names, Interval(*map(float, estimate), len(x)))
+          for (names, _), estimate in zip(_ROWS, estimates.T)]

@@ -1,0 +1,194 @@
+"""How eligible a policy's recommendations are, and how far predicted eligibility can be trusted."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jobrec_jax.evaluate.ranking import tie_groups
+
+
+def policy_probabilities(
+    scores: np.ndarray, mask: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
+  """The policy over each list, π_j = exp(s_j / T) / Σ_i exp(s_i / T).
+
+  Args:
+    scores: [N, J] policy scores s.
+    mask: [N, J] bool, False where a list is padded.
+    temperature: T > 0.
+
+  Returns:
+    [N, J] float64, 0 where masked; rows sum to 1 (to 0 in a list without items).
+
+  Raises:
+    ValueError: if T is not positive or an unmasked score is not finite.
+  """
+  if not temperature > 0:
+    raise ValueError(f'temperature must be positive, got {temperature}')
+  scores, mask = np.asarray(scores, np.float64), np.asarray(mask, bool)
+  bad = mask & ~np.isfinite(scores)
+  if bad.any():
+    row, item = np.argwhere(bad)[0]
+    raise ValueError(f'scores must be finite, got {scores[row, item]} in list {row} at item {item}')
+  top = np.max(scores, axis=1, keepdims=True, where=mask, initial=-np.finfo(np.float64).max)
+  weight = np.where(mask, np.exp((np.where(mask, scores, top) - top) / temperature), 0.0)
+  return weight / np.maximum(weight.sum(1, keepdims=True), 1.0)
+
+
+def expected_eligibility(pi: np.ndarray, q: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """C of each list, Σ_j π_j q_j: predicted where q is p_qual, true where q is the true Q.
+
+  Args:
+    pi: [N, J] policy probabilities.
+    q: [N, J] probability that the employer finds the candidate eligible.
+    mask: [N, J] bool, False where a list is padded.
+
+  Returns:
+    [N] float64; nan for a list without items.
+  """
+  mask = np.asarray(mask, bool)
+  total = np.sum(np.multiply(pi, q, dtype=np.float64), axis=1, where=mask)
+  return np.where(mask.any(1), total, np.nan)
+
+
+def violation_rate_at_k(
+    scores: np.ndarray, eligible: np.ndarray, mask: np.ndarray, k: int
+) -> np.ndarray:
+  """The share of the top k that is not eligible, in expectation over random tie-breaking.
+
+  Args:
+    scores: [N, J] policy scores; higher ranks first.
+    eligible: [N, J] bool, or the probability Q of being eligible.
+    mask: [N, J] bool, False where a list is padded.
+    k: cut-off; a shorter list is judged on all of its items.
+
+  Returns:
+    [N] float64 in [0, 1]; nan for a list without items.
+
+  Raises:
+    ValueError: if k is below 1 or an unmasked score is nan.
+  """
+  if k < 1:
+    raise ValueError(f'k must be at least 1, got {k}')
+  mask = np.asarray(mask, bool)
+  violation = np.where(mask, 1 - np.asarray(eligible, np.float64), 0.0)
+  expected = tie_groups(scores, mask).mean(violation)
+  length = mask.sum(1)
+  return expected[:, :k].sum(1) / np.where(length > 0, np.minimum(length, k), np.nan)
+
+
+class Reliability(NamedTuple):
+  """Bins of equal mass, in ascending order of prediction, empty ones left out. Arrays are [bins].
+
+  Attributes:
+    predicted: the mean prediction in a bin.
+    observed: the mean outcome.
+    count: the number of pairs.
+    share: the share of all weight; the same as count / N where pairs weigh alike.
+  """
+
+  predicted: np.ndarray
+  observed: np.ndarray
+  count: np.ndarray
+  share: np.ndarray
+
+
+def _bin_sums(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray]:
+  """Sums of (w p, w y, w, 1) over equal-mass bins of each group, and the group of each bin.
+
+  Pairs with the same prediction share a bin (that of their middle), so that the order of the rows
+  means nothing; a constant prediction has one bin.
+  """
+  p, y = np.asarray(p, np.float64), np.asarray(y, np.float64)
+  weights = np.ones_like(p) if weights is None else np.asarray(weights, np.float64)
+  groups = np.asarray(groups)
+  if p.ndim != 1 or not len(p) or not p.shape == y.shape == weights.shape == groups.shape:
+    raise ValueError('p, y, weights and groups must be [N] alike with N > 0, got '
+                     f'{p.shape}, {y.shape}, {weights.shape} and {groups.shape}')
+  for name, values in (('p', p), ('y', y)):
+    if not ((values >= 0) & (values <= 1)).all():
+      raise ValueError(f'{name} must be in [0, 1], got {values.min()} to {values.max()}')
+  if bins < 1:
+    raise ValueError(f'bins must be at least 1, got {bins}')
+  if not (np.isfinite(weights) & (weights > 0)).all():
+    raise ValueError(f'weights must be positive, got {weights.min()} to {weights.max()}')
+
+  group = np.unique(groups, return_inverse=True)[1]
+  order = np.lexsort((p, group))
+  p, y, weights, group = p[order], y[order], weights[order], group[order]
+  moments = np.stack([weights * p, weights * y, weights, np.ones_like(p)], axis=1)
+  new_group = np.r_[True, group[1:] != group[:-1]]
+  new_value = np.r_[True, p[1:] != p[:-1]] | new_group
+  tied = np.add.reduceat(moments, np.flatnonzero(new_value))  # one row for each (group, value)
+  group = group[new_value]
+  total = np.bincount(group, tied[:, 2])
+  before = np.cumsum(total) - total
+  middle = (np.cumsum(tied[:, 2]) - tied[:, 2] / 2 - before[group]) / total[group]
+  cell = group * bins + np.clip((bins * middle).astype(int), 0, bins - 1)
+  new_cell = np.r_[True, cell[1:] != cell[:-1]]
+  return np.add.reduceat(tied, np.flatnonzero(new_cell)), group[new_cell]
+
+
+def reliability(
+    p: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None, bins: int = 15
+) -> Reliability:
+  """Mean prediction against mean outcome in bins of equal mass.
+
+  Args:
+    p: [N] predicted probabilities.
+    y: [N] outcomes, 0 or 1, or their true probabilities.
+    weights: [N] positive, e.g. inverse propensities that stand for uniform pairs; None weighs all
+      pairs alike.
+    bins: how many; fewer come back where predictions tie.
+
+  Returns:
+    The bins.
+
+  Raises:
+    ValueError: if shapes differ, a probability is outside [0, 1], or a weight is not positive.
+  """
+  sums, _ = _bin_sums(p, y, weights, np.zeros(np.shape(p), int), bins)
+  wp, wy, w, count = sums.T
+  return Reliability(wp / w, wy / w, count.astype(int), w / w.sum())
+
+
+def calibration_error(
+    p: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None, bins: int = 15
+) -> float:
+  """Expected calibration error, Σ_b share_b |mean p in b − mean y in b|, bins of equal mass.
+
+  With outcomes 0 or 1 the noise of a bin's mean alone gives about sqrt(bins / N) / 2; true
+  probabilities have no such floor.
+
+  Args:
+    p, y, weights, bins: as in `reliability`.
+
+  Returns:
+    The error, in [0, 1].
+
+  Reference: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.
+  """
+  r = reliability(p, y, weights, bins)
+  return float(np.sum(r.share * np.abs(r.predicted - r.observed)))
+
+
+def calibration_error_by_group(
+    p: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray | None = None,
+    bins: int = 5,
+) -> np.ndarray:
+  """`calibration_error` of each group alone, e.g. each job: overall calibration hides their biases.
+
+  Args:
+    p, y, weights: [N], as in `reliability`.
+    groups: [N], e.g. job indices.
+    bins: in each group; 1 gives |mean p − mean y|.
+
+  Returns:
+    [G] errors, in the order of `np.unique(groups)`.
+  """
+  sums, group = _bin_sums(p, y, weights, groups, bins)
+  return (np.bincount(group, np.abs(sums[:, 0] - sums[:, 1]))
+          / np.bincount(group, sums[:, 2]))

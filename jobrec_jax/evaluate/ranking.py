@@ -1,0 +1,131 @@
+"""Ranking metrics of scored lists. Tied items get the expectation over random tie-breaking.
+
+Sorted by score, the positions of a tie group are exchangeable: each holds the group's mean gain in
+expectation. Recall, NDCG and mean rank are sums over positions, so they follow from those means;
+MRR looks at the first positive alone and follows from the chance that each position holds it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+KS = (1, 3, 5, 10, 20)
+
+
+class TieGroups(NamedTuple):
+  """Lists in descending order of score, masked items last. All arrays are [N, J] int.
+
+  Attributes:
+    order: the item at each position.
+    start, end: the first position of the position's tie group, and one past its last.
+  """
+
+  order: np.ndarray
+  start: np.ndarray
+  end: np.ndarray
+
+  def total(self, values: np.ndarray) -> np.ndarray:
+    """The sum of `values` [N, J] over the tie group of each position, [N, J] float64."""
+    running = np.cumsum(np.take_along_axis(values, self.order, axis=1), axis=1, dtype=np.float64)
+    running = np.pad(running, ((0, 0), (1, 0)))
+    return (np.take_along_axis(running, self.end, axis=1)
+            - np.take_along_axis(running, self.start, axis=1))
+
+  def mean(self, values: np.ndarray) -> np.ndarray:
+    """The expected value at each position, [N, J] float64."""
+    return self.total(values) / (self.end - self.start)
+
+
+def tie_groups(scores: np.ndarray, mask: np.ndarray) -> TieGroups:
+  """Sorts lists by score and finds their ties.
+
+  Args:
+    scores: [N, J]; higher ranks first. Infinities are allowed.
+    mask: [N, J] bool, False where a list is padded; scores there are ignored.
+
+  Returns:
+    Order and tie groups; padding forms groups of its own, after every real item.
+
+  Raises:
+    ValueError: if shapes differ, or an unmasked score is nan (its list is named).
+  """
+  # float64 holds every narrower float exactly, so ties stay ties and nothing else becomes one.
+  scores, mask = np.asarray(scores, np.float64), np.asarray(mask, bool)
+  if scores.ndim != 2 or scores.shape != mask.shape:
+    raise ValueError(f'scores and mask must be [N, J] alike, got {scores.shape} and {mask.shape}')
+  bad = np.isnan(scores) & mask
+  if bad.any():
+    row, item = np.argwhere(bad)[0]
+    raise ValueError(f'scores must be numbers, got nan in list {row} at item {item} '
+                     f'({int(bad.any(1).sum())} of {len(scores)} lists hold nan)')
+  scores = np.where(mask, scores, 0.0)
+  order = np.lexsort((-scores, ~mask), axis=1)
+  n, j = scores.shape
+  ranked, real = (np.take_along_axis(a, order, axis=1) for a in (scores, mask))
+  # edges[:, t]: position t opens a tie group; one more edge closes the list.
+  edges = np.ones((n, j + 1), bool)
+  edges[:, 1:j] = (ranked[:, 1:] != ranked[:, :-1]) | (real[:, 1:] != real[:, :-1])
+  positions = np.arange(j)
+  start = np.maximum.accumulate(np.where(edges[:, :j], positions, 0), axis=1)
+  closes = np.where(edges[:, 1:], positions + 1, j)
+  end = np.minimum.accumulate(closes[:, ::-1], axis=1)[:, ::-1]
+  return TieGroups(order, start, end)
+
+
+def ranking_metrics(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    mask: np.ndarray,
+    ks: Sequence[int] = KS,
+) -> dict[str, np.ndarray]:
+  """Metrics of each list, in expectation over random tie-breaking.
+
+  With y_r the expected relevance at rank r, and n+ positives in the list:
+    Recall@k = Σ_{r≤k} y_r / n+,
+    NDCG@k = Σ_{r≤k} y_r / log2(r+1)  /  Σ_{r≤min(k, n+)} 1 / log2(r+1),
+    mean rank = Σ_r r y_r / n+,
+    MRR = Σ_r Pr[the first positive is at r] / r,
+  where a tie group whose last rank is t and which holds m positives gives the first positive to
+  rank r, if no rank before had it, with probability min(1, m / (t − r + 1)).
+
+  Args:
+    scores: [N, J]; higher ranks first.
+    relevance: [N, J] bool, which items are positives.
+    mask: [N, J] bool, False where a list is padded; such items never count.
+    ks: cut-offs, each at least 1; a list shorter than k is cut at its end.
+
+  Returns:
+    'recall@k' and 'ndcg@k' for each k, 'mrr' and 'mean_rank' (1 is best), each [N] float64; nan
+    for a list without positives.
+
+  Raises:
+    ValueError: if shapes differ, a k is below 1, or an unmasked score is nan.
+
+  Reference: McSherry and Najork, Computing Information Retrieval Performance Measures Efficiently
+    in the Presence of Tied Scores, ECIR 2008.
+  """
+  if any(k < 1 for k in ks):
+    raise ValueError(f'ks must be at least 1, got {tuple(ks)}')
+  groups = tie_groups(scores, mask)
+  if np.shape(relevance) != np.shape(mask):
+    raise ValueError(f'relevance must be {np.shape(mask)} like mask, got {np.shape(relevance)}')
+  relevance = np.asarray(relevance, bool) & np.asarray(mask, bool)
+  positives = relevance.sum(1)
+  found = np.where(positives > 0, positives, np.nan)  # [N]
+  ranks = np.arange(1, relevance.shape[1] + 1)
+  discount = 1 / np.log2(ranks + 1)
+  ideal = np.concatenate([[0.0], np.cumsum(discount)])
+
+  tied = groups.total(relevance)  # [N, J] positives in the tie group of each rank
+  gain = tied / (groups.end - groups.start)
+  metrics = {}
+  for k in ks:
+    metrics[f'recall@{k}'] = gain[:, :k].sum(1) / found
+    best = np.where(positives > 0, ideal[np.minimum(positives, k)], np.nan)
+    metrics[f'ndcg@{k}'] = gain[:, :k] @ discount[:k] / best
+  here = np.minimum(tied / (groups.end - ranks + 1), 1)
+  not_before = np.cumprod(np.pad(1 - here[:, :-1], ((0, 0), (1, 0)), constant_values=1), axis=1)
+  metrics['mrr'] = np.where(positives > 0, (here * not_before) @ (1 / ranks), np.nan)
+  metrics['mean_rank'] = gain @ ranks / found
+  return metrics

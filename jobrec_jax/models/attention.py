@@ -1,0 +1,191 @@
+"""Attention over lists: one causal prefix, and item blocks which see the prefix and themselves."""
+
+import math
+
+from flax import struct
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jobrec_jax.models.axes import constrain, partitioned
+
+MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
+
+
+@struct.dataclass
+class ListMask:
+  """Who sees whom in L = S + J*T tokens: the prefix, then the item blocks one after another.
+
+  A prefix token sees the valid prefix up to itself. An item token sees the whole valid prefix and
+  the valid tokens of its own block that `block` lets it see, itself among them.
+
+  Attributes:
+    prefix: [B, S] bool, False at padding (anywhere).
+    items: [B, J, T] bool, False at padding (anywhere); None where there is only the prefix.
+    block: [T, S] bool, the block of every item with T = S: row is the query, column the key.
+  """
+
+  prefix: jax.Array
+  items: jax.Array | None = None
+  block: jax.Array | None = None
+
+  def positions(self) -> jax.Array:
+    """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
+    own = jnp.cumsum(self.prefix, axis=1, dtype=jnp.int32) - 1  # [B, S]
+    if self.items is None:
+      return own
+    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
+    length = self.prefix.sum(axis=1, dtype=jnp.int32)
+    items = length[:, None, None] + seen - 1  # [B, J, T]
+    return jnp.concatenate([own, items.reshape(len(own), -1)], axis=1)
+
+
+class Projection(nn.Module):
+  """A linear map without bias from the last axes of x to `outputs`.
+
+  The kernel keeps its axes apart, [*inputs, *outputs] fp32, and all tokens are merged into one axis
+  for the product: on CPUs its gradient is then a plain matrix product, about twice as fast.
+  """
+
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  axes: tuple[str, ...]
+  stddev: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = partitioned(nn.initializers.normal(self.stddev), *self.axes)
+    kernel = self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32)
+    matrix = kernel.astype(self.dtype).reshape(math.prod(self.inputs), math.prod(self.outputs))
+    y = x.astype(self.dtype).reshape(-1, len(matrix)) @ matrix
+    return y.reshape(*x.shape[: x.ndim - len(self.inputs)], *self.outputs)
+
+
+def rotary_angles(positions: jax.Array, head_width: int, base: float) -> jax.Array:
+  """position * base^(-2i/H) in radians: [..., H/2] fp32. Reference: Su et al., RoFormer, 2021."""
+  frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+  return positions.astype(jnp.float32)[..., None] * frequency
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+  """Turns the pairs (x_i, x_{i+H/2}) by their angles, in fp32: the half-split convention.
+
+  Args:
+    x: [..., H].
+    angles: broadcastable to [..., H/2].
+
+  Returns:
+    [..., H] of x's dtype.
+  """
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions. Head n of N reads kv head n // G.
+
+  Attributes:
+    width, heads, kv_heads, head_width: D, N, K and H.
+    output_stddev: initial scale of the output kernel.
+    dtype: of the products; scores and softmax are fp32.
+  """
+
+  width: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  output_stddev: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array, angles: jax.Array, mask: ListMask) -> jax.Array:
+    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens. Returns [B, L, D]."""
+    B, L, D = x.shape
+    N, K, H = self.heads, self.kv_heads, self.head_width
+    scale = D**-0.5
+    q = Projection((D,), (N, H), ('embed', 'heads', 'head'), scale, self.dtype, name='q')(x)
+    k = Projection((D,), (K, H), ('embed', 'kv_heads', 'head'), scale, self.dtype, name='k')(x)
+    v = Projection((D,), (K, H), ('embed', 'kv_heads', 'head'), scale, self.dtype, name='v')(x)
+    q = constrain(q, 'batch', 'tokens', 'heads', 'head')
+    k = constrain(k, 'batch', 'tokens', 'kv_heads', 'head')
+    v = constrain(v, 'batch', 'tokens', 'kv_heads', 'head')
+    angles = angles[:, :, None]
+    q = rotate(q, angles).reshape(B, L, K, N // K, H) * jnp.asarray(H**-0.5, self.dtype)
+    k = rotate(k, angles)
+    out = attend(
+      q.transpose(0, 2, 3, 1, 4), k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask
+    )  # [B, K, G, L, H]
+    out = out.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
+    out = constrain(out, 'batch', 'tokens', 'heads', 'head')
+    axes = ('heads', 'head', 'embed')
+    return Projection((N, H), (D,), axes, self.output_stddev, self.dtype, name='o')(out)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:
+  """softmax(q k^T) v for the prefix and for the items, whose softmax joins prefix and own block.
+
+  Args:
+    q: [B, K, G, L, H], scaled.
+    k, v: [B, K, L, H].
+    mask: over the same L tokens.
+
+  Returns:
+    [B, K, G, L, H] of v's dtype.
+  """
+  S = mask.prefix.shape[1]
+  k_prefix, v_prefix = k[:, :, :S], v[:, :, :S]
+  prefix = _attend_prefix(q[:, :, :, :S], k_prefix, v_prefix, mask.prefix)
+  if mask.items is None:
+    return prefix
+  items = _attend_items(q[:, :, :, S:], k_prefix, v_prefix, k[:, :, S:], v[:, :, S:], mask)
+  return jnp.concatenate([prefix, items], axis=3)
+
+
+# Queries of a group, of all its tokens and (against the prefix) of all items are merged into one
+# row axis r: every product is then a batched matrix product with no transpose of the scores.
+
+
+def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
+  return jnp.einsum('...rh,...sh->...rs', q, k, preferred_element_type=jnp.float32)
+
+
+def _values(weights: jax.Array, v: jax.Array) -> jax.Array:
+  weights = weights.astype(v.dtype)
+  return jnp.einsum('...rs,...sh->...rh', weights, v, preferred_element_type=jnp.float32)
+
+
+def _attend_prefix(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> jax.Array:
+  B, K, G, S, H = q.shape
+  scores = _scores(q.reshape(B, K, G * S, H), k).reshape(B, K, G, S, S)
+  sees = jnp.tril(jnp.ones((S, S), bool)) & valid[:, None, None, None]
+  weights = jax.nn.softmax(jnp.where(sees, scores, MASKED), axis=-1)
+  return _values(weights.reshape(B, K, G * S, S), v).reshape(q.shape).astype(v.dtype)
+
+
+def _attend_items(
+  q: jax.Array,
+  k_prefix: jax.Array,
+  v_prefix: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  mask: ListMask,
+) -> jax.Array:
+  B, K, G, _, H = q.shape
+  S, (_, J, T) = mask.prefix.shape[1], mask.items.shape
+  q = q.reshape(B, K, G, J, T, H).swapaxes(2, 3)  # [B, K, J, G, T, H]
+  k, v = k.reshape(B, K, J, T, H), v.reshape(B, K, J, T, H)
+  shared = _scores(q.reshape(B, K, J * G * T, H), k_prefix).reshape(B, K, J, G * T, S)
+  own = _scores(q.reshape(B, K, J, G * T, H), k).reshape(B, K, J, G, T, T)
+  shared = jnp.where(mask.prefix[:, None, None, None], shared, MASKED)
+  sees = mask.block & mask.items[:, :, None]  # [B, J, T, T]
+  own = jnp.where(sees[:, None, :, None], own, MASKED).reshape(B, K, J, G * T, T)
+  # One softmax over both key sets in two parts: they are never concatenated.
+  top = jnp.maximum(shared.max(-1, keepdims=True), own.max(-1, keepdims=True))
+  top = jax.lax.stop_gradient(top)
+  shared, own = jnp.exp(shared - top), jnp.exp(own - top)
+  total = shared.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
+  out = _values(shared.reshape(B, K, J * G * T, S), v_prefix).reshape(B, K, J, G * T, H)
+  out = ((out + _values(own, v)) / total).astype(v.dtype)
+  return out.reshape(B, K, J, G, T, H).swapaxes(2, 3).reshape(B, K, G, J * T, H)

@@ -1,0 +1,49 @@
+"""Logical axis names of parameters and activations; which mesh axis each means is not said here."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from flax.linen import spmd
+import jax
+
+# Activations take 'batch' to 'embed' and 'heads' to 'mlp'; parameters take 'embed' to 'layers'.
+# Rules that give 'batch' and 'embed' one mesh axis must let 'embed' fall back to None.
+AXES = frozenset((
+  'batch', 'items', 'tokens', 'embed', 'heads', 'kv_heads', 'head', 'mlp', 'vocab', 'experts',
+  'layers',
+))
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+  """Constrains the sharding of an activation; without logical rules in force, returns it as it is.
+
+  Args:
+    x: array of any shape.
+    names: one of `AXES`, or None for replicated, for each axis of x.
+
+  Returns:
+    x, unchanged in value.
+
+  Raises:
+    ValueError: an unknown name, a count other than x.ndim, or a name that the rules leave out.
+  """
+  _check(names, x.shape)
+  return nn.with_logical_constraint(x, names, fallback=spmd.RulesFallback.RAISE_ERROR)
+
+
+def partitioned(init: Callable, *names: str) -> Callable:
+  """An initialiser whose parameter carries its logical axis names.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  _check(names, names)
+  return nn.with_logical_partitioning(init, names)
+
+
+def _check(names: tuple, shape: tuple) -> None:
+  unknown = [name for name in names if name is not None and name not in AXES]
+  if unknown:
+    raise ValueError(f'logical axes: allowed {sorted(AXES)}, got {unknown}')
+  if len(names) != len(shape):
+    raise ValueError(f'logical axes: one name for each axis of {shape}, got {names}')

@@ -1,0 +1,222 @@
+"""A Llama-family decoder whose unit is the list: a shared prefix, read once, and its item blocks.
+
+Parameters (layers stacked on a leading axis by the scan): `embedding` [V, D]; `layers` with
+`attention_norm/scale` [D], `attention/{q,k,v,o}/kernel` [D, N, H], [D, K, H], [D, K, H], [N, H, D],
+`mlp_norm/scale` [D], `mlp/{gate,up,down}/kernel` [D, F], [D, F], [F, D]; `norm/scale` [D]; and
+`lm_head` [D, V] where embeddings are not tied.
+"""
+
+import dataclasses
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jobrec_jax.models.attention import Attention, ListMask, Projection, rotary_angles
+from jobrec_jax.models.axes import constrain, partitioned
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """Sizes and constants of a decoder.
+
+  Attributes:
+    vocab_size, width, layers, heads, kv_heads, head_width, mlp_width: V, D, number of layers, N, K,
+      H, F. K divides N; H is even.
+    rope_base: base of the rotary frequencies.
+    rms_epsilon: added to the mean square in every norm.
+    tie_embeddings: whether logits use the embedding table.
+    dtype: of the products, 'float32' or 'bfloat16'. Parameters, norms and softmax are fp32.
+    remat: whether the backward pass recomputes each layer: far less memory, and on CPUs no slower.
+    unroll: layers in one step of the scan; all of a few layers is fastest, but compiles for longer.
+
+  Raises:
+    ValueError: a value out of its range, with key, allowed and got.
+  """
+
+  vocab_size: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  mlp_width: int
+  rope_base: float = 10000.0
+  rms_epsilon: float = 1e-5
+  tie_embeddings: bool = True
+  dtype: str = 'float32'
+  remat: bool = False
+  unroll: int = 1
+
+  def __post_init__(self):
+    sizes = (
+      'vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_width', 'mlp_width', 'unroll',
+    )
+    for key in sizes:
+      value = getattr(self, key)
+      whole = isinstance(value, int) and not isinstance(value, bool)
+      _require(whole and value > 0, key, 'a positive integer', value)
+    divides = self.heads % self.kv_heads == 0
+    _require(divides, 'kv_heads', f'a divisor of heads = {self.heads}', self.kv_heads)
+    _require(self.head_width % 2 == 0, 'head_width', 'an even number', self.head_width)
+    _require(self.rope_base > 1, 'rope_base', 'above 1', self.rope_base)
+    _require(self.rms_epsilon > 0, 'rms_epsilon', 'above 0', self.rms_epsilon)
+    dtypes = ('float32', 'bfloat16')
+    _require(self.dtype in dtypes, 'dtype', f'one of {dtypes}', self.dtype)
+
+
+def _require(ok: bool, key: str, allowed: str, got: object) -> None:
+  if not ok:
+    raise ValueError(f'decoder {key}: allowed {allowed}, got {got!r}')
+
+
+class RMSNorm(nn.Module):
+  """scale * x / sqrt(mean(x^2) + epsilon), in fp32. Reference: Zhang and Sennrich, 2019."""
+
+  epsilon: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = partitioned(nn.initializers.ones_init(), 'embed')
+    scale = self.param('scale', init, x.shape[-1:], jnp.float32)
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+    return (scale * y).astype(self.dtype)
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x)). Reference: Shazeer, GLU Variants Improve Transformer, 2020."""
+
+  mlp_width: int
+  output_stddev: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    D, F = x.shape[-1], self.mlp_width
+    into, out = ('embed', 'mlp'), ('mlp', 'embed')
+    gate = Projection((D,), (F,), into, D**-0.5, self.dtype, name='gate')(x)
+    up = Projection((D,), (F,), into, D**-0.5, self.dtype, name='up')(x)
+    hidden = constrain(jax.nn.silu(gate) * up, 'batch', 'tokens', 'mlp')
+    return Projection((F,), (D,), out, self.output_stddev, self.dtype, name='down')(hidden)
+
+
+class Layer(nn.Module):
+  """x + attention(norm(x)), then x + mlp(norm(x)). Returns (x, None), as a scan wants it."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, angles: jax.Array, mask: ListMask
+  ) -> tuple[jax.Array, None]:
+    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens."""
+    c = self.config
+    # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
+    shrink = (2 * c.layers) ** -0.5
+    attention = Attention(
+      c.width, c.heads, c.kv_heads, c.head_width,
+      output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype, name='attention',
+    )
+    mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, name='mlp')
+    x = x + attention(RMSNorm(c.rms_epsilon, c.dtype, name='attention_norm')(x), angles, mask)
+    x = x + mlp(RMSNorm(c.rms_epsilon, c.dtype, name='mlp_norm')(x))
+    return constrain(x, 'batch', 'tokens', 'embed'), None
+
+
+class Decoder(nn.Module):
+  """Embedding, layers, final norm, and the logits of the next token.
+
+  Reference: Touvron et al., LLaMA, 2023; grouped queries: Ainslie et al., GQA, 2023.
+  """
+
+  config: DecoderConfig
+
+  def setup(self):
+    c = self.config
+    init = nn.initializers.normal(c.width**-0.5)
+    shape = (c.vocab_size, c.width)
+    self.embedding = self.param(
+      'embedding', partitioned(init, 'vocab', 'embed'), shape, jnp.float32
+    )
+    layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+    self.layers = nn.scan(
+      layer,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=nn.broadcast,
+      length=c.layers,
+      unroll=c.unroll,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(c)
+    self.norm = RMSNorm(c.rms_epsilon, c.dtype)
+    if not c.tie_embeddings:
+      head = partitioned(init, 'embed', 'vocab')
+      self.lm_head = self.param('lm_head', head, shape[::-1], jnp.float32)
+
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Reads plain sequences causally.
+
+    Args:
+      tokens: [B, T] int32 below vocab_size.
+      mask: [B, T] bool, False at padding (left, right or between); None: no padding.
+
+    Returns:
+      [B, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
+    """
+    chex.assert_rank(tokens, 2)
+    mask = jnp.ones(tokens.shape, bool) if mask is None else mask
+    chex.assert_equal_shape([tokens, mask])
+    return self._encode(self.embed(tokens), ListMask(mask))
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """[...] int32 to [..., D] of the compute dtype; an id beyond the vocabulary gives nan."""
+    return jnp.take(self.embedding, tokens, axis=0, mode='fill').astype(self.config.dtype)
+
+  def encode_lists(
+    self,
+    prefix: jax.Array,
+    prefix_mask: jax.Array,
+    items: jax.Array,
+    item_mask: jax.Array,
+    block: jax.Array,
+  ) -> jax.Array:
+    """Reads each prefix once, and every item as if it alone followed that prefix.
+
+    Args:
+      prefix: [B, S, D] embeddings.
+      prefix_mask: [B, S] bool, False at padding.
+      items: [B, J, T, D] embeddings.
+      item_mask: [B, J, T] bool, False at padding (which may lie between tokens).
+      block: [T, S] bool with S = T, which key (column) of its own item a query (row) may see, each
+        itself among them. A token's position is the number of tokens it sees before itself.
+
+    Returns:
+      [B, J, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
+    """
+    D = self.config.width
+    chex.assert_shape(prefix, (None, None, D))
+    chex.assert_shape(items, (len(prefix), None, None, D))
+    B, J, T, _ = items.shape
+    chex.assert_shape(prefix_mask, prefix.shape[:2])
+    chex.assert_shape(item_mask, (B, J, T))
+    chex.assert_shape(block, (T, T))
+    x = jnp.concatenate([prefix, items.reshape(B, J * T, D)], axis=1)  # [B, S + J*T, D]
+    hidden = self._encode(x, ListMask(prefix_mask, item_mask, jnp.asarray(block)))
+    return hidden[:, prefix.shape[1] :].reshape(B, J, T, D)
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """[..., D] normed hidden states to [..., V] fp32 logits of the next token."""
+    matrix = self.embedding.T if self.config.tie_embeddings else self.lm_head
+    rows = hidden.reshape(-1, self.config.width)
+    logits = jnp.matmul(rows, matrix.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return logits.reshape(*hidden.shape[:-1], self.config.vocab_size)
+
+  def _encode(self, x: jax.Array, mask: ListMask) -> jax.Array:
+    c = self.config
+    x = constrain(x, 'batch', 'tokens', 'embed')
+    angles = rotary_angles(mask.positions(), c.head_width, c.rope_base)
+    x, _ = self.layers(x, angles, mask)
+    return self.norm(x)

@@ -1,0 +1,45 @@
+"""Experts: what each reads the pair with (a readout token) and what it says of it (a head)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class ExpertHead(nn.Module):
+  """One expert's logit of a pair: an MLP D -> widths -> 1 with ReLU and dropout, in fp32.
+
+  Its parameters name no axes: they are small and replicated.
+
+  Attributes:
+    widths: hidden widths.
+    dropout: rate after each hidden layer; draws from the 'dropout' stream.
+  """
+
+  widths: tuple[int, ...] = (512, 256)
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, hidden: jax.Array, deterministic: bool = True) -> jax.Array:
+    """Args: hidden [..., D]; deterministic: no dropout. Returns [...] fp32 logits."""
+    x = hidden.astype(jnp.float32)
+    for i, width in enumerate(self.widths):
+      x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
+      x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)
+    return nn.Dense(1, name='logit')(x)[..., 0]
+
+
+def readout_block(content: int, experts: int) -> np.ndarray:
+  """The block of an item with its readouts: causal content, then readouts blind to each other.
+
+  Args:
+    content: number of content tokens.
+    experts: number of readout tokens after them.
+
+  Returns:
+    [T, T] bool, T = content + experts; row sees column. A readout sees all content and itself, so
+    all readouts share the position after the content; nothing else sees one.
+  """
+  block = np.tril(np.ones((content + experts,) * 2, bool))
+  block[content:, content:] = np.eye(experts, dtype=bool)
+  return block

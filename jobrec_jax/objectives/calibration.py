@@ -1,0 +1,106 @@
+"""The scale of the qualification logits: z = (s - b) / t, p = sigmoid(z)."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+_STEPS = 100
+_TOLERANCE = 1e-10
+
+
+class Calibration(NamedTuple):
+  """Offset `b`, in units of the score, and temperature `t` > 0 of z = (s - b) / t."""
+
+  b: float
+  t: float
+
+  def logit(self, scores):
+    """z, any shape, for NumPy and JAX arrays alike."""
+    return (scores - self.b) / self.t
+
+  def probability(self, scores) -> jax.Array:
+    """p = sigmoid(z), any shape."""
+    return jax.nn.sigmoid(self.logit(scores))
+
+
+def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Calibration:
+  """The weighted logistic fit of labels on scores, in float64 and without randomness.
+
+  Minimises sum_i w_i (log(1 + exp(z_i)) - y_i z_i) by Newton's method with step halving, where
+  y_i is Platt's target instead of the label: (n+ + 1) / (n+ + 2) for positives and 1 / (n- + 2)
+  for negatives, with n+ and n- the weighted counts after the weights are scaled to mean 1. It is a
+  prior of one more observation of either outcome in each class: weak, and enough for the fit to
+  stay finite where a threshold separates the labels. The scale of the weights has no effect.
+
+  Args:
+    scores: [N] raw logits s.
+    labels: [N] 0 or 1.
+    weights: [N] weight of each pair, not negative; e.g. to uniform candidate-job pairs.
+
+  Returns:
+    b and t > 0.
+
+  Raises:
+    ValueError: shapes differ, a value is not allowed, one class has no weight, the scores are
+      constant, or the labels fall as the scores rise (no t > 0 fits).
+
+  Reference:
+    Platt, Probabilistic outputs for support vector machines, 1999.
+  """
+  s, y, w = (np.asarray(a, np.float64) for a in (scores, labels, weights))
+  _check(s, y, w)
+  w = w / w.mean()
+  positives, negatives = w[y == 1].sum(), w[y == 0].sum()
+  if not (positives > 0 and negatives > 0):
+    raise ValueError('calibration needs positives and negatives: their weights sum to '
+                     f'{positives:g} and {negatives:g} over {len(y)} pairs')
+  mean = np.average(s, weights=w)
+  scale = np.sqrt(np.average((s - mean) ** 2, weights=w))
+  if not scale > 1e-12 * max(abs(mean), 1e-300):
+    raise ValueError(f'calibration needs scores that differ; all are {mean:g}')
+
+  target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+  # Standardised scores keep Newton's 2 x 2 system well conditioned in any unit.
+  slope, intercept = _logistic((s - mean) / scale, target, w)
+  if not slope > 0:
+    raise ValueError(f'labels fall as scores rise (slope {slope / scale:g} per unit of score): '
+                     'no temperature t > 0 calibrates scores that rank the wrong way round')
+  t = scale / slope
+  return Calibration(float(mean - intercept * t), float(t))
+
+
+def _check(s: np.ndarray, y: np.ndarray, w: np.ndarray) -> None:
+  if not (s.ndim == 1 and s.shape == y.shape == w.shape and len(s)):
+    raise ValueError('scores, labels and weights must be [N] alike, N > 0; got '
+                     f'{s.shape}, {y.shape} and {w.shape}')
+  if not np.isfinite(s).all():
+    raise ValueError(f'{np.sum(~np.isfinite(s))} scores are not finite')
+  if not np.isin(y, (0, 1)).all():
+    raise ValueError(f'labels must be 0 or 1, got {np.setdiff1d(y, (0, 1))[:5]}')
+  if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+    raise ValueError(f'weights must be finite, none negative, not all 0; least is {w.min():g}')
+
+
+def _logistic(x: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
+  """Slope and intercept of the weighted cross-entropy's minimum; targets lie inside (0, 1)."""
+  design = np.stack([x, np.ones_like(x)], axis=1)                                  # [N, 2]
+
+  def loss(theta: np.ndarray) -> float:
+    z = design @ theta
+    return w @ (np.logaddexp(0, z) - target * z)
+
+  theta = np.zeros(2)
+  for _ in range(_STEPS):
+    p = 1 / (1 + np.exp(-np.clip(design @ theta, -500, 500)))
+    gradient = design.T @ (w * (p - target))
+    if np.abs(gradient).max() <= _TOLERANCE * w.sum():
+      return theta
+    curvature = w * np.maximum(p * (1 - p), 1e-12)
+    step = np.linalg.solve(design.T @ (curvature[:, None] * design), gradient)
+    size, before = 1.0, loss(theta)
+    # Near the minimum the loss is flat to rounding, and that must not shorten the last steps.
+    while loss(theta - size * step) > before + 1e-12 * w.sum() and size > 1e-8:
+      size /= 2
+    theta = theta - size * step
+  raise ValueError(f'the calibration fit did not converge in {_STEPS} Newton steps')

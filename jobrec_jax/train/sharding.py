@@ -1,0 +1,107 @@
+"""The mesh, and where each logical axis lies on it."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+PyTree = Any
+
+# Logical axis -> mesh axes. Lists are divided over data and fsdp, weights over fsdp and tensor.
+RULES = (
+    ('batch', ('data', 'fsdp')),
+    ('embed', 'fsdp'),
+    ('heads', 'tensor'),
+    ('kv_heads', 'tensor'),
+    ('mlp', 'tensor'),
+    ('vocab', 'tensor'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Sizes of the mesh axes; -1 for `data` takes all devices that are left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+  """The mesh over all devices.
+
+  Raises:
+    ValueError: the axes do not multiply to the number of devices.
+  """
+  count = jax.device_count()
+  if config.fsdp < 1 or config.tensor < 1 or (config.data < 1 and config.data != -1):
+    raise ValueError(f'mesh axes must be positive (data may be -1), got {config}')
+  inner = config.fsdp * config.tensor
+  data = count // inner if config.data == -1 else config.data
+  if data * inner != count:
+    raise ValueError(f'mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does '
+                     f'not cover {count} devices')
+  return jax.make_mesh((data, config.fsdp, config.tensor), ('data', 'fsdp', 'tensor'),
+                       axis_types=(AxisType.Auto,) * 3)
+
+
+def logical_rules() -> list[tuple[str, Any]]:
+  """The rules as Linen wants them: every axis that models name, replicated unless listed."""
+  from jobrec_jax.models.axes import AXES
+  placed = dict(RULES)
+  return [(name, placed.get(name)) for name in AXES]
+
+
+def init_sharded(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
+  """Runs a module's init so that each device only ever holds its shards.
+
+  Args:
+    init: returns boxed parameters (with logical axis names).
+    mesh: the mesh.
+
+  Returns:
+    Unboxed parameters, laid out by `RULES`.
+
+  Raises:
+    ValueError: an axis of a parameter does not divide by the mesh axes it lies on.
+  """
+  abstract = jax.eval_shape(init)
+  shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, logical_rules())
+  _check_divisible(nn.unbox(abstract), shardings)
+  return jax.jit(lambda: nn.unbox(init()), out_shardings=shardings)()
+
+
+def _check_divisible(shapes: PyTree, shardings: PyTree) -> None:
+  def check(path, shape, sharding):
+    for size, axes in zip(shape.shape, sharding.spec):
+      axes = (axes,) if isinstance(axes, str) else axes or ()
+      parts = int(np.prod([sharding.mesh.shape[a] for a in axes]))
+      if size % parts:
+        raise ValueError(f'parameter {jax.tree_util.keystr(path)} of shape {shape.shape} does not '
+                         f'divide over mesh axes {axes} of size {parts}')
+  jax.tree_util.tree_map_with_path(check, shapes, shardings)
+
+
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+  """Host arrays of this process -> global arrays divided over the lists.
+
+  Raises:
+    ValueError: the number of lists does not divide by the data and fsdp axes.
+  """
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  sharding = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+  def place(x: np.ndarray) -> jax.Array:
+    if len(x) * jax.process_count() % parts:
+      raise ValueError(f'a batch of {len(x) * jax.process_count()} lists does not divide by the '
+                       f'{parts} devices of mesh axes data and fsdp')
+    return jax.make_array_from_process_local_data(sharding, x)
+  return jax.tree.map(place, batch)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

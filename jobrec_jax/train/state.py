@@ -1,0 +1,116 @@
+"""What training carries from step to step: arrays only."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+import zlib
+
+from flax import struct, traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@struct.dataclass
+class TrainState:
+  """State of any stage.
+
+  Attributes:
+    step: int32 [], updates done.
+    trainable: the parameters that the optimiser moves.
+    frozen: the parameters that it never sees.
+    opt_state: optimiser state of `trainable`.
+    duals: state of the multipliers; () where a stage has no constraint.
+  """
+
+  step: jax.Array
+  trainable: PyTree
+  frozen: PyTree
+  opt_state: PyTree
+  duals: PyTree
+
+
+def create_state(trainable: PyTree, frozen: PyTree, tx: optax.GradientTransformation,
+                 duals: PyTree = ()) -> TrainState:
+  return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, tx.init(trainable), duals)
+
+
+def split_params(params: PyTree, frozen: Callable[[tuple[str, ...]], bool]) -> tuple[PyTree, PyTree]:
+  """Divides nested dicts into (trainable, frozen) by the path of each leaf."""
+  flat = traverse_util.flatten_dict(params)
+  parts = ({p: v for p, v in flat.items() if not frozen(p)},
+           {p: v for p, v in flat.items() if frozen(p)})
+  return tuple(traverse_util.unflatten_dict(part) for part in parts)
+
+
+def merge_params(trainable: PyTree, frozen: PyTree) -> PyTree:
+  """The inverse of `split_params`."""
+  flat = traverse_util.flatten_dict(trainable) | traverse_util.flatten_dict(frozen)
+  return traverse_util.unflatten_dict(flat)
+
+
+def stream_key(root: jax.Array, name: str, step: int | jax.Array = 0) -> jax.Array:
+  """The key of a named stream at a step; nothing carries a key along."""
+  return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW under warm-up and cosine decay to zero, with the gradient's norm clipped.
+
+  Attributes:
+    steps: updates in all.
+    learning_rate: the peak.
+    warmup: updates until the peak.
+    weight_decay: decoupled, on matrices alone.
+    clip: greatest global norm of a gradient.
+  """
+
+  steps: int
+  learning_rate: float
+  warmup: int = 0
+  weight_decay: float = 0.0
+  clip: float = 1.0
+
+  def __post_init__(self):
+    for name, low in (('steps', 1), ('learning_rate', 0), ('warmup', 0), ('weight_decay', 0)):
+      if getattr(self, name) < low:
+        raise ValueError(f'{name} must be at least {low}, got {getattr(self, name)}')
+    if self.clip <= 0:
+      raise ValueError(f'clip must be positive, got {self.clip}')
+    if self.warmup >= self.steps:
+      raise ValueError(f'warmup must be less than steps={self.steps}, got {self.warmup}')
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+  schedule = optax.warmup_cosine_decay_schedule(
+      0.0 if config.warmup else config.learning_rate, config.learning_rate, config.warmup,
+      config.steps)
+  decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+  return optax.chain(
+      optax.clip_by_global_norm(config.clip),
+      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=decayed))
+
+
+def make_update(loss_fn: LossFn, tx: optax.GradientTransformation
+                ) -> Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]]:
+  """A pure training step; only the trainable tree is differentiated.
+
+  Args:
+    loss_fn: (trainable, frozen, batch, key) -> (scalar loss, flat metrics).
+    tx: the optimiser.
+
+  Returns:
+    (state, batch, key) -> (state, metrics with 'train/loss' and 'train/grad_norm').
+  """
+  def update(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, dict]:
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.trainable, state.frozen, batch, stream_key(key, 'dropout', state.step))
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    metrics = {'train/loss': loss, 'train/grad_norm': optax.tree.norm(grads), **metrics}
+    trainable = optax.apply_updates(state.trainable, updates)
+    return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
+  return update

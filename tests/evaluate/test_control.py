@@ -1,0 +1,59 @@
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+from jobrec_jax.evaluate.control import control_rows, hypervolume, is_monotone, tau_grid
+
+
+def test_tau_grid_leaves_a_tenth_at_each_end():
+  np.testing.assert_allclose(tau_grid(0.2, 0.7, 5), [0.25, 0.35, 0.45, 0.55, 0.65])
+
+
+@pytest.mark.parametrize('arguments, match', [
+    ((0.5, 0.5, 3), 'range'), ((0.1, 0.5, 1), 'count'), ((0.1, 0.5, 3, 0.5), 'margin')])
+def test_tau_grid_names_what_is_wrong(arguments, match):
+  with pytest.raises(ValueError, match=match):
+    tau_grid(*arguments)
+
+
+def test_control_rows_tell_reached_from_missed():
+  rng = np.random.default_rng(0)
+  taus = [0.2, 0.4]
+  trained = np.array([[0.1, 0.3], [0.3, 0.3]])
+  heldout = np.array([0.2 + 0.1 * rng.normal(size=400), 0.3 + 0.1 * rng.normal(size=400)])
+  first, second = control_rows(taus, trained, heldout, seed=1, true=heldout + 0.05)
+  assert first.gap == pytest.approx(0) and first.covered
+  assert second.gap == pytest.approx(0.1) and not second.covered
+  assert second.heldout.n == 400 and second.heldout.high < 0.4
+  assert second.true.value == pytest.approx(second.heldout.value + 0.05)
+  assert control_rows(taus, trained, heldout, seed=1)[0].true is None
+
+
+def test_control_rows_need_one_row_for_each_requirement():
+  with pytest.raises(ValueError, match='heldout must be'):
+    control_rows([0.1, 0.2], np.zeros((2, 5)), np.zeros((3, 5)), seed=0)
+
+
+def test_monotone():
+  assert is_monotone([0.1, 0.1, 0.4]) and not is_monotone([0.1, 0.3, 0.29])
+  assert not is_monotone([0.1, np.nan, 0.2])
+
+
+def test_hypervolume_of_known_areas():
+  assert hypervolume(np.array([[3.0, 2.0]]), (1.0, 1.0)) == 2.0
+  # An L of two rectangles; one dominated point; one below the reference.
+  points = np.array([[3.0, 1.0], [1.0, 3.0], [0.5, 0.5], [9.0, -1.0]])
+  assert hypervolume(points, (0.0, 0.0)) == 5.0
+  assert hypervolume(np.zeros((0, 2)), (0.0, 0.0)) == 0.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(-2, 6), st.integers(-2, 6)), max_size=6))
+def test_hypervolume_counts_dominated_unit_cells(points):
+  cells = {(x, y) for a, b in points for x in range(a) for y in range(b)}
+  assert hypervolume(np.array(points).reshape(-1, 2), (0, 0)) == len(cells)
+
+
+def test_hypervolume_rejects_nan():
+  with pytest.raises(ValueError, match='finite'):
+    hypervolume(np.array([[np.nan, 1.0]]), (0.0, 0.0))

@@ -1,0 +1,56 @@
+"""The policy head: pure preference at the start, a bounded weight of eligibility afterwards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jobrec_jax.models.policy import PolicyHead, policy_scores
+
+
+@pytest.fixture
+def states():
+  return jax.random.normal(jax.random.key(1), (2, 3, 4, 6))  # [2, B, J, D]
+
+
+def test_starts_at_pure_preference_and_can_leave_it(states):
+  head = PolicyHead()
+  variables = head.init(jax.random.key(0), *states)
+  s_pref, z_qual = states[0, ..., 0], states[1, ..., 0]
+
+  def scores(variables):
+    return policy_scores(s_pref, head.apply(variables, *states), z_qual)
+
+  np.testing.assert_array_equal(scores(variables), s_pref)
+  grads = jax.grad(lambda v: (scores(v) ** 2).sum())(variables)
+  assert np.abs(grads['params']['lambda']['kernel']).max() > 0
+
+
+@pytest.mark.parametrize('bound', [5.0, 0.5])
+def test_lambda_is_clipped(states, bound):
+  head = PolicyHead(bound=bound)
+  variables = head.init(jax.random.key(0), *states)
+  kernel = variables['params']['lambda']['kernel']
+  noise = 100 * jax.random.normal(jax.random.key(2), kernel.shape)
+  params = {**variables['params'], 'lambda': {**variables['params']['lambda'], 'kernel': noise}}
+  lam = head.apply({'params': params}, *states)
+  assert lam.shape == states.shape[1:-1]
+  assert lam.dtype == jnp.float32
+  assert (float(lam.min()), float(lam.max())) == (-bound, bound)
+
+
+def test_lambda_within_the_bound_is_the_mlp(states):
+  head = PolicyHead(widths=(7,))
+  params = head.init(jax.random.key(0), *states)['params']
+  kernel = 0.1 * jax.random.normal(jax.random.key(2), params['lambda']['kernel'].shape)
+  params = {**params, 'lambda': {'kernel': kernel, 'bias': jnp.array([0.2])}}
+  hidden, last = params['hidden_0'], params['lambda']
+  x = np.concatenate(states, axis=-1) @ hidden['kernel'] + hidden['bias']
+  expected = (np.maximum(x, 0) @ last['kernel'] + last['bias'])[..., 0]
+  assert np.abs(expected).max() < 5
+  np.testing.assert_allclose(head.apply({'params': params}, *states), expected, atol=1e-5)
+
+
+def test_policy_scores():
+  s = policy_scores(jnp.array([1.0, 1.0]), jnp.array([2.0, -2.0]), jnp.array([3.0, 3.0]))
+  np.testing.assert_array_equal(s, [7.0, -5.0])

@@ -1,0 +1,76 @@
+import sys
+
+import numpy as np
+import pytest
+
+from jobrec_jax.evaluate.control import ControlRow
+from jobrec_jax.evaluate.eligibility import reliability
+from jobrec_jax.evaluate.statistics import Interval
+from jobrec_jax.report.figures import (
+  TradeoffPoint,
+  preference_against_eligibility,
+  reached_against_asked,
+  reliability_diagram,
+  save,
+  training_curves,
+)
+
+
+def around(value):
+  return Interval(value, value - 0.1, value + 0.05, 20)
+
+
+def test_training_has_a_panel_for_each_stage_with_raw_and_smoothed_lines():
+  rng = np.random.default_rng(0)
+  loss = rng.normal(size=200)
+  rows = [{'stage': s, 'step': i, 'train/loss': loss[i]} for s in ('1A', '2') for i in range(200)]
+  panels = training_curves([*rows, {'stage': '3', 'step': 0, 'validation/mrr': 0.1}]).axes
+  assert [a.get_title(loc='left') for a in panels] == ['1A', '2']
+  raw, smooth = (line.get_ydata() for line in panels[0].lines)
+  np.testing.assert_array_equal(raw, loss)
+  # 200 values: a running mean over five on each side, over what there is at the ends.
+  np.testing.assert_allclose(smooth[[0, 50, 199]],
+                             [loss[:6].mean(), loss[45:56].mean(), loss[194:].mean()])
+
+
+def test_training_without_the_metric_is_refused():
+  with pytest.raises(ValueError, match='train/loss'):
+    training_curves([{'stage': '1A', 'step': 0, 'train/other': 1.0}])
+
+
+def test_tradeoff_joins_points_by_tau_and_labels_them():
+  points = [TradeoffPoint(t, around(t), around(1 - t)) for t in (0.5, 0.2)]
+  figure = preference_against_eligibility(
+      {'learned': points, 'bm25': [TradeoffPoint(None, around(0.3), around(0.3))]})
+  (axes,) = figure.axes
+  assert sorted(t.get_text() for t in axes.texts) == ['τ 0.2', 'τ 0.5']
+  learned, bm25 = axes.containers
+  np.testing.assert_allclose(learned.lines[0].get_xdata(orig=False), [0.2, 0.5])
+  assert bm25.lines[0].get_linestyle() == 'None'
+  horizontal = learned.lines[2][0].get_segments()[0]
+  np.testing.assert_allclose(horizontal[:, 0], [0.1, 0.25])
+  assert [t.get_text() for t in figure.legends[0].get_texts()] == ['learned', 'bm25']
+
+
+def test_reached_draws_true_eligibility_only_where_known():
+  rows = [ControlRow(t, t, 0.0, around(t), True, around(t - 0.1)) for t in (0.2, 0.4)]
+  with_truth = reached_against_asked(rows).axes[0]
+  without = reached_against_asked([r._replace(true=None) for r in rows]).axes[0]
+  assert len(with_truth.containers) == 2 and len(without.containers) == 1
+  np.testing.assert_allclose(with_truth.containers[1].lines[0].get_ydata(orig=False), [0.1, 0.3])
+
+
+def test_reliability_counts_every_pair():
+  p = np.random.default_rng(1).beta(1, 9, 400)
+  top, below = reliability_diagram(reliability(p, p), p).axes
+  np.testing.assert_allclose(top.lines[1].get_xdata(), top.lines[1].get_ydata())
+  assert sum(bar.get_height() for bar in below.patches) == 400
+  assert top.get_xlim()[1] >= p.max()
+
+
+def test_save_writes_a_png_without_pyplot(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'matplotlib.pyplot', None)  # importing it now fails
+  path = tmp_path / 'new' / 'figure.png'
+  rows = [{'stage': '1A', 'step': i, 'train/loss': 1.0} for i in range(3)]
+  save(training_curves(rows), path)
+  assert path.read_bytes().startswith(b'\x89PNG\r\n')

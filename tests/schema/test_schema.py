@@ -1,0 +1,125 @@
+import dataclasses
+
+from hypothesis import given, strategies as st
+import numpy as np
+import pytest
+
+from jobrec_jax.schema.comparators import AtLeast, SetCoverage
+from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
+from jobrec_jax.schema.students import STUDENTS
+
+CANDIDATE = (Attribute('gpa', 'number', low=0, high=4, required=True), Attribute('skills', 'set'))
+JOB = (Attribute('min_gpa', 'number', low=0, high=4), Attribute('needs', 'set'))
+GPA = AlignedField('gpa', ('gpa',), 'min_gpa', AtLeast(), 'qualification')
+SKILLS = AlignedField('skills', ('skills',), 'needs', SetCoverage(), 'both')
+LAYERS = (Layer('eligibility', (GPA,), hard=True), Layer('competence', (SKILLS,)))
+TOY = Schema('toy', CANDIDATE, JOB, LAYERS)
+
+
+@pytest.mark.parametrize('attribute, value, problem', [
+    (Attribute('a', 'number', low=0, high=4), 4, None),
+    (Attribute('a', 'number', low=0, high=4), 4.01, r'lie in \[0, 4\], got 4.01'),
+    (Attribute('a', 'number', low=0), -1.0, r'lie in \[0, inf\], got -1'),
+    (Attribute('a', 'number', high=4), 5, r'lie in \[-inf, 4\], got 5'),
+    (Attribute('a', 'number', low=0, high=4), float('nan'), 'must be a number, got nan'),
+    (Attribute('a', 'number'), float('nan'), 'must be a number, got nan'),
+    (Attribute('a', 'number'), '3', "must be a number, got '3'"),
+    (Attribute('a', 'number'), True, 'must be a number, got True'),
+    (Attribute('a', 'integer', low=0), 3, None),
+    (Attribute('a', 'integer', low=0), 3.0, 'must be a integer'),
+    (Attribute('a', 'integer'), False, 'must be a integer'),
+    (Attribute('a', 'boolean'), False, None),
+    (Attribute('a', 'boolean'), 0, 'must be a boolean'),
+    (Attribute('a', 'category', ('x', 'y')), 'x', None),
+    (Attribute('a', 'category', ('x', 'y')), 'z', "allows x, y; got 'z'"),
+    (Attribute('a', 'category'), 'anything', None),
+    (Attribute('a', 'set', ('x', 'y')), ('y', 'x'), None),
+    (Attribute('a', 'set', ('x', 'y')), ('x', 'z', 'w'), "allows x, y; got 'z', 'w'"),
+    (Attribute('a', 'set'), ['x'], 'must be a set'),
+    (Attribute('a', 'set'), 'x', 'must be a set'),
+    (Attribute('a', 'set'), (1,), 'must be a set of words'),
+    (Attribute('a', 'text'), 'some words', None),
+    (Attribute('a', 'text'), 5, 'must be a text'),
+    (Attribute('a', 'text'), None, None),
+    (Attribute('a', 'text', required=True), None, 'is required and missing'),
+])
+def test_attribute_problems_in_words(attribute, value, problem):
+  found = attribute.problem(value)
+  if problem is None:
+    assert found is None
+  else:
+    with pytest.raises(ValueError, match=problem):
+      raise ValueError(found)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True) | st.integers())
+def test_numbers_pass_exactly_inside_their_range(value):
+  allowed = Attribute('a', 'number', low=-2, high=3.5).problem(value) is None
+  assert allowed == bool(np.isfinite(float(value)) and -2 <= value <= 3.5)
+
+
+def test_validate_returns_the_entity_or_names_place_id_and_attribute():
+  good = Entity('c1', {'gpa': 3.0})
+  assert TOY.validate('candidate', good) is good
+  with pytest.raises(ValueError, match=r"people.csv:7: candidate 'c1': gpa must lie in \[0, 4\]"):
+    TOY.validate('candidate', Entity('c1', {'gpa': 5.0}), 'people.csv:7')
+  with pytest.raises(ValueError, match=r"^candidate 'c1': gpa is required and missing"):
+    TOY.validate('candidate', Entity('c1', {}))
+  with pytest.raises(ValueError, match=r"job 'j1' has unknown attributes \['gpa'\].*min_gpa"):
+    TOY.validate('job', Entity('j1', {'gpa': 3.0}))
+
+
+def test_absent_attributes_read_as_missing():
+  assert Entity('c', {})['gpa'] is None
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'candidate': (*CANDIDATE, CANDIDATE[0])}, 'candidate attribute is listed twice'),
+    ({'job': (*JOB, Attribute('needs', 'set'))}, 'job attribute is listed twice'),
+    ({'layers': (*LAYERS, Layer('more', (GPA,)))}, 'field name is used twice'),
+    ({'layers': (*LAYERS, Layer('competence', ()))}, 'layer name is used twice'),
+    ({'candidate': CANDIDATE[1:]}, r"field gpa: no candidate attribute named \['gpa'\].*skills"),
+    ({'job': JOB[:1]}, r"field skills: no job attribute named \['needs'\].*min_gpa"),
+])
+def test_schema_refuses_tables_that_do_not_close(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(TOY, **change)
+
+
+def test_unknown_kinds_and_perspectives_are_refused():
+  with pytest.raises(ValueError, match=r"attribute a: kind must be one of .*'set'.* got 'list'"):
+    Attribute('a', 'list')
+  with pytest.raises(ValueError, match=r"field gpa: perspective must be one of .* got 'taste'"):
+    dataclasses.replace(GPA, perspective='taste')
+
+
+def test_fields_speak_to_their_perspective_or_to_both():
+  assert [GPA.speaks_to(p) for p in ('preference', 'qualification')] == [False, True]
+  assert [SKILLS.speaks_to(p) for p in ('preference', 'qualification')] == [True, True]
+
+
+def test_fingerprint_changes_with_every_part_of_the_table_and_with_nothing_else():
+  replace = dataclasses.replace
+  changed = [
+      replace(TOY, name='other'),
+      replace(TOY, candidate=(replace(CANDIDATE[0], high=5), CANDIDATE[1])),
+      replace(TOY, job=(JOB[0], replace(JOB[1], words='skills'))),
+      replace(TOY, job=JOB[::-1]),
+      replace(TOY, layers=LAYERS[::-1]),
+      replace(TOY, layers=(replace(LAYERS[0], hard=False), LAYERS[1])),
+      replace(TOY, layers=(LAYERS[0], Layer('competence', (
+          replace(SKILLS, comparator=SetCoverage(0.6)),)))),
+      replace(TOY, layers=(LAYERS[0], Layer('competence', (
+          replace(SKILLS, perspective='preference'),)))),
+  ]
+  fingerprints = [schema.fingerprint() for schema in (TOY, *changed)]
+  assert len(set(fingerprints)) == len(fingerprints)
+  assert Schema('toy', CANDIDATE, JOB, LAYERS).fingerprint() == fingerprints[0]
+
+
+def test_the_students_table_is_whole():
+  assert [layer.name for layer in STUDENTS.layers] == [
+      'eligibility', 'competence', 'logistics', 'interest', 'narrative']
+  assert [layer.hard for layer in STUDENTS.layers] == [True, False, False, False, False]
+  assert len(STUDENTS.fields) == 12
+  assert {f.perspective for f in STUDENTS.layers[0].fields} == {'qualification'}
