@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.folder = ''  # folder of the CSV files, for 'published'
   c.data.shares = (0.5, 0.1, 0.15, 0.25)  # candidates in train, validation, calibration, test
   c.data.cold_jobs = 0.2  # share of jobs that only the test sees
-  c.data.drop_shared_negatives = False  # 'published': deal negatives shared by splits to one of them
+  c.data.drop_shared_negatives = False  # 'published': leave such in one split
   c.data.allow_unknown_users = False  # 'published': keep labelled users that have no record
   c.data.known_faults = ()  # audit errors that do not stop the run, by name
 
@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.market.jobs = 100  # how many jobs
   c.market.rho_x = 0.2  # correlation of logit P and logit Q over uniform pairs
   c.market.rho_e = 0.0  # correlation of the latent draws given attributes (hidden confounding)
-  c.market.exposure = 0.4  # mean probability that a pair is shown
+  c.market.exposure = 0.6  # mean probability that a pair is shown
   c.market.logging = 'uniform'  # logging policy: 'uniform' or 'popularity'
   c.market.self_censoring = 0.3  # how much doubt about eligibility keeps candidates from applying
   c.market.screening_noise = 0.02  # probability that screening reports the opposite
@@ -41,31 +41,32 @@ def get_config() -> ml_collections.ConfigDict:
   c.market.preference_mean = -1.8  # mean of logit P
   c.market.qualification_scale = 2.5  # standard deviation of logit Q
   c.market.qualification_mean = -0.8  # mean of logit Q
-  c.market.taste = 1.2  # weight in logit P of the taste that only narratives show
+  c.market.taste = 1.2  # weight in logit P of the culture that only narratives show
   c.market.evidence = 0.6  # weight in logit Q of the evidence that only projects show
 
   c.tokenizer = ml_collections.ConfigDict()
   c.tokenizer.vocab_size = 4096  # upper bound of the byte-level BPE vocabulary
-  c.tokenizer.candidate = 72  # static length of the candidate block, tokens
-  c.tokenizer.job = 32  # static length of the job block, tokens
+  c.tokenizer.candidate = 64  # static length of the candidate block, tokens
+  c.tokenizer.job = 36  # static length of the job block, tokens
   c.tokenizer.alignment = 20  # static length of the alignment block, tokens
 
   c.model = ml_collections.ConfigDict()
-  c.model.width = 96  # D
+  c.model.width = 64  # D
   c.model.layers = 2  # decoder layers
   c.model.heads = 4  # query heads
   c.model.kv_heads = 2  # key and value heads (grouped-query attention)
-  c.model.head_width = 24  # H
-  c.model.mlp_width = 256  # SwiGLU width
+  c.model.head_width = 16  # H
+  c.model.mlp_width = 192  # SwiGLU width
   c.model.rope_base = 10000.0  # rotary base
   c.model.rms_epsilon = 1e-5  # of RMSNorm
   c.model.dtype = 'float32'  # of activations: 'float32' or 'bfloat16'
+  c.model.unroll = 2  # layers in one step of the layer loop: more is faster on CPU, compiles longer
   c.model.remat = False  # recompute activations in the backward pass
   c.model.head_widths = (512, 256)  # hidden layers of each expert's head
   c.model.head_dropout = 0.1  # dropout in the experts' heads
 
   c.lists = ml_collections.ConfigDict()
-  c.lists.preference_negatives = 15  # n of a candidate's training list
+  c.lists.preference_negatives = 7  # n of a candidate's training list
   c.lists.preference_policy = 'exposed'  # 'exposed': shown and not applied to; or 'uniform'
   c.lists.qualification_negatives = 7  # n of a job's training list, rejected applicants
 
@@ -76,9 +77,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.experts.censoring = 'ips'  # 'ips': reweight applicants by estimated propensity; or 'none'
   c.experts.ips_clip = 10.0  # greatest weight of an applicant, in means
 
-  for stage, steps in (('warm_up', 300), ('cooperative', 400)):  # stages 1A and 1B
+  for stage, steps in (('warm_up', 150), ('cooperative', 350)):  # stages 1A and 1B
     s = c[stage] = ml_collections.ConfigDict()
-    s.batch = 8  # preference lists in a step
+    s.batch = 16  # preference lists in a step
     s.steps = steps  # updates
     s.learning_rate = 2e-3  # peak of AdamW's warm-up and cosine decay
     s.warmup = 30  # updates until the peak
@@ -87,20 +88,20 @@ def get_config() -> ml_collections.ConfigDict:
   c.cooperative.qualification_batch = 8  # qualification lists in a step of stage 1B
 
   c.features = ml_collections.ConfigDict()
-  c.features.items = 20  # jobs in a list when pairs are scored
+  c.features.list_length = 20  # jobs in a list when pairs are scored
   c.features.batch = 16  # lists scored at a time
 
   c.policy = ml_collections.ConfigDict()
   c.policy.lists = 300  # N: stage 2's lists
   c.policy.held_out = 150  # lists of the same size and sampling, of test candidates
-  c.policy.items = 50  # J: jobs in a list, one of them applied to
+  c.policy.list_length = 50  # J: jobs in a list, one of them applied to
   c.policy.taus = ()  # the requirements to train for; empty: a grid over what is attainable
   c.policy.grid = 6  # how many tau the grid has
   c.policy.constraint = 'inequality'  # 'inequality': eligibility at least tau; or 'equality'
-  c.policy.epochs = 60  # passes over the lists
+  c.policy.epochs = 150  # passes over the lists
   c.policy.batch = 50  # lists in a step
-  c.policy.learning_rate = 2e-3  # of AdamW, decayed along a cosine
-  c.policy.dual_learning_rate = 0.5  # eta of the multiplier
+  c.policy.learning_rate = 5e-3  # of AdamW, decayed along a cosine
+  c.policy.dual_learning_rate = 3.0  # eta of the multiplier
   c.policy.temperature = 1.0  # T of the softmax over a list
   c.policy.clip = 1.0  # greatest global norm of a gradient
   c.policy.width = 64  # hidden width of the policy head

@@ -57,7 +57,7 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
           calibration: Calibration) -> Policies:
   """Trains, or restores, a head for every tau of the grid."""
   p = config.policy
-  lists = policy_lists(dataset, 'train', p.items, p.lists, config.seed)
+  lists = policy_lists(dataset, 'train', p.list_length, p.lists, config.seed)
   features = experts.extractor(config)(lists.candidate, lists.job, 'stage 2 features')
   inputs = policy_inputs(features, lists, calibration)
   head = make_head(config)

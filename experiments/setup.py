@@ -1,11 +1,15 @@
 """What every script does first: flags, a validated config, the run folder, the data, the mesh."""
 
+from collections.abc import Callable
 import dataclasses
 import json
+from logging import WARNING
 from pathlib import Path
+import sys
+import traceback
 from typing import Any, NamedTuple, TypeVar
 
-from absl import flags, logging
+from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
@@ -28,6 +32,28 @@ def define_flags(config: str, workdir: str | None = None) -> None:
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   if workdir is None:
     flags.mark_flag_as_required('workdir')
+
+
+def run_main(main: Callable[[ConfigDict, str], None], config: str,
+             workdir: str | None = None) -> None:
+  """Defines the flags and runs main(config, workdir).
+
+  A ValueError that our own code raised ends it with the message alone and status 2.
+  """
+  define_flags(config, workdir)
+
+  def start(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'unknown arguments: {argv[1:]}')
+    try:
+      main(flags.FLAGS.config, flags.FLAGS.workdir)
+    except ValueError as error:
+      *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+      if frame.f_globals['__name__'].split('.')[0] not in ('__main__', 'experiments', 'jobrec_jax'):
+        raise
+      print(f'error: {error}', file=sys.stderr)
+      sys.exit(2)
+  app.run(start)
 
 
 def section(cls: type[T], values: ConfigDict, **more: Any) -> T:
@@ -72,8 +98,11 @@ class Run:
     """Makes the folder, writes the config beside its log, and turns on the compilation cache."""
     self.folder.mkdir(parents=True, exist_ok=True)
     write_text(self / 'config.json', config.to_json(indent=2) + '\n')
-    logging.get_absl_handler().setFormatter(None)
     logging.set_verbosity(logging.INFO)
+    # Orbax and JAX report their every move on the same channel; warnings still come through.
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno >= WARNING or 'site-packages' not in
+        record.pathname)
     logging.info('%s: %s, %d devices (%s)', script, self.folder, jax.device_count(),
                  jax.default_backend())
 

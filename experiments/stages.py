@@ -17,6 +17,7 @@ from jobrec_jax.data.loader import (
     preference_finisher,
     qualification_finisher,
 )
+from jobrec_jax.data.records import write_entities
 from jobrec_jax.data.tokens import (
     BlockEncoder,
     BlockLengths,
@@ -46,7 +47,6 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-LENGTHS = ('candidate', 'job', 'alignment')
 
 
 class Experts(NamedTuple):
@@ -59,7 +59,7 @@ class Experts(NamedTuple):
 
   def extractor(self, config: ConfigDict) -> FeatureExtractor:
     return FeatureExtractor(self.model, self.params, self.blocks, self.mesh,
-                            config.features.items, config.features.batch)
+                            config.features.list_length, config.features.batch)
 
 
 def identity(config: ConfigDict, dataset: Dataset, *sections: str) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
   """Stages 1A and 1B, each resumed where it stood."""
   mesh = make_mesh(settings.mesh)
   blocks = make_blocks(config, run, dataset)
+  write_entities(run / 'jobs.json', dataset.jobs)
   model = make_model(config, blocks.vocab_size)
   root = jax.random.key(config.seed)
   metrics = MetricsWriter(run / 'metrics.jsonl')
@@ -135,8 +136,10 @@ def init_model(model: JobRec, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
                key: jax.Array) -> PyTree:
   candidate = np.zeros((1, blocks.candidates.shape[1]), np.int32)
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
-  return init_sharded(lambda: model.init(key, candidate, lists['job'], lists['alignment'])['params'],
-                      mesh)
+
+  def init():
+    return model.init(key, candidate, lists['job'], lists['alignment'])['params']
+  return init_sharded(init, mesh)
 
 
 def load_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:

@@ -61,7 +61,7 @@ class PreferenceLists:
     if policy == 'uniform':
       jobs = np.unique(interactions.job)
       wanted = _pools(interactions.candidate, interactions.job, interactions.preference == 1)
-      self._pool = {u: np.setdiff1d(jobs, wanted[u]) for u in np.unique(self.positives[:, 0]).tolist()}
+      self._pool = {u: np.setdiff1d(jobs, wanted[u]) for u in set(self.positives[:, 0].tolist())}
 
   def __len__(self) -> int:
     return len(self.positives)
@@ -151,7 +151,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
     raise ValueError(f'split {split} holds no application to the catalogue')
   most = len(jobs) - max(map(len, wanted.values())) + 1
   if not 2 <= items <= most:
-    raise ValueError(f'policy.items must lie in [2, {most}] for this catalogue of {len(jobs)} '
+    raise ValueError(f'policy.list_length must lie in [2, {most}] for this catalogue of {len(jobs)} '
                      f'jobs, got {items}')
   rng = np.random.default_rng(seed)
   order = rng.permutation(sorted(wanted))

@@ -1,5 +1,6 @@
 """Single records in: a candidate from a JSON file, a catalogue of jobs from JSON or CSV."""
 
+from collections.abc import Iterable
 import json
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,11 @@ def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
       raise ValueError(f'{path}[{i}]: id must be unique, got {job.id!r} again')
     jobs[job.id] = job
   return tuple(jobs.values())
+
+
+def write_entities(path: str | Path, entities: Iterable[Entity]) -> None:
+  """Writes a JSON array that `read_catalogue` reads back."""
+  path = Path(path)
+  temporary = path.with_name(f'.{path.name}')
+  temporary.write_text(json.dumps([{'id': e.id, **e.attributes} for e in entities], indent=1))
+  temporary.replace(path)

@@ -1,7 +1,7 @@
 """A seeded labour market in which preference P and qualification Q are known for every pair.
 
   ability, taste -> attributes and text
-  logit P = affine(interest, skill coverage, mode, taste . offer)
+  logit P = affine(interest, skill coverage, mode, taste x offer)
   logit Q = affine(unmet requirements, skill coverage, evidence in the projects), tied to P by rho_x
   exposed ~ logging policy -> applied ~ P x daring, at least 0.01 -> accepted ~ Q, screening noise
 
@@ -49,7 +49,7 @@ class MarketConfig:
     missing: share of candidates' optional attributes that are blank.
     preference_scale, qualification_scale: standard deviation of logit P and logit Q.
     preference_mean, qualification_mean: mean of logit P and logit Q.
-    taste: weight of taste . offer beside interest (1) in logit P.
+    taste: weight of the culture that narratives show, beside interest (1), in logit P.
     evidence: weight of the projects' evidence beside a whole unmet requirement (1) in logit Q.
 
   Raises:
@@ -60,7 +60,7 @@ class MarketConfig:
   jobs: int = 100
   rho_x: float = 0.2
   rho_e: float = 0.0
-  exposure: float = 0.4
+  exposure: float = 0.6
   logging: str = 'uniform'
   self_censoring: float = 0.3
   screening_noise: float = 0.02
@@ -129,7 +129,8 @@ def _draw_candidates(rng: np.random.Generator, config: MarketConfig) -> dict:
       'gpa': np.clip(3.05 + 0.25 * ability + 0.35 * rng.normal(size=n), 2, 4).round(2),
       'months': np.clip(np.round(6 * level + 6 * rng.gumbel(size=n)), 0, 60).astype(int),
       'papers': np.clip(rng.poisson(np.exp(-1 + 0.35 * level)), 0, 4),
-      'hours': rng.integers(1, 41, n), 'terms': rng.integers(1, 5, n), 'mode': rng.integers(0, 4, n),
+      'hours': rng.integers(1, 41, n), 'terms': rng.integers(1, 5, n),
+      'mode': rng.integers(0, 4, n),
       # Fields that may be blank: gpa, months, papers, hours, terms, mode.
       'missing': rng.random((n, 6)) < config.missing,
   }
@@ -240,7 +241,8 @@ def _candidate_records(u: dict) -> tuple[Entity, ...]:
         'length_of_commitment': int(u['terms'][i]),
         'in_person_commitment': MODES[u['mode'][i]],
         'commit_to_summer': bool(rng.random() < 0.4),
-        'interests': tuple(INDUSTRIES[k] for k in rng.permutation(np.flatnonzero(u['interests'][i]))),
+        'interests': tuple(INDUSTRIES[k]
+                           for k in rng.permutation(np.flatnonzero(u['interests'][i]))),
         'student_llm_output': grammar.narrative(rng, 'candidate', u['taste'][i]),
         'extrac_1': grammar.pastime(rng),
         'extrac_2': grammar.pastime(rng),
@@ -262,7 +264,8 @@ def _job_records(j: dict) -> tuple[Entity, ...]:
         'min_gpa': float(j['gpa'][i]),
         'min_months_experience': int(j['months'][i]),
         'min_num_publications': int(j['papers'][i]),
-        'required_skills': tuple(_SKILLS[s] for s in rng.permutation(np.flatnonzero(j['skills'][i]))),
+        'required_skills': tuple(_SKILLS[s]
+                                 for s in rng.permutation(np.flatnonzero(j['skills'][i]))),
         'min_hours_per_week': int(j['hours'][i]),
         'min_length_of_commitment': int(j['terms'][i]),
         'job_in_person_commitment': MODES[j['mode'][i]],

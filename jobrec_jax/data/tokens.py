@@ -1,4 +1,4 @@
-"""From records to static token blocks: a tokenizer for the domain's text, and blocks of fixed length."""
+"""From records to static token blocks: a tokenizer for the domain's text, and padded blocks."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -15,6 +15,7 @@ from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import render_alignment, render_entity
 
 PAD = 0
+_PAD_TOKEN = '[ pad ]'  # Merges write a space as another character, so they never spell this.
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
@@ -38,8 +39,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-      vocab_size=vocab_size, special_tokens=['<pad>'], show_progress=False,
+      vocab_size=vocab_size, special_tokens=[_PAD_TOKEN], show_progress=False,
       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+  tokenizer.encode_special_tokens = True  # Text that spells the padding token stays text.
   return tokenizer
 
 
@@ -52,11 +54,13 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
 def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
     raise ValueError(f'{path}: no tokenizer there')
-  return tokenizers.Tokenizer.from_file(str(path))
+  tokenizer = tokenizers.Tokenizer.from_file(str(path))
+  tokenizer.encode_special_tokens = True  # Not part of the file.
+  return tokenizer
 
 
 def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0) -> list[str]:
-  """The text of every block that training meets: entities of the train split, and some alignments."""
+  """The text that training meets: entities of the train split, and some of its alignments."""
   train = dataset.interactions.of('train')
   rng = np.random.default_rng(seed)
   texts = [render_entity(dataset.schema, 'candidate', dataset.candidates[u])

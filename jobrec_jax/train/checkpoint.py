@@ -6,7 +6,10 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from jobrec_jax.train.state import merge_params
 
 PyTree = Any
 
@@ -64,3 +67,38 @@ class Checkpoints:
     """Waits until everything is on disk."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def load_params(folder: Path, schema: str) -> PyTree:
+  """The newest parameters in a folder as NumPy arrays, whatever devices wrote them.
+
+  Args:
+    folder: the checkpoints of a stage.
+    schema: the fingerprint that the checkpoint must carry.
+
+  Returns:
+    Of a `TrainState` its trainable and frozen parameters in one tree, of a tuple its first entry.
+
+  Raises:
+    ValueError: there is no checkpoint, or it was written under another schema.
+  """
+  folder = Path(folder).absolute()
+  if not folder.is_dir():
+    raise ValueError(f'{folder}: no checkpoint there')
+  with ocp.CheckpointManager(folder) as manager:
+    step = manager.latest_step()
+    if step is None:
+      raise ValueError(f'{folder}: no checkpoint there')
+    found = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
+  if found['identity'].get('schema') != schema:
+    raise ValueError(f'{folder}: the checkpoint was written under schema '
+                     f'{found["identity"].get("schema")!r}, this schema is {schema!r}')
+  path = folder / str(step) / 'state'
+  with ocp.PyTreeCheckpointer() as reader:
+    stored = reader.metadata(path).item_metadata.tree
+    if isinstance(stored, dict):  # The optimiser's moments stay on disk.
+      stored = {k: stored[k] for k in ('trainable', 'frozen')}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+    state = reader.restore(path, args=ocp.args.PyTreeRestore(
+        item=stored, restore_args=as_numpy, partial_restore=True))
+  return merge_params(**state) if isinstance(state, dict) else state[0]

@@ -1,6 +1,5 @@
 """Stage 1: the preference expert warms up alone (1A), then both learn together (1B)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -98,10 +97,3 @@ def qualification_losses(scores: jax.Array, mask: jax.Array,
 def frozen_in_warm_up(path: tuple[str, ...]) -> bool:
   """Stage 1A leaves what belongs to the qualification expert alone."""
   return 'qualification' in path or 'task_weights' in path
-
-
-def make_scorer(model: JobRec) -> Callable[[PyTree, PyTree], Any]:
-  """(params, candidate-centred blocks) -> ExpertOutputs, without dropout."""
-  def score(params, lists):
-    return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
-  return score

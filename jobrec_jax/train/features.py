@@ -1,6 +1,7 @@
 """What the frozen experts say of pairs, computed once and kept."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from absl import logging
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.models.jobrec import JobRec
+from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.train.sharding import shard_batch
 
 PyTree = Any
@@ -31,6 +32,11 @@ class ExpertFeatures:
     return ExpertFeatures(self.hidden[index], self.preference[index], self.qualification[index])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
+  return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
+
+
 class FeatureExtractor:
   """Scores any set of pairs with one compiled program.
 
@@ -48,10 +54,8 @@ class FeatureExtractor:
 
   def __init__(self, model: JobRec, params: PyTree, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
                items: int = 20, batch: int = 16):
-    self._params, self._blocks, self._mesh = params, blocks, mesh
+    self._model, self._params, self._blocks, self._mesh = model, params, blocks, mesh
     self._items, self._batch = items, batch
-    self._program = jax.jit(
-        lambda p, x: model.apply({'params': p}, x['candidate'], x['job'], x['alignment']))
 
   def with_blocks(self, blocks: BlockEncoder) -> 'FeatureExtractor':
     """The same program over another dataset's blocks of the same lengths."""
@@ -69,7 +73,7 @@ class FeatureExtractor:
       for start in range(0, len(rows), self._batch):
         chunk = np.resize(rows[start:start + self._batch], (self._batch, self._items))
         lists = self._blocks.candidate_lists(pairs[chunk[:, 0], 0], pairs[chunk, 1])
-        out = jax.device_get(self._program(self._params, shard_batch(lists, self._mesh)))
+        out = jax.device_get(_score(self._model, self._params, shard_batch(lists, self._mesh)))
         kept = slots[start:start + self._batch]
         parts.append((out.hidden[:len(kept)][kept], out.scores[:len(kept)][kept]))
         done = start + len(kept)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.sharding import shard_batch
+from jobrec_jax.train.sharding import on_mesh, shard_batch
 from jobrec_jax.train.state import TrainState
 
 
@@ -55,6 +55,7 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
   Returns:
     The state after the last step.
   """
+  state = on_mesh(state, mesh)  # Restored arrays take the layout of these.
   if checkpoints.latest() is not None:
     state = checkpoints.restore(state, data)
     logging.info('%s: resumed at step %d of %d', stage, int(state.step), steps)

@@ -1,6 +1,6 @@
 """The mesh, and where each logical axis lies on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
@@ -31,13 +31,13 @@ class MeshConfig:
   tensor: int = 1
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-  """The mesh over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """The mesh over the given devices, or all.
 
   Raises:
     ValueError: the axes do not multiply to the number of devices.
   """
-  count = jax.device_count()
+  count = jax.device_count() if devices is None else len(devices)
   if config.fsdp < 1 or config.tensor < 1 or (config.data < 1 and config.data != -1):
     raise ValueError(f'mesh axes must be positive (data may be -1), got {config}')
   inner = config.fsdp * config.tensor
@@ -46,7 +46,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     raise ValueError(f'mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does '
                      f'not cover {count} devices')
   return jax.make_mesh((data, config.fsdp, config.tensor), ('data', 'fsdp', 'tensor'),
-                       axis_types=(AxisType.Auto,) * 3)
+                       axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def logical_rules() -> list[tuple[str, Any]]:
@@ -103,5 +103,11 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(place, batch)
 
 
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Replicates the leaves that do not lie on the mesh yet, such as counters made on one device."""
+  replicated = NamedSharding(mesh, PartitionSpec())
+
+  def place(x: jax.Array) -> jax.Array:
+    there = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
+    return x if there else jax.device_put(x, replicated)
+  return jax.tree.map(place, tree)

@@ -38,7 +38,8 @@ def create_state(trainable: PyTree, frozen: PyTree, tx: optax.GradientTransforma
   return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, tx.init(trainable), duals)
 
 
-def split_params(params: PyTree, frozen: Callable[[tuple[str, ...]], bool]) -> tuple[PyTree, PyTree]:
+def split_params(params: PyTree,
+                 frozen: Callable[[tuple[str, ...]], bool]) -> tuple[PyTree, PyTree]:
   """Divides nested dicts into (trainable, frozen) by the path of each leaf."""
   flat = traverse_util.flatten_dict(params)
   parts = ({p: v for p, v in flat.items() if not frozen(p)},
@@ -89,10 +90,12 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
   schedule = optax.warmup_cosine_decay_schedule(
       0.0 if config.warmup else config.learning_rate, config.learning_rate, config.warmup,
       config.steps)
-  decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+
+  def matrices(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
   return optax.chain(
       optax.clip_by_global_norm(config.clip),
-      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=decayed))
+      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices))
 
 
 def make_update(loss_fn: LossFn, tx: optax.GradientTransformation

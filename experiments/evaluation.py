@@ -1,0 +1,311 @@
+"""What is measured on held-out candidates and jobs, as tidy rows; the maths is in the library."""
+
+from collections.abc import Iterable
+import dataclasses
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments.alignment import Policies
+from experiments.setup import Run, section
+from experiments.stages import Experts
+from jobrec_jax.baselines.alignments import AlignmentFeatures
+from jobrec_jax.baselines.logistic import Logistic
+from jobrec_jax.baselines.oracle import Oracle
+from jobrec_jax.baselines.popularity import Popularity
+from jobrec_jax.baselines.random_scorer import Constant, Random
+from jobrec_jax.baselines.rules import Rules
+from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.lists import (
+    RankingLists,
+    candidates_of,
+    labelled_lists,
+    policy_lists,
+    truth_lists,
+    warm_jobs,
+)
+from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, load_tokenizer
+from jobrec_jax.evaluate.control import ControlRow, control_rows, is_monotone
+from jobrec_jax.evaluate.deconflation import deconflation_rows
+from jobrec_jax.evaluate.eligibility import (
+    calibration_error,
+    calibration_error_by_group,
+    expected_eligibility,
+    policy_probabilities,
+    violation_rate_at_k,
+)
+from jobrec_jax.evaluate.ranking import ranking_metrics
+from jobrec_jax.evaluate.statistics import Interval, bootstrap_mean, paired_difference
+from jobrec_jax.objectives.calibration import Calibration
+from jobrec_jax.report.results import ResultRow
+from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.train.features import ExpertFeatures, FeatureExtractor
+from jobrec_jax.train.policy import apply_policy
+
+PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
+BLANKED = f'{PREFERENCE}, narratives blanked'
+RIVALS = ('popularity', 'schema rules', 'logistic regression')
+CEILINGS = {'preference': 'true P (ceiling)', 'qualification': 'true Q (ceiling)'}
+NARRATIVES = ('student_llm_output', 'job_llm_output')
+HELD_OUT, STAGE_2 = 'held-out lists', 'stage 2 lists'
+ELIGIBILITY = 'true eligibility@5'
+
+Case = tuple[str, str]  # split, perspective
+Scores = dict[str, np.ndarray]  # system -> [N, J]
+
+
+class Evaluation(NamedTuple):
+  """The rows of results.json, and what the figures show beside them.
+
+  Attributes:
+    rows: every number.
+    split: where systems are compared first: 'cold candidates', or 'test' without truths.
+    control: asked and reached eligibility, one for each requirement.
+    predicted, outcome: [pairs] p_qual and the true Q; without truths the applicants' labels.
+  """
+
+  rows: list[ResultRow]
+  split: str
+  control: list[ControlRow]
+  predicted: np.ndarray
+  outcome: np.ndarray
+
+
+class PairFeatures:
+  """The experts' features of all pairs of some lists, computed in one pass and looked up after."""
+
+  def __init__(self, extractor: FeatureExtractor, dataset: Dataset, lists: Iterable[RankingLists]):
+    self._jobs = len(dataset.jobs)
+    self._codes = np.unique(np.concatenate(
+        [self._code(x.candidate, x.job).ravel() for x in lists]))
+    self._features = extractor(*np.divmod(self._codes, self._jobs), 'test features')
+
+  def _code(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    return candidate.astype(np.int64) * self._jobs + job
+
+  def of(self, lists: RankingLists) -> ExpertFeatures:
+    """[N, J] features of the pairs of lists that were named when this was made."""
+    return self._features[np.searchsorted(self._codes, self._code(lists.candidate, lists.job))]
+
+
+def evaluate(config: ConfigDict, run: Run, dataset: Dataset, truth: Truth | None, experts: Experts,
+             calibration: Calibration, policies: Policies) -> Evaluation:
+  """Ranks held-out pairs with every system, and measures what the policies reach on them."""
+  boot = {'seed': config.seed, 'resamples': config.evaluate.resamples,
+          'level': config.evaluate.level}
+  cases = ranked_lists(dataset, truth)
+  split = next(iter(cases))[0]
+  held_out = policy_lists(dataset, 'test', config.policy.list_length, config.policy.held_out,
+                          config.seed + 1)
+  extractor = experts.extractor(config)
+  features = PairFeatures(extractor, dataset, [*cases.values(), held_out])
+
+  scores = score_systems(config, dataset, truth, features, cases)
+  blank = extractor.with_blocks(blank_blocks(config, run, dataset))
+  wanted = cases[split, 'preference']
+  scores[split, 'preference'][BLANKED] = blank(wanted.candidate, wanted.job,
+                                               'narratives blanked').preference
+  rows = ranking_rows(cases, scores, truth, boot)
+  policy, control = policy_rows(config, truth, policies, calibration, features, held_out, split,
+                                wanted, boot)
+  pairs = [cases[c] for c in cases if c[1] == ('qualification' if truth is None else 'preference')]
+  predicted, outcome, calibrated = calibration_rows(truth, calibration, features, pairs, boot)
+  rows += policy + calibrated
+  if truth is not None:
+    rows += correlation_rows(truth, features, pairs, boot)
+  return Evaluation(rows, split, control, predicted, outcome)
+
+
+def result(system: str, tau: float | None, split: str, perspective: str, metric: str,
+           interval: Interval, against: str | None = None) -> ResultRow:
+  return ResultRow(system, tau, split, perspective, metric, *interval, against)
+
+
+def exact(value: float, n: int) -> Interval:
+  """A number without an interval."""
+  return Interval(float(value), np.nan, np.nan, n)
+
+
+def ranked_lists(dataset: Dataset, truth: Truth | None) -> dict[Case, RankingLists]:
+  """The lists that systems rank: full grids where truths are known, else the test's labels.
+
+  Returns:
+    Lists of each split and perspective. 'cold candidates' crosses test candidates with jobs that
+    training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs.
+  """
+  if truth is None:
+    return {('test', p): labelled_lists(dataset, 'test', p) for p in PERSPECTIVES}
+  candidates, warm = candidates_of(dataset, 'test'), warm_jobs(dataset)
+  cold = np.setdiff1d(dataset.interactions.of('test').job, warm)
+  grids = {'cold candidates': warm, 'both cold': cold}
+  return {(split, p): truth_lists(truth, p, candidates, jobs)
+          for split, jobs in grids.items() if len(jobs) for p in PERSPECTIVES}
+
+
+def blank_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
+  """Token blocks of the same records without their narratives."""
+  def blank(entities):
+    return tuple(dataclasses.replace(e, attributes={
+        k: v for k, v in e.attributes.items() if k not in NARRATIVES}) for e in entities)
+  return BlockEncoder(dataclasses.replace(dataset, candidates=blank(dataset.candidates),
+                                          jobs=blank(dataset.jobs)),
+                      load_tokenizer(run / 'tokenizer.json'),
+                      section(BlockLengths, config.tokenizer))
+
+
+def score_systems(config: ConfigDict, dataset: Dataset, truth: Truth | None,
+                  features: PairFeatures, cases: dict[Case, RankingLists]) -> dict[Case, Scores]:
+  """Scores of every system for the same lists, in the order in which they are shown."""
+  aligned = AlignmentFeatures(dataset)
+  scores: dict[Case, Scores] = {case: {} for case in cases}
+  for perspective in PERSPECTIVES:
+    rivals = dict(zip(RIVALS, (Popularity(), Rules(aligned), Logistic(aligned))))
+    rivals |= {'canary: constant': Constant(), 'canary: random': Random(config.seed)}
+    if truth is not None:
+      rivals = {CEILINGS[perspective]: Oracle(truth)} | rivals
+    rivals = {name: rival.fit(dataset, perspective) for name, rival in rivals.items()}
+    for case, lists in cases.items():
+      if case[1] == perspective:
+        seen = features.of(lists)
+        scores[case] = {PREFERENCE: seen.preference, QUALIFICATION: seen.qualification}
+        scores[case] |= {
+            name: rival.score(lists.candidate.ravel(), lists.job.ravel()).reshape(lists.job.shape)
+            for name, rival in rivals.items()}
+        scores[case] |= canary_scores(dataset, lists)
+  return scores
+
+
+def canary_scores(dataset: Dataset, lists: RankingLists) -> Scores:
+  """Canaries that look at the lists alone: a hash of the ids, the position, train negatives."""
+  pairs = list(zip(lists.candidate.ravel().tolist(), lists.job.ravel().tolist()))
+  digests = b''.join(hashlib.blake2b(
+      f'{dataset.candidates[u].id}\0{dataset.jobs[j].id}'.encode(), digest_size=8).digest()
+      for u, j in pairs)
+  train = dataset.interactions.of('train')
+  train = train.where(getattr(train, lists.perspective) == 0)
+  negatives = set(zip(train.candidate.tolist(), train.job.tolist()))
+  looked_up = np.array([-float(pair in negatives) for pair in pairs])
+  shape = lists.job.shape
+  return {'canary: id hash': np.frombuffer(digests, '<u8').astype(float).reshape(shape),
+          'canary: position': np.broadcast_to(-np.arange(shape[1], dtype=float), shape),
+          'canary: train negative': looked_up.reshape(shape)}
+
+
+def ranking_rows(cases: dict[Case, RankingLists], scores: dict[Case, Scores], truth: Truth | None,
+                 boot: dict[str, Any]) -> list[ResultRow]:
+  """All ranking metrics of all systems, then the experts' paired differences in NDCG@5."""
+  rows, paired = [], []
+  for (split, perspective), lists in cases.items():
+    ndcg = {}
+    for system, values in scores[split, perspective].items():
+      metrics = ranking_metrics(values, lists.relevance, lists.mask)
+      ndcg[system] = metrics['ndcg@5']
+      if truth is not None and perspective == 'preference':
+        metrics[ELIGIBILITY] = 1 - violation_rate_at_k(
+            values, truth.qualification[lists.candidate, lists.job], lists.mask, 5)
+      rows += [result(system, None, split, perspective, name, bootstrap_mean(v, **boot))
+               for name, v in metrics.items()]
+    expert = PREFERENCE if perspective == 'preference' else QUALIFICATION
+    paired += [result(expert, None, split, perspective, 'ndcg@5',
+                      paired_difference(ndcg[expert], ndcg[rival], **boot), rival)
+               for rival in (*RIVALS, BLANKED) if rival in ndcg]
+  return rows + paired
+
+
+def policy_rows(config: ConfigDict, truth: Truth | None, policies: Policies,
+                calibration: Calibration, features: PairFeatures, held_out: RankingLists,
+                split: str, wanted: RankingLists,
+                boot: dict[str, Any]) -> tuple[list[ResultRow], list[ControlRow]]:
+  """What each requirement brings: on held-out lists like stage 2's, and on the lists of `split`."""
+  rows, predicted, true, at_5 = [], {}, {}, {}
+
+  def add(tau, where, perspective, metric, values):
+    rows.append(result('policy', tau, where, perspective, metric, bootstrap_mean(values, **boot)))
+  for tau, params in sorted(policies.params.items()):
+    seen = features.of(held_out)
+    values = apply_policy(policies.head, params, seen, calibration)[0]
+    pi = policy_probabilities(values, held_out.mask, config.policy.temperature)
+    pairs = held_out.candidate, held_out.job
+    predicted[tau] = expected_eligibility(
+        pi, np.asarray(calibration.probability(seen.qualification)), held_out.mask)
+    add(tau, HELD_OUT, 'policy', 'predicted C', predicted[tau])
+    if truth is not None:
+      true[tau] = expected_eligibility(pi, truth.qualification[pairs], held_out.mask)
+      add(tau, HELD_OUT, 'policy', 'true C', true[tau])
+      add(tau, HELD_OUT, 'policy', 'expected true preference',
+          expected_eligibility(pi, truth.preference[pairs], held_out.mask))
+    add(tau, HELD_OUT, 'preference', 'ndcg@5',
+        ranking_metrics(values, held_out.relevance, held_out.mask)['ndcg@5'])
+
+    values = apply_policy(policies.head, params, features.of(wanted), calibration)[0]
+    pairs = wanted.candidate, wanted.job
+    add(tau, split, 'preference', 'ndcg@5',
+        ranking_metrics(values, wanted.relevance, wanted.mask)['ndcg@5'])
+    if truth is not None:
+      at_5[tau] = 1 - violation_rate_at_k(values, truth.qualification[pairs], wanted.mask, 5)
+      add(tau, split, 'policy', ELIGIBILITY, at_5[tau])
+      add(tau, split, 'policy', 'violation@5',
+          violation_rate_at_k(values, truth.eligible[pairs], wanted.mask, 5))
+
+  asked = [tau for tau in policies.params if tau > 0]  # 0 asks for nothing
+  control = control_rows(asked, policies.trained, np.stack([predicted[t] for t in asked]),
+                         true=np.stack([true[t] for t in asked]) if true else None, **boot)
+  lists = policies.trained.shape[1]
+  for c in control:
+    rows += [result('policy', c.tau, STAGE_2, 'policy', 'predicted C', exact(c.reached, lists)),
+             result('policy', c.tau, STAGE_2, 'policy', '|C − τ|', exact(c.gap, lists)),
+             result('policy', c.tau, HELD_OUT, 'policy', 'τ in the interval of C',
+                    exact(c.covered, len(held_out)))]
+  for where, metric, values in ((HELD_OUT, 'true C', true), (split, ELIGIBILITY, at_5)):
+    if values:
+      rises = is_monotone([v.mean() for v in values.values()])
+      rows.append(result('policy', None, where, 'policy', f'monotone {metric}',
+                         exact(rises, len(values))))
+  return rows, control
+
+
+def calibration_rows(truth: Truth | None, calibration: Calibration, features: PairFeatures,
+                     pairs: list[RankingLists], boot: dict[str, Any]
+                     ) -> tuple[np.ndarray, np.ndarray, list[ResultRow]]:
+  """The error of p_qual beside that of the raw logit's sigmoid, over all pairs and by job.
+
+  Against the true Q of uniform pairs; without truths against the labels of test applicants, which
+  are no uniform pairs.
+  """
+  def flat(of):
+    return np.concatenate([of(lists)[lists.mask] for lists in pairs])
+  logits, job = flat(lambda x: features.of(x).qualification), flat(lambda x: x.job)
+  if truth is None:
+    split, outcome = 'test applicants', flat(lambda x: x.relevance).astype(float)
+  else:
+    split, outcome = 'uniform test pairs', flat(lambda x: truth.qualification[x.candidate, x.job])
+  predicted = np.asarray(calibration.probability(logits))
+  rows = []
+  for system, p in ((QUALIFICATION, predicted),
+                    (f'{QUALIFICATION}, uncalibrated', np.asarray(jax.nn.sigmoid(logits)))):
+    by_job = bootstrap_mean(calibration_error_by_group(p, outcome, job), **boot)
+    rows += [result(system, None, split, 'qualification', 'calibration error',
+                    exact(calibration_error(p, outcome), len(p))),
+             result(system, None, split, 'qualification', 'calibration error by job', by_job)]
+  return predicted, outcome, rows
+
+
+def correlation_rows(truth: Truth, features: PairFeatures, pairs: list[RankingLists],
+                     boot: dict[str, Any]) -> list[ResultRow]:
+  """Each expert's correlation with both truths, plain and given the other truth."""
+  u, j = (np.concatenate([getattr(x, name).ravel() for x in pairs]) for name in
+          ('candidate', 'job'))
+  s_pref, s_qual = (np.concatenate([getattr(features.of(x), name).ravel() for x in pairs])
+                    for name in PERSPECTIVES)
+  letter = {'preference': 'P', 'qualification': 'Q'}
+  systems = {'preference': PREFERENCE, 'qualification': QUALIFICATION, 'truth': 'true P'}
+  rows = []
+  for r in deconflation_rows(s_pref, s_qual, truth.preference[u, j], truth.qualification[u, j], u,
+                             **boot):
+    given = f' given {letter[r.given]}' if r.given else ''
+    rows.append(result(systems[r.expert], None, 'uniform test pairs', 'policy',
+                       f'correlation with {letter[r.truth]}{given}', r.correlation))
+  return rows

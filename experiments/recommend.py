@@ -1,0 +1,130 @@
+"""Ranks jobs for one candidate, from a finished run folder.
+
+  python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
+      --candidate experiments/examples/builder.json [--catalogue JOBS.json] [--format json]
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from configs import base
+from experiments.alignment import make_head
+from experiments.setup import Run, section, use_compilation_cache, validate
+from experiments.stages import load_calibration, make_model
+from jobrec_jax.data.records import read_catalogue, read_entity_json
+from jobrec_jax.data.tokens import BlockLengths, load_tokenizer
+from jobrec_jax.recommend import RankedJobs, TrainedExperts, recommend
+from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.train.checkpoint import load_params
+from jobrec_jax.train.sharding import make_mesh
+
+FLAGS = flags.FLAGS
+COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')
+
+
+def define_flags() -> None:
+  flags.DEFINE_string('run', None, 'a run folder with trained experts and policies', required=True)
+  flags.DEFINE_string('candidate', None, 'JSON file with one candidate', required=True)
+  flags.DEFINE_float('tau', None, 'the eligibility asked for, one that the run was trained for; '
+                     '0 for no requirement', required=True)
+  flags.DEFINE_integer('top_k', 5, 'how many jobs to print', lower_bound=1)
+  flags.DEFINE_string('catalogue', None, 'JSON or CSV file of jobs; the run\'s own without it')
+  flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
+
+
+def read_config(run: Run) -> ConfigDict:
+  """The config that a run was made with.
+
+  Raises:
+    ValueError: the file holds a key or a type that the defaults do not have.
+  """
+  config = base.get_config()
+  try:
+    config.update(run.read_json('config.json', 'experiments.quickstart'))
+  except (KeyError, TypeError) as error:
+    raise ValueError(f'{run / "config.json"}: must hold the keys of configs/base.py alone, '
+                     f'got: {error.args[0]}') from error
+  return config
+
+
+def find_tau(run: Run, tau: float) -> float:
+  """The trained requirement that `tau` means.
+
+  Raises:
+    ValueError: no policy was trained for it.
+  """
+  taus = run.read_json('policies.json', 'experiments.align_policy')['taus']
+  for trained in taus:
+    if abs(trained - tau) < 1e-9:
+      return trained
+  raise ValueError(f'--tau must be one that {run.folder} was trained for: '
+                   f'{", ".join(f"{t:.6g}" for t in taus)}; got {tau:.6g}')
+
+
+def table(ranked: RankedJobs, tau: float) -> str:
+  """The ranking as aligned text, each job's reasons below it."""
+  rows = [(str(i + 1), j.job_id, f'{j.score:.3f}', f'{j.preference:.3f}',
+           f'{j.qualification:.3f}', f'{j.lam:.3f}') for i, j in enumerate(ranked.jobs)]
+  widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
+  line = lambda cells: '  '.join(
+      c.ljust(w) if k == 1 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, widths))).rstrip()
+  lines = [line(COLUMNS)]
+  for row, job in zip(rows, ranked.jobs):
+    lines.append(line(row))
+    name_width = max(map(len, job.reasons), default=0)
+    lines += [f'{"":{widths[0]}}  {name.ljust(name_width)}  {", ".join(words)}'
+              for name, words in job.reasons.items()]
+  asked = f'asked for {tau:.6g}' if tau else 'no requirement'
+  lines.append(f'Eligibility C of the whole list: {ranked.eligibility:.3f} ({asked})')
+  return '\n'.join(lines)
+
+
+def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
+                  catalogue_file: str | None) -> RankedJobs:
+  """Loads what the run left and ranks the catalogue; the run's data set is not needed.
+
+  Raises:
+    ValueError: a file is missing or wrong, or no policy was trained for tau.
+  """
+  config = read_config(run)
+  settings = validate(config)
+  tau = find_tau(run, tau)
+  candidate = read_entity_json(candidate_file, STUDENTS, 'candidate')
+  catalogue = read_catalogue(catalogue_file or run / 'jobs.json', STUDENTS)
+  tokenizer = load_tokenizer(run / 'tokenizer.json')
+  calibration = load_calibration(run)
+  schema = STUDENTS.fingerprint()
+  experts = TrainedExperts(
+      make_model(config, tokenizer.get_vocab_size()),
+      load_params(run / 'checkpoints/cooperative', schema)['model'], tokenizer,
+      section(BlockLengths, config.tokenizer), calibration)
+  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', schema)
+  return recommend(STUDENTS, candidate, catalogue, experts, make_head(config), head_params,
+                   make_mesh(settings.mesh), top_k, config.policy.temperature,
+                   config.features.list_length, config.features.batch)
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
+  logging.set_verbosity(logging.ERROR)
+  use_compilation_cache()
+  try:
+    ranked = run_recommend(Run(FLAGS.run), FLAGS.candidate, FLAGS.tau, FLAGS.top_k,
+                           FLAGS.catalogue)
+  except ValueError as error:
+    raise SystemExit(f'recommend: {error}') from error
+  if FLAGS.format == 'json':
+    print(json.dumps({'tau': FLAGS.tau, 'eligibility': ranked.eligibility,
+                      'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}, indent=2))
+  else:
+    print(table(ranked, FLAGS.tau))
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

@@ -1,0 +1,64 @@
+"""Runs before any test imports JAX: eight fake CPU devices, and compiled programs kept.
+
+Programs run for milliseconds here and compile for seconds, so the compiler is told to hurry.
+"""
+
+import os
+from pathlib import Path
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+    ' --xla_backend_optimization_level=0').strip()
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR',
+                      str(Path(__file__).parents[1] / '.cache' / 'jax'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from jobrec_jax.data.simulator import MarketConfig, simulate  # noqa: E402
+from jobrec_jax.data.tokens import (  # noqa: E402
+    BlockEncoder,
+    BlockLengths,
+    corpus,
+    train_tokenizer,
+)
+from jobrec_jax.models.decoder import DecoderConfig  # noqa: E402
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig  # noqa: E402
+from jobrec_jax.train.sharding import MeshConfig, make_mesh  # noqa: E402
+
+LENGTHS = BlockLengths(candidate=40, job=24, alignment=16)
+
+
+@pytest.fixture(scope='session')
+def market():
+  """A small market: (dataset, truth)."""
+  return simulate(MarketConfig(candidates=60, jobs=20, exposure=0.6), seed=3)
+
+
+@pytest.fixture(scope='session')
+def dataset(market):
+  return market[0]
+
+
+@pytest.fixture(scope='session')
+def tokenizer(dataset):
+  return train_tokenizer(corpus(dataset, pairs=200), 512)
+
+
+@pytest.fixture(scope='session')
+def blocks(dataset, tokenizer):
+  return BlockEncoder(dataset, tokenizer, LENGTHS)
+
+
+@pytest.fixture(scope='session')
+def model():
+  """Small experts whose every axis divides by two."""
+  return JobRec(JobRecConfig(head_widths=(16,), decoder=DecoderConfig(
+      vocab_size=512, width=16, layers=2, heads=2, kv_heads=2, head_width=8, mlp_width=32)))
+
+
+@pytest.fixture(scope='session')
+def one_device():
+  return make_mesh(MeshConfig(), jax.devices()[:1])

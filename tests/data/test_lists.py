@@ -1,0 +1,134 @@
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+from jobrec_jax.data.dataset import Interactions
+from jobrec_jax.data.lists import (
+    PreferenceLists,
+    QualificationLists,
+    labelled_lists,
+    policy_lists,
+    truth_lists,
+    warm_jobs,
+)
+
+
+@st.composite
+def logs(draw) -> Interactions:
+  """A log of distinct pairs with at least one application and one acceptance."""
+  candidates, jobs = draw(st.integers(1, 5)), draw(st.integers(2, 6))
+  cell = st.sampled_from([None, (0, -1), (1, 0), (1, 1), (1, -1)])
+  cells = draw(st.lists(cell, min_size=candidates * jobs, max_size=candidates * jobs))
+  cells[draw(st.integers(0, len(cells) - 1))] = (1, 1)
+  rows = [(i // jobs, i % jobs, *c) for i, c in enumerate(cells) if c is not None]
+  u, j, preference, qualification = np.array(rows, np.int32).T
+  return Interactions(u, j, preference.astype(np.int8), qualification.astype(np.int8),
+                      np.zeros(len(u), np.int8), np.ones(len(u), np.float32))
+
+
+def labels(log: Interactions, name: str) -> dict[tuple[int, int], int]:
+  pairs = zip(log.candidate.tolist(), log.job.tolist())
+  return dict(zip(pairs, getattr(log, name).tolist()))
+
+
+@given(logs(), st.integers(1, 6), st.sampled_from(['exposed', 'uniform']), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_preference_lists(log, negatives, policy, seed):
+  lists = PreferenceLists(log, negatives, policy)
+  label = labels(log, 'preference')
+  assert len(lists) == sum(v == 1 for v in label.values())
+  for positive in lists.positives:
+    drawn = lists.draw(positive, np.random.default_rng(seed))
+    u, jobs, mask = int(drawn['candidate']), drawn['job'].tolist(), drawn['mask']
+    assert len(jobs) == len(mask) == 1 + negatives
+    assert label[u, jobs[0]] == 1 and mask[0]
+    taken = [j for j, m in zip(jobs[1:], mask[1:]) if m]
+    assert len(set(taken)) == len(taken)
+    allowed = ({j for (v, j), y in label.items() if v == u and y == 0} if policy == 'exposed' else
+               {j for _, j in label if label.get((u, j)) != 1})
+    assert set(taken) <= allowed
+    assert len(taken) == min(negatives, len(allowed))
+
+
+@given(logs(), st.integers(1, 6), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_qualification_lists(log, negatives, seed):
+  weights = np.arange(len(log)) + 1.0
+  lists = QualificationLists(log, negatives, weights)
+  label = labels(log, 'qualification')
+  weight = dict(zip(label, weights))
+  for positive in lists.positives:
+    drawn = lists.draw(positive, np.random.default_rng(seed))
+    job, people, mask = int(drawn['job']), drawn['candidate'].tolist(), drawn['mask']
+    assert label[people[0], job] == 1 and mask[0]
+    taken = [u for u, m in zip(people[1:], mask[1:]) if m]
+    rejected = {u for (u, j), y in label.items() if j == job and y == 0}
+    assert set(taken) <= rejected and len(set(taken)) == len(taken)
+    assert len(taken) == min(negatives, len(rejected))
+    assert drawn['weight'].tolist() == [weight[u, job] for u in people]
+
+
+def test_a_log_without_positives_fails(dataset):
+  log = dataset.interactions
+  with pytest.raises(ValueError, match='no application'):
+    PreferenceLists(log.where(log.preference == 0), 3)
+  with pytest.raises(ValueError, match='no accepted applicant'):
+    QualificationLists(log.where(log.qualification != 1), 3)
+  with pytest.raises(ValueError, match='preference_policy'):
+    PreferenceLists(log, 3, 'hard')
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_policy_lists(dataset, split):
+  lists = policy_lists(dataset, split, items=6, count=50, seed=1)
+  log = dataset.interactions.of(split)
+  applied = set(zip(log.candidate[log.preference == 1].tolist(),
+                    log.job[log.preference == 1].tolist()))
+  assert lists.mask.all() and (lists.relevance.sum(1) == 1).all()
+  assert (np.diff(lists.job, axis=1) > 0).all()
+  assert (lists.candidate == lists.candidate[:, :1]).all()
+  assert np.isin(lists.job, warm_jobs(dataset)).all()
+  for row in range(len(lists)):
+    for u, j, relevant in zip(lists.candidate[row].tolist(), lists.job[row].tolist(),
+                              lists.relevance[row]):
+      assert ((u, j) in applied) == relevant
+  counts = np.unique(lists.candidate[:, 0], return_counts=True)[1]
+  assert counts.max() - counts.min() <= 1
+
+
+def test_policy_lists_follow_from_the_seed(dataset):
+  same = [policy_lists(dataset, 'train', 6, 40, seed).fingerprint() for seed in (1, 1, 2)]
+  assert same[0] == same[1] != same[2]
+  with pytest.raises(ValueError, match=r'policy.list_length must lie in \[2, '):
+    policy_lists(dataset, 'train', 500, 40, 1)
+
+
+def test_truth_lists_rank_the_whole_grid(market):
+  dataset, truth = market
+  candidates, jobs = np.array([3, 9, 1]), np.array([2, 0])
+  preference = truth_lists(truth, 'preference', candidates, jobs)
+  assert preference.job.tolist() == [[2, 0]] * 3
+  np.testing.assert_array_equal(preference.relevance,
+                                truth.wants[preference.candidate, preference.job])
+  qualification = truth_lists(truth, 'qualification', candidates, jobs)
+  assert qualification.candidate.tolist() == [[3, 9, 1]] * 2
+  np.testing.assert_array_equal(qualification.relevance,
+                                truth.eligible[qualification.candidate, qualification.job])
+
+
+@pytest.mark.parametrize('perspective', ['preference', 'qualification'])
+def test_labelled_lists_hold_the_labels_of_a_split(dataset, perspective):
+  lists = labelled_lists(dataset, 'test', perspective)
+  log = dataset.interactions.of('test')
+  label = {k: v for k, v in labels(log, perspective).items() if v >= 0}
+  key = lists.candidate if perspective == 'preference' else lists.job
+  assert (key == key[:, :1]).all()
+  assert not (lists.relevance & ~lists.mask).any()
+  seen = set()
+  for u, j, relevant, real in zip(*(x.ravel().tolist() for x in (
+      lists.candidate, lists.job, lists.relevance, lists.mask))):
+    if real:
+      assert label[u, j] == relevant and (u, j) not in seen
+      seen.add((u, j))
+  kept = lists.relevance.sum(1)
+  assert ((kept > 0) & (kept < lists.mask.sum(1))).all()

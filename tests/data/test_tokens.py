@@ -1,0 +1,87 @@
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+from jobrec_jax.data.tokens import (
+    PAD,
+    BlockEncoder,
+    BlockLengths,
+    corpus,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+from jobrec_jax.schema.align import align
+from jobrec_jax.schema.render import render_alignment, render_entity
+
+TOKENIZER = train_tokenizer(['gpa met, level met;', 'hours unmet by 3.'] * 5, 300)
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_no_text_gives_padding_and_every_text_returns(text):
+  ids = TOKENIZER.encode(text).ids
+  assert PAD not in ids
+  assert TOKENIZER.decode(ids) == text
+
+
+def test_text_that_spells_the_padding_token_is_not_padding(tmp_path):
+  spelled = f'a {TOKENIZER.id_to_token(PAD)} b'
+  tokenizer = train_tokenizer([spelled] * 9, 300)
+  save_tokenizer(tokenizer, tmp_path / 'tokenizer.json')
+  for t in (tokenizer, load_tokenizer(tmp_path / 'tokenizer.json')):
+    assert PAD not in t.encode(spelled).ids
+    assert t.decode(t.encode(spelled).ids) == spelled
+
+
+def test_too_small_a_vocabulary_fails():
+  with pytest.raises(ValueError, match='at least 257, got 200'):
+    train_tokenizer(['a'], 200)
+
+
+def test_saved_and_loaded_tokenizers_agree(tmp_path):
+  save_tokenizer(TOKENIZER, tmp_path / 'tokenizer.json')
+  loaded = load_tokenizer(tmp_path / 'tokenizer.json')
+  assert loaded.encode('gpa unmet by 0.4').ids == TOKENIZER.encode('gpa unmet by 0.4').ids
+  with pytest.raises(ValueError, match='no tokenizer there'):
+    load_tokenizer(tmp_path / 'missing.json')
+
+
+def test_no_id_of_a_person_or_a_job_is_in_the_text(dataset):
+  texts = corpus(dataset, pairs=50)
+  for entity in (*dataset.candidates, *dataset.jobs):
+    assert not any(entity.id in text for text in texts)
+
+
+def test_the_corpus_is_of_training_alone(dataset):
+  train = dataset.interactions.of('train')
+  texts = set(corpus(dataset, pairs=10))
+  for u, candidate in enumerate(dataset.candidates):
+    seen = u in train.candidate
+    assert (render_entity(dataset.schema, 'candidate', candidate) in texts) == seen
+
+
+def test_blocks_hold_the_rendered_text(dataset, tokenizer):
+  blocks = BlockEncoder(dataset, tokenizer, BlockLengths(500, 300, 90))
+  assert not any(blocks.cut.values())
+  lists = blocks.candidate_lists(np.array([2, 5]), np.array([[0, 3], [7, 1]]))
+  assert lists['job'].shape == (2, 2, 300) and lists['alignment'].shape == (2, 2, 90)
+
+  def text(ids):
+    return tokenizer.decode(ids[ids != PAD].tolist())
+
+  candidate, job = dataset.candidates[5], dataset.jobs[7]
+  assert text(lists['candidate'][1]) == render_entity(dataset.schema, 'candidate', candidate)
+  assert text(lists['job'][1, 0]) == render_entity(dataset.schema, 'job', job)
+  assert text(lists['alignment'][1, 0]) == render_alignment(align(dataset.schema, candidate, job))
+  by_job = blocks.job_lists(np.array([[5, 2]]), np.array([7]))
+  np.testing.assert_array_equal(by_job['alignment'][0, 0], lists['alignment'][1, 0])
+  np.testing.assert_array_equal(by_job['candidate'][0, 1], lists['candidate'][0])
+
+
+def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
+  short = BlockEncoder(dataset, tokenizer, BlockLengths(5, 300, 90))
+  assert short.cut['candidate'] == len(dataset.candidates)
+  assert (short.candidates != PAD).all()
+  padded = short.jobs == PAD
+  assert padded.any() and (np.diff(padded.astype(int), axis=1) >= 0).all()

@@ -1,0 +1,37 @@
+import jax
+import numpy as np
+import pytest
+
+from jobrec_jax.train.features import FeatureExtractor
+from jobrec_jax.train.sharding import MeshConfig, make_mesh
+
+
+@pytest.fixture(scope='module')
+def params(model, blocks):
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  boxed = model.init(jax.random.key(0), *lists.values())['params']
+  return jax.tree.map(lambda x: x, jax.device_get(jax.tree.map(
+      lambda x: x.unbox() if hasattr(x, 'unbox') else x, boxed,
+      is_leaf=lambda x: hasattr(x, 'unbox'))))
+
+
+@pytest.mark.parametrize('batch', [8, 16])
+def test_features_equal_the_model_pair_by_pair(model, blocks, params, batch):
+  rng = np.random.default_rng(0)
+  candidate = rng.integers(0, 12, (9, 5))
+  job = rng.integers(0, 20, (9, 5))  # scattered, with repeats and candidates of many jobs
+  extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), 3, batch)
+  features = extract(candidate, job)
+  lists = blocks.candidate_lists(candidate.ravel(), job.ravel()[:, None])
+  direct = model.apply({'params': params}, *lists.values())
+  np.testing.assert_allclose(features.hidden, direct.hidden.reshape(9, 5, 2, -1), atol=1e-5)
+  np.testing.assert_allclose(features.preference, direct.scores[..., 0].reshape(9, 5), atol=1e-5)
+  np.testing.assert_allclose(features.qualification, direct.scores[..., 1].reshape(9, 5),
+                             atol=1e-5)
+  np.testing.assert_array_equal(features[2].hidden, features.hidden[2])
+
+
+def test_a_batch_that_does_not_divide_fails(model, blocks, params):
+  extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), 3, 6)
+  with pytest.raises(ValueError, match='batch of 6 lists does not divide'):
+    extract(np.zeros(2, int), np.arange(2))
