@@ -7,6 +7,7 @@
 from collections.abc import Sequence
 import dataclasses
 import json
+import sys
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -70,8 +71,10 @@ def table(ranked: RankedJobs, tau: float) -> str:
   rows = [(str(i + 1), j.job_id, f'{j.score:.3f}', f'{j.preference:.3f}',
            f'{j.qualification:.3f}', f'{j.lam:.3f}') for i, j in enumerate(ranked.jobs)]
   widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
-  line = lambda cells: '  '.join(
-      c.ljust(w) if k == 1 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, widths))).rstrip()
+
+  def line(cells: Sequence[str]) -> str:
+    return '  '.join(c.ljust(w) if name == 'job' else c.rjust(w)
+                     for name, c, w in zip(COLUMNS, cells, widths))
   lines = [line(COLUMNS)]
   for row, job in zip(rows, ranked.jobs):
     lines.append(line(row))
@@ -117,7 +120,8 @@ def main(argv: Sequence[str]) -> None:
     ranked = run_recommend(Run(FLAGS.run), FLAGS.candidate, FLAGS.tau, FLAGS.top_k,
                            FLAGS.catalogue)
   except ValueError as error:
-    raise SystemExit(f'recommend: {error}') from error
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
   if FLAGS.format == 'json':
     print(json.dumps({'tau': FLAGS.tau, 'eligibility': ranked.eligibility,
                       'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}, indent=2))

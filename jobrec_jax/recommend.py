@@ -69,9 +69,10 @@ class RankedJobs(NamedTuple):
   eligibility: float
 
 
-def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity], experts: TrainedExperts,
-              head: PolicyHead, head_params: PyTree, mesh: jax.sharding.Mesh, top_k: int = 5,
-              temperature: float = 1.0, items: int = 20, batch: int = 16) -> RankedJobs:
+def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
+              experts: TrainedExperts, head: PolicyHead, head_params: PyTree,
+              mesh: jax.sharding.Mesh, top_k: int = 5, temperature: float = 1.0, items: int = 20,
+              batch: int = 16) -> RankedJobs:
   """Ranks a catalogue for a candidate, neither of which training need have seen.
 
   Args:

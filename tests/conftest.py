@@ -14,19 +14,19 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR',
                       str(Path(__file__).parents[1] / '.cache' / 'jax'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
-from jobrec_jax.data.simulator import MarketConfig, simulate  # noqa: E402
-from jobrec_jax.data.tokens import (  # noqa: E402
+from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.tokens import (
     BlockEncoder,
     BlockLengths,
     corpus,
     train_tokenizer,
 )
-from jobrec_jax.models.decoder import DecoderConfig  # noqa: E402
-from jobrec_jax.models.jobrec import JobRec, JobRecConfig  # noqa: E402
-from jobrec_jax.train.sharding import MeshConfig, make_mesh  # noqa: E402
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.train.sharding import MeshConfig, make_mesh
 
 LENGTHS = BlockLengths(candidate=40, job=24, alignment=16)
 

@@ -24,7 +24,7 @@ def leaves(config: ConfigDict, prefix: str = '') -> set[str]:
 
 
 def chain(node: ast.AST, aliases: dict[str, str]) -> str | None:
-  """'policy.list_length' for config.policy.list_length, '' for config itself, None for anything else."""
+  """'policy.grid' for config.policy.grid, '' for config itself, None for anything else."""
   if isinstance(node, ast.Name):
     return '' if node.id == 'config' else aliases.get(node.id)
   if isinstance(node, ast.Attribute):

@@ -141,7 +141,7 @@ def test_a_requirement_that_was_not_trained_lists_those_that_were(run_folder):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-  with pytest.raises(ValueError, match='not there; run experiments.quickstart'):
+  with pytest.raises(ValueError, match='not there; run experiments'):
     script.run_recommend(Run(tmp_path), EXAMPLES / 'builder.json', 0.6, 3, None)
 
 

@@ -151,8 +151,8 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
     raise ValueError(f'split {split} holds no application to the catalogue')
   most = len(jobs) - max(map(len, wanted.values())) + 1
   if not 2 <= items <= most:
-    raise ValueError(f'policy.list_length must lie in [2, {most}] for this catalogue of {len(jobs)} '
-                     f'jobs, got {items}')
+    raise ValueError(f'policy.list_length must lie in [2, {most}] for this catalogue of '
+                     f'{len(jobs)} jobs, got {items}')
   rng = np.random.default_rng(seed)
   order = rng.permutation(sorted(wanted))
   candidate = np.resize(order, count).astype(np.int32)

@@ -104,7 +104,7 @@ def test_policy_lists_follow_from_the_seed(dataset):
 
 
 def test_truth_lists_rank_the_whole_grid(market):
-  dataset, truth = market
+  _, truth = market
   candidates, jobs = np.array([3, 9, 1]), np.array([2, 0])
   preference = truth_lists(truth, 'preference', candidates, jobs)
   assert preference.job.tolist() == [[2, 0]] * 3

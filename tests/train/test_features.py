@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -9,10 +10,7 @@ from jobrec_jax.train.sharding import MeshConfig, make_mesh
 @pytest.fixture(scope='module')
 def params(model, blocks):
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
-  boxed = model.init(jax.random.key(0), *lists.values())['params']
-  return jax.tree.map(lambda x: x, jax.device_get(jax.tree.map(
-      lambda x: x.unbox() if hasattr(x, 'unbox') else x, boxed,
-      is_leaf=lambda x: hasattr(x, 'unbox'))))
+  return jax.device_get(nn.unbox(model.init(jax.random.key(0), *lists.values())['params']))
 
 
 @pytest.mark.parametrize('batch', [8, 16])

@@ -49,6 +49,7 @@ def finished(warm_up, tmp_path_factory):
   return folder, warm_up(folder, 4)
 
 
+@pytest.mark.slow
 def test_two_and_two_resumed_steps_equal_four_bit_for_bit(warm_up, finished, tmp_path):
   half = warm_up(tmp_path, 2)
   assert int(half.step) == 2

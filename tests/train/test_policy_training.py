@@ -52,8 +52,8 @@ def test_the_requirement_is_reached_and_no_more(trainer, inputs, tau):
   result = trainer(inputs, jnp.float32(tau), jax.random.key(1))
   assert abs(reached(result.params, inputs) - tau) < 0.02
   assert float(result.duals.multiplier) > 0
-  assert {k: v.shape for k, v in result.history.items()} == {
-      k: (CONFIG.epochs,) for k in ('info_nce', 'eligibility', 'multiplier')}
+  assert set(result.history) == {'info_nce', 'eligibility', 'multiplier'}
+  assert all(v.shape == (CONFIG.epochs,) for v in result.history.values())
 
 
 def test_training_follows_from_its_key(trainer, inputs):
@@ -63,7 +63,8 @@ def test_training_follows_from_its_key(trainer, inputs):
 
 
 def test_scores_of_pairs_agree_with_the_formula(inputs):
-  params = HEAD.init(jax.random.key(3), inputs.hidden[..., 0, :], inputs.hidden[..., 1, :])['params']
+  hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
+  params = HEAD.init(jax.random.key(3), *hidden)['params']
   params['lambda']['kernel'] = jnp.ones_like(params['lambda']['kernel'])
   calibration = Calibration(0.5, 2.0)
   features = ExpertFeatures(*map(np.asarray, (inputs.hidden, inputs.preference, inputs.z_qual)))

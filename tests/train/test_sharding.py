@@ -57,6 +57,7 @@ def on_one_device(model, one_device, batches):
   return jax.device_get(state.trainable), losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axes', [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_eight_devices_equal_one(model, batches, on_one_device, axes):
   state, losses = run(model, make_mesh(MeshConfig(*axes)), batches)
@@ -91,5 +92,5 @@ def test_a_batch_that_does_not_divide_fails():
 
 
 def test_an_axis_that_does_not_divide_fails(model, batches):
-  with pytest.raises(ValueError, match="does not divide over mesh axes .*'tensor'.* of size 4"):
+  with pytest.raises(ValueError, match=r"does not divide over mesh axes .*'tensor'.* of size 4"):
     init(model, make_mesh(MeshConfig(2, 1, 4)), batches[0])
