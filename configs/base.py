@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.market.jobs = 100  # how many jobs
   c.market.rho_x = 0.2  # correlation of logit P and logit Q over uniform pairs
   c.market.rho_e = 0.0  # correlation of the latent draws given attributes (hidden confounding)
-  c.market.exposure = 0.6  # mean probability that a pair is shown
+  c.market.exposure = 0.7  # mean probability that a pair is shown
   c.market.logging = 'uniform'  # logging policy: 'uniform' or 'popularity'
   c.market.self_censoring = 0.3  # how much doubt about eligibility keeps candidates from applying
   c.market.screening_noise = 0.02  # probability that screening reports the opposite
@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.market.qualification_scale = 2.5  # standard deviation of logit Q
   c.market.qualification_mean = -0.8  # mean of logit Q
   c.market.taste = 1.2  # weight in logit P of the culture that only narratives show
-  c.market.evidence = 0.6  # weight in logit Q of the evidence that only projects show
+  c.market.evidence = 1.2  # weight in logit Q of the evidence that only projects show
 
   c.tokenizer = ml_collections.ConfigDict()
   c.tokenizer.vocab_size = 4096  # upper bound of the byte-level BPE vocabulary
@@ -77,13 +77,13 @@ def get_config() -> ml_collections.ConfigDict:
   c.experts.censoring = 'ips'  # 'ips': reweight applicants by estimated propensity; or 'none'
   c.experts.ips_clip = 10.0  # greatest weight of an applicant, in means
 
-  for stage, steps in (('warm_up', 150), ('cooperative', 350)):  # stages 1A and 1B
+  for stage, steps in (('warm_up', 120), ('cooperative', 350)):  # stages 1A and 1B
     s = c[stage] = ml_collections.ConfigDict()
     s.batch = 16  # preference lists in a step
     s.steps = steps  # updates
-    s.learning_rate = 2e-3  # peak of AdamW's warm-up and cosine decay
+    s.learning_rate = 1.5e-3  # peak of AdamW's warm-up and cosine decay
     s.warmup = 30  # updates until the peak
-    s.weight_decay = 0.01  # decoupled, on matrices
+    s.weight_decay = 0.1  # decoupled, on kernels
     s.clip = 1.0  # greatest global norm of a gradient
   c.cooperative.qualification_batch = 8  # qualification lists in a step of stage 1B
 

@@ -60,7 +60,7 @@ class MarketConfig:
   jobs: int = 100
   rho_x: float = 0.2
   rho_e: float = 0.0
-  exposure: float = 0.6
+  exposure: float = 0.7
   logging: str = 'uniform'
   self_censoring: float = 0.3
   screening_noise: float = 0.02
@@ -70,7 +70,7 @@ class MarketConfig:
   qualification_scale: float = 2.5
   qualification_mean: float = -0.8
   taste: float = 1.2
-  evidence: float = 0.6
+  evidence: float = 1.2
 
   def __post_init__(self):
     ranges = {'candidates': (10, 1e6), 'jobs': (10, 1e5), 'rho_x': (-0.9, 0.9),

@@ -10,7 +10,7 @@ import numpy as np
 
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
-from jobrec_jax.train.sharding import shard_batch
+from jobrec_jax.train.sharding import layout, shard_batch
 
 PyTree = Any
 
@@ -69,7 +69,7 @@ class FeatureExtractor:
                                return_inverse=True)
     rows, slots = self._rows(pairs)  # [rows, items] index into pairs; slots that count
     parts = []
-    with jax.set_mesh(self._mesh):
+    with layout(self._mesh):
       for start in range(0, len(rows), self._batch):
         chunk = np.resize(rows[start:start + self._batch], (self._batch, self._items))
         lists = self._blocks.candidate_lists(pairs[chunk[:, 0], 0], pairs[chunk, 1])

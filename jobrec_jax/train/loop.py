@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.sharding import on_mesh, shard_batch
+from jobrec_jax.train.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.state import TrainState
 
 
@@ -62,7 +62,7 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
   step_fn = jax.jit(step_fn, donate_argnums=0)
   first = step = int(state.step)
   started = saved = time.monotonic()
-  with jax.set_mesh(mesh):
+  with layout(mesh):
     while step < steps:
       batch = shard_batch(next(data), mesh)
       state, scalars = step_fn(state, batch, key)

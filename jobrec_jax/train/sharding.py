@@ -1,6 +1,7 @@
 """The mesh, and where each logical axis lies on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -8,6 +9,8 @@ import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
+
+from jobrec_jax.models.axes import AXES
 
 PyTree = Any
 
@@ -50,10 +53,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def logical_rules() -> list[tuple[str, Any]]:
-  """The rules as Linen wants them: every axis that models name, replicated unless listed."""
-  from jobrec_jax.models.axes import AXES
-  placed = dict(RULES)
-  return [(name, placed.get(name)) for name in AXES]
+  """The rules as Linen wants them: every axis that models name, replicated unless listed.
+
+  Each listed axis may also fall back to replicated, where an array's earlier axis has taken its
+  place on the mesh (lists and width both claim fsdp).
+  """
+  return [*RULES, *((name, None) for name in sorted(AXES))]
+
+
+@contextlib.contextmanager
+def layout(mesh: Mesh) -> Iterator[None]:
+  """The mesh and the rules in force for all that is traced inside."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(logical_rules()):
+    yield
 
 
 def init_sharded(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:

@@ -66,7 +66,7 @@ class OptimizerConfig:
     steps: updates in all.
     learning_rate: the peak.
     warmup: updates until the peak.
-    weight_decay: decoupled, on matrices alone.
+    weight_decay: decoupled, on kernels alone.
     clip: greatest global norm of a gradient.
   """
 
@@ -91,11 +91,11 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
       0.0 if config.warmup else config.learning_rate, config.learning_rate, config.warmup,
       config.steps)
 
-  def matrices(params):
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+  def kernels(params):  # not norms, biases, embeddings and readouts
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
   return optax.chain(
       optax.clip_by_global_norm(config.clip),
-      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices))
+      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=kernels))
 
 
 def make_update(loss_fn: LossFn, tx: optax.GradientTransformation

@@ -12,7 +12,13 @@ from jobrec_jax.data.loader import (
 )
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.train.experts import cooperative_loss
-from jobrec_jax.train.sharding import MeshConfig, init_sharded, make_mesh, shard_batch
+from jobrec_jax.train.sharding import (
+  MeshConfig,
+  init_sharded,
+  layout,
+  make_mesh,
+  shard_batch,
+)
 from jobrec_jax.train.state import OptimizerConfig, create_state, make_optimizer, make_update
 
 STEPS = 2
@@ -42,7 +48,7 @@ def run(model, mesh, batches):
   state = create_state(params, {}, tx)
   step = jax.jit(make_update(cooperative_loss(model, weighting, 1.0), tx), donate_argnums=0)
   losses = []
-  with jax.set_mesh(mesh):
+  with layout(mesh):
     for batch in batches:
       given = state
       state, metrics = step(state, shard_batch(batch, mesh), jax.random.key(1))
