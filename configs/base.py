@@ -10,7 +10,7 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0  # root of every random stream
-  c.log_every = 20  # steps between two lines of progress and of metrics.jsonl
+  c.log_every = 10  # steps between two lines of progress and of metrics.jsonl
   c.save_seconds = 30.0  # an interruption loses at most this much training
 
   c.mesh = ml_collections.ConfigDict()

@@ -176,18 +176,20 @@ def candidates_of(dataset: Dataset, split: str) -> np.ndarray:
   return np.unique(dataset.interactions.of(split).candidate)
 
 
-def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray,
-                jobs: np.ndarray) -> RankingLists:
+def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np.ndarray,
+                seed: int = 0) -> RankingLists:
   """The full ranking of a grid of pairs, relevance being the latent outcomes.
 
-  Candidate-centred [U, J] for preference, job-centred [J, U] for qualification.
+  Candidate-centred [U, J] for preference, job-centred [J, U] for qualification. Each list has its
+  own seeded order: in one order for all, position would stand for the popularity of an entity.
   """
   u, j = np.meshgrid(candidates, jobs, indexing='ij')
   outcome = truth.wants if perspective == 'preference' else truth.eligible
   if perspective == 'qualification':
     u, j = u.T, j.T
-  return RankingLists(perspective, u.astype(np.int32), j.astype(np.int32), outcome[u, j],
-                      np.ones(u.shape, bool))
+  order = np.argsort(np.random.default_rng(seed).random(u.shape), axis=1)
+  u, j = (np.take_along_axis(x, order, axis=1).astype(np.int32) for x in (u, j))
+  return RankingLists(perspective, u, j, outcome[u, j], np.ones(u.shape, bool))
 
 
 def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLists:

@@ -107,13 +107,21 @@ def test_truth_lists_rank_the_whole_grid(market):
   _, truth = market
   candidates, jobs = np.array([3, 9, 1]), np.array([2, 0])
   preference = truth_lists(truth, 'preference', candidates, jobs)
-  assert preference.job.tolist() == [[2, 0]] * 3
+  assert preference.candidate.tolist() == [[3] * 2, [9] * 2, [1] * 2]
+  assert (np.sort(preference.job, 1) == [0, 2]).all()
   np.testing.assert_array_equal(preference.relevance,
                                 truth.wants[preference.candidate, preference.job])
   qualification = truth_lists(truth, 'qualification', candidates, jobs)
-  assert qualification.candidate.tolist() == [[3, 9, 1]] * 2
+  assert qualification.job.tolist() == [[2] * 3, [0] * 3]
+  assert (np.sort(qualification.candidate, 1) == [1, 3, 9]).all()
   np.testing.assert_array_equal(qualification.relevance,
                                 truth.eligible[qualification.candidate, qualification.job])
+
+
+def test_truth_lists_have_an_order_of_their_own(market):
+  _, truth = market
+  lists = truth_lists(truth, 'preference', np.arange(20), np.arange(10))
+  assert len({tuple(row) for row in lists.job.tolist()}) == 20
 
 
 @pytest.mark.parametrize('perspective', ['preference', 'qualification'])
