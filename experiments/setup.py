@@ -32,6 +32,8 @@ def define_flags(config: str, workdir: str | None = None) -> None:
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   if workdir is None:
     flags.mark_flag_as_required('workdir')
+  for name in ('config', 'workdir'):  # so that --help of the script shows them
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def run_main(main: Callable[[ConfigDict, str], None], config: str,
