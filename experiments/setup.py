@@ -82,9 +82,17 @@ def validate(config: ConfigDict) -> Settings:
     raise ValueError('data.folder must name the folder of the CSV files when data.source is '
                      "'published', got ''")
   return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
-                  section(OptimizerConfig, config.warm_up),
-                  section(OptimizerConfig, config.cooperative),
+                  _named('warm_up', lambda: section(OptimizerConfig, config.warm_up)),
+                  _named('cooperative', lambda: section(OptimizerConfig, config.cooperative)),
                   section(PolicyConfig, config.policy))
+
+
+def _named(stage: str, build: Callable[[], T]) -> T:
+  """An error names its key; only here is it known whose key it is."""
+  try:
+    return build()
+  except ValueError as error:
+    raise ValueError(f'{stage}.{error}') from error
 
 
 class Run:
