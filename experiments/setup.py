@@ -55,6 +55,9 @@ def run_main(main: Callable[[ConfigDict, str], None], config: str,
         raise
       print(f'error: {error}', file=sys.stderr)
       sys.exit(2)
+    except KeyboardInterrupt:
+      print('interrupted; the same command resumes', file=sys.stderr)
+      sys.exit(130)
   app.run(start)
 
 
