@@ -64,11 +64,14 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
   train = make_policy_trainer(head, settings.policy)
   key = stream_key(jax.random.key(config.seed), 'policy')
   metrics = MetricsWriter(run / 'metrics.jsonl')
+  # A head does not depend on which others are trained beside it, so that tau can be added later.
+  depends = identity(config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts',
+                     'warm_up', 'cooperative') | {
+      'policy': {k: v for k, v in config['policy'].to_dict().items()
+                 if k not in ('taus', 'grid', 'held_out')}}
 
   def fit(tau: float) -> PyTree:
-    checkpoints = Checkpoints(run / f'checkpoints/policy/{tau:.6g}', identity(
-        config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts', 'warm_up',
-        'cooperative', 'policy'))
+    checkpoints = Checkpoints(run / f'checkpoints/policy/{tau:.6g}', depends)
     shapes = jax.eval_shape(train, inputs, jnp.float32(tau), key)
     if checkpoints.latest() is not None:
       result = PolicyResult(*checkpoints.restore(tuple(shapes)))
@@ -80,6 +83,7 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
             f'train/{k}': float(v[epoch]) for k, v in result.history.items()})
     checkpoints.close()
     return result.params
+
   low, high = reach(config, inputs)
   params = {}
   if p.constraint == 'inequality':

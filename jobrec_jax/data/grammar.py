@@ -1,7 +1,7 @@
 """Words of the simulated labour market: skills by industry, and sentences that carry latents.
 
 A candidate's narrative is the only place that shows taste; the projects are the only place that
-shows how well the work was done. Themes are what a workplace can be like.
+shows how well the work was done. Cultures are what a workplace can be like.
 """
 
 import numpy as np
