@@ -19,21 +19,27 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh.tensor = 1  # devices over which heads, MLP and vocabulary are divided
 
   c.data = ml_collections.ConfigDict()
-  c.data.source = 'simulated'  # 'simulated', or 'published': CSV files in the published layout
-  c.data.folder = ''  # folder of the CSV files, for 'published'
+  # 'simulated'; 'jobrec_synth' (tensorflow-datasets); or files: 'jsonl', 'published', 'recbole'
+  c.data.source = 'simulated'
+  c.data.folder = ''  # where the files lie, or tensorflow-datasets keeps its data
+  c.data.size = 'tiny'  # 'jobrec_synth': 'tiny', 'paper' or 'large'
+  c.data.prefix = 'jobrec'  # 'recbole': PREFIX.inter, PREFIX.user, PREFIX.item
   c.data.shares = (0.5, 0.1, 0.15, 0.25)  # candidates in train, validation, calibration, test
   c.data.cold_jobs = 0.2  # share of jobs that only the test sees
-  c.data.drop_shared_negatives = False  # 'published': leave such in one split
+  c.data.warm_test = 0.1  # share of training candidates' interactions that the test keeps
+  c.data.drop_shared_negatives = False  # leave negatives that several splits hold in one of them
   c.data.allow_unknown_users = False  # 'published': keep labelled users that have no record
   c.data.known_faults = ()  # audit errors that do not stop the run, by name
 
   c.market = ml_collections.ConfigDict()
+  c.market.domain = 'students'  # a module of jobrec_jax/data/domains; for files, their schema
   c.market.candidates = 600  # how many candidates
   c.market.jobs = 100  # how many jobs
   c.market.rho_x = 0.2  # correlation of logit P and logit Q over uniform pairs
   c.market.rho_e = 0.0  # correlation of the latent draws given attributes (hidden confounding)
   c.market.exposure = 0.7  # mean probability that a pair is shown
-  c.market.logging = 'uniform'  # logging policy: 'uniform' or 'popularity'
+  c.market.logging = 'uniform'  # logging policy: 'uniform', 'popularity' or 'recommender'
+  c.market.recommender_quality = 0.5  # correlation of the recommender's score with logit P
   c.market.self_censoring = 0.3  # how much doubt about eligibility keeps candidates from applying
   c.market.screening_noise = 0.02  # probability that screening reports the opposite
   c.market.missing = 0.02  # share of blank optional attributes
@@ -41,13 +47,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.market.preference_mean = -1.8  # mean of logit P
   c.market.qualification_scale = 2.5  # standard deviation of logit Q
   c.market.qualification_mean = -0.8  # mean of logit Q
-  c.market.taste = 1.2  # weight in logit P of the culture that only narratives show
+  c.market.verbosity = 1  # sentences of a narrative that say nothing of taste
+  c.market.taste = 1.2  # weight in logit P of the tastes that only narratives show
   c.market.evidence = 1.2  # weight in logit Q of the evidence that only projects show
 
   c.tokenizer = ml_collections.ConfigDict()
   c.tokenizer.vocab_size = 4096  # upper bound of the byte-level BPE vocabulary
   c.tokenizer.candidate = 64  # static length of the candidate block, tokens
-  c.tokenizer.job = 36  # static length of the job block, tokens
+  c.tokenizer.job = 40  # static length of the job block, tokens
   c.tokenizer.alignment = 20  # static length of the alignment block, tokens
 
   c.model = ml_collections.ConfigDict()
@@ -77,7 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.experts.censoring = 'ips'  # 'ips': reweight applicants by estimated propensity; or 'none'
   c.experts.ips_clip = 10.0  # greatest weight of an applicant, in means
 
-  for stage, steps in (('warm_up', 120), ('cooperative', 350)):  # stages 1A and 1B
+  for stage, steps in (('warm_up', 300), ('cooperative', 250)):  # stages 1A and 1B
     s = c[stage] = ml_collections.ConfigDict()
     s.batch = 16  # preference lists in a step
     s.steps = steps  # updates
@@ -107,7 +114,21 @@ def get_config() -> ml_collections.ConfigDict:
   c.policy.width = 64  # hidden width of the policy head
   c.policy.bound = 5.0  # lambda lies in [-bound, bound]
 
+  c.export = ml_collections.ConfigDict()
+  c.export.format = 'jsonl'  # 'jsonl', 'published' (CSV) or 'recbole' (atomic files)
+  c.export.workers = 1  # processes that draw a simulated market; the files do not depend on it
+
   c.evaluate = ml_collections.ConfigDict()
   c.evaluate.resamples = 2000  # bootstrap resamples
   c.evaluate.level = 0.95  # of every interval
+
+  c.refine = ml_collections.ConfigDict()
+  c.refine.perspectives = ('preference', 'qualification')  # whose labels are refined
+  c.refine.pairs = 60_000  # simulated data: how many uniform pairs the machine labels, at most
+  c.refine.flip = 0.15  # simulated data: share of machine labels that are flipped
+  c.refine.budget = 0.1  # share of labelled pairs that are reviewed
+  c.refine.verdicts = 3  # experts who judge each reviewed pair
+  c.refine.reviewers = 'simulated'  # experts with the rates below, or 'people': through files
+  c.refine.error_rates = (0.05, 0.1, 0.1, 0.15, 0.2)  # of each simulated expert
+  c.refine.people = ('reviewer-1', 'reviewer-2', 'reviewer-3')  # names, for 'people'
   return c.lock()

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
+from absl import logging
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -23,7 +24,9 @@ from jobrec_jax.data.lists import (
     RankingLists,
     candidates_of,
     labelled_lists,
+    load_lists,
     policy_lists,
+    save_lists,
     truth_lists,
     warm_jobs,
 )
@@ -41,7 +44,7 @@ from jobrec_jax.evaluate.ranking import ranking_metrics
 from jobrec_jax.evaluate.statistics import Interval, bootstrap_mean, paired_difference
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import ResultRow
-from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.train.features import ExpertFeatures, FeatureExtractor
 from jobrec_jax.train.policy import apply_policy
 
@@ -49,7 +52,6 @@ PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
 BLANKED = f'{PREFERENCE}, narratives blanked'
 RIVALS = ('popularity', 'schema rules', 'logistic regression')
 CEILINGS = {'preference': 'true P (ceiling)', 'qualification': 'true Q (ceiling)'}
-NARRATIVES = ('student_llm_output', 'job_llm_output')
 HELD_OUT, STAGE_2 = 'held-out lists', 'stage 2 lists'
 ELIGIBILITY = 'true eligibility@5'
 
@@ -96,10 +98,9 @@ def evaluate(config: ConfigDict, run: Run, dataset: Dataset, truth: Truth | None
   """Ranks held-out pairs with every system, and measures what the policies reach on them."""
   boot = {'seed': config.seed, 'resamples': config.evaluate.resamples,
           'level': config.evaluate.level}
-  cases = ranked_lists(dataset, truth)
+  cases = frozen_lists(config, run, dataset, truth)
+  held_out = cases.pop((HELD_OUT, 'preference'))
   split = next(iter(cases))[0]
-  held_out = policy_lists(dataset, 'test', config.policy.list_length, config.policy.held_out,
-                          config.seed + 1)
   extractor = experts.extractor(config)
   features = PairFeatures(extractor, dataset, [*cases.values(), held_out])
 
@@ -129,27 +130,65 @@ def exact(value: float, n: int) -> Interval:
   return Interval(float(value), np.nan, np.nan, n)
 
 
-def ranked_lists(dataset: Dataset, truth: Truth | None) -> dict[Case, RankingLists]:
-  """The lists that systems rank: full grids where truths are known, else the test's labels.
+def frozen_lists(config: ConfigDict, run: Run, dataset: Dataset,
+                 truth: Truth | None) -> dict[Case, RankingLists]:
+  """The lists that every system ranks: drawn once for a run, stored in it and checked after.
+
+  Those of jobrec_synth come with the data set; only the policy's held-out lists are drawn here.
+  """
+  path = run / 'evaluation_lists.npz'
+  p = config.policy
+  made_for = (f'data {dataset.fingerprint()} {"without" if truth is None else "with"} truth, '
+              f'{p.held_out} held-out lists of {p.list_length}, seed {config.seed}')
+  if path.exists():
+    named = load_lists(path, made_for)
+  else:
+    unseen = 'test' if truth is None else 'cold_candidates'
+    cases = ranked_lists(config, dataset, truth) | {(HELD_OUT, 'preference'): policy_lists(
+        dataset, unseen, p.list_length, p.held_out, config.seed + 1)}
+    named = {'/'.join(case): lists for case, lists in cases.items()}
+    save_lists(path, named, made_for)
+  for name, lists in named.items():
+    logging.info('evaluation lists %s: %d, fingerprint %s', name, len(lists), lists.fingerprint())
+  return {tuple(name.split('/')): lists for name, lists in named.items()}
+
+
+def ranked_lists(config: ConfigDict, dataset: Dataset,
+                 truth: Truth | None) -> dict[Case, RankingLists]:
+  """The full ranking of a simulated market, the frozen lists of jobrec_synth, or test labels.
 
   Returns:
     Lists of each split and perspective. 'cold candidates' crosses test candidates with jobs that
     training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs.
   """
+  if config.data.source == 'jobrec_synth':
+    # Here, for tensorflow-datasets takes a second to import.
+    from jobrec_jax.data.jobrec_synth.reader import read_synth_lists
+    drawn = read_synth_lists(config.data.folder, config.data.size)
+    return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
+            for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}
   if truth is None:
     return {('test', p): labelled_lists(dataset, 'test', p) for p in PERSPECTIVES}
-  candidates, warm = candidates_of(dataset, 'test'), warm_jobs(dataset)
-  cold = np.setdiff1d(dataset.interactions.of('test').job, warm)
+  candidates, warm = candidates_of(dataset, 'cold_candidates'), warm_jobs(dataset)
+  cold = np.unique(dataset.interactions.of('both_cold').job)
   grids = {'cold candidates': warm, 'both cold': cold}
   return {(split, p): truth_lists(truth, p, candidates, jobs)
           for split, jobs in grids.items() if len(jobs) for p in PERSPECTIVES}
 
 
+def narratives(schema: Schema) -> set[str]:
+  """The texts of the layer `narrative`: where a candidate's taste shows, if anywhere."""
+  return {name for layer in schema.layers if layer.name == 'narrative' for field in layer.fields
+          for side in ('candidate', 'job') for name in field.attributes(side)}
+
+
 def blank_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
   """Token blocks of the same records without their narratives."""
+  texts = narratives(dataset.schema)
+
   def blank(entities):
     return tuple(dataclasses.replace(e, attributes={
-        k: v for k, v in e.attributes.items() if k not in NARRATIVES}) for e in entities)
+        k: v for k, v in e.attributes.items() if k not in texts}) for e in entities)
   return BlockEncoder(dataclasses.replace(dataset, candidates=blank(dataset.candidates),
                                           jobs=blank(dataset.jobs)),
                       load_tokenizer(run / 'tokenizer.json'),

@@ -16,10 +16,10 @@ from configs import base
 from experiments.alignment import make_head
 from experiments.setup import Run, section, use_compilation_cache, validate
 from experiments.stages import load_calibration, make_model
+from jobrec_jax.data.domain import load_domain
 from jobrec_jax.data.records import read_catalogue, read_entity_json
 from jobrec_jax.data.tokens import BlockLengths, load_tokenizer
 from jobrec_jax.recommend import RankedJobs, TrainedExperts, recommend
-from jobrec_jax.schema.students import STUDENTS
 from jobrec_jax.train.checkpoint import load_params
 from jobrec_jax.train.sharding import make_mesh
 
@@ -96,17 +96,18 @@ def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
   config = read_config(run)
   settings = validate(config)
   tau = find_tau(run, tau)
-  candidate = read_entity_json(candidate_file, STUDENTS, 'candidate')
-  catalogue = read_catalogue(catalogue_file or run / 'jobs.json', STUDENTS)
+  schema = load_domain(settings.market.domain).schema
+  candidate = read_entity_json(candidate_file, schema, 'candidate')
+  catalogue = read_catalogue(catalogue_file or run / 'jobs.json', schema)
   tokenizer = load_tokenizer(run / 'tokenizer.json')
   calibration = load_calibration(run)
-  schema = STUDENTS.fingerprint()
+  fingerprint = schema.fingerprint()
   experts = TrainedExperts(
       make_model(config, tokenizer.get_vocab_size()),
-      load_params(run / 'checkpoints/cooperative', schema)['model'], tokenizer,
+      load_params(run / 'checkpoints/cooperative', fingerprint)['model'], tokenizer,
       section(BlockLengths, config.tokenizer), calibration)
-  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', schema)
-  return recommend(STUDENTS, candidate, catalogue, experts, make_head(config), head_params,
+  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', fingerprint)
+  return recommend(schema, candidate, catalogue, experts, make_head(config), head_params,
                    make_mesh(settings.mesh), top_k, config.policy.temperature,
                    config.features.list_length, config.features.batch)
 

@@ -13,8 +13,12 @@ from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
+from jobrec_jax.data.atomic import read_atomic
 from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.domain import load_domain
+from jobrec_jax.data.jsonl import read_jsonl
 from jobrec_jax.data.published import read_published
+from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.report.results import write_text
@@ -23,7 +27,7 @@ from jobrec_jax.train.sharding import MeshConfig
 from jobrec_jax.train.state import OptimizerConfig
 
 T = TypeVar('T')
-SOURCES = ('simulated', 'published')
+SOURCES = ('simulated', 'jobrec_synth', 'jsonl', 'published', 'recbole')
 
 
 def define_flags(config: str, workdir: str | None = None) -> None:
@@ -81,9 +85,9 @@ def validate(config: ConfigDict) -> Settings:
   """Builds every settings object; a bad value raises a ValueError that names its key."""
   if config.data.source not in SOURCES:
     raise ValueError(f'data.source must be one of {SOURCES}, got {config.data.source!r}')
-  if config.data.source == 'published' and not config.data.folder:
-    raise ValueError('data.folder must name the folder of the CSV files when data.source is '
-                     "'published', got ''")
+  if config.data.source != 'simulated' and not config.data.folder:
+    raise ValueError('data.folder must name the folder of the data when data.source is '
+                     f"{config.data.source!r}, got ''")
   return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
                   _named('warm_up', lambda: section(OptimizerConfig, config.warm_up)),
                   _named('cooperative', lambda: section(OptimizerConfig, config.cooperative)),
@@ -132,25 +136,47 @@ def use_compilation_cache() -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+def split_shares(config: ConfigDict) -> dict[str, Any]:
+  """How a simulated market is divided; the keywords of `make_market`."""
+  d = config.data
+  return {'shares': tuple(d.shares), 'cold_jobs': d.cold_jobs, 'warm_test': d.warm_test}
+
+
+def read_data(config: ConfigDict, market: MarketConfig) -> tuple[Dataset, Truth | None]:
+  """Simulates or reads what `data.source` names, as it lies, and its truth where it is known."""
+  d = config.data
+  schema = load_domain(market.domain).schema
+  match d.source:
+    case 'simulated':
+      return simulate(market, config.seed, **split_shares(config))
+    case 'jobrec_synth':
+      # Here, for tensorflow-datasets takes a second to import.
+      from jobrec_jax.data.jobrec_synth.reader import read_synth, read_synth_truth
+      return read_synth(d.folder, d.size), read_synth_truth(d.folder, d.size)
+    case 'jsonl':
+      return read_jsonl(d.folder, schema), None
+    case 'recbole':
+      return read_atomic(d.folder, d.prefix, schema), None
+  return read_published(d.folder, config.seed, schema=schema,
+                        allow_unknown_users=d.allow_unknown_users), None
+
+
 def load_data(config: ConfigDict, market: MarketConfig) -> tuple[Dataset, Truth | None]:
-  """Simulates or reads the data set, and audits it.
+  """`read_data`, and an audit of what it gives.
 
   Raises:
     ValueError: the audit finds an error that data.known_faults does not name.
   """
   d = config.data
-  truth = None
-  if d.source == 'simulated':
-    dataset, truth = simulate(market, config.seed, tuple(d.shares), d.cold_jobs)
-  else:
-    dataset = read_published(d.folder, config.seed, allow_unknown_users=d.allow_unknown_users,
-                             drop_shared_negatives=d.drop_shared_negatives)
+  dataset, truth = read_data(config, market)
+  if d.drop_shared_negatives:
+    dataset = deal_shared_negatives(dataset, config.seed)
   for note in dataset.notes:
     logging.info('data: %s', note)
   report = audit(dataset, config.seed)
   failed = report.failed(d.known_faults)
   if failed:
-    raise ValueError(f'the audit found {len(failed)} errors:\n{report.table()}\n'
+    raise ValueError(f'the audit found {len(failed)} errors:\n{report.table(d.known_faults)}\n'
                      f'Mend the data, or name what is known in data.known_faults: {failed}')
   log = dataset.interactions
   logging.info('data: %d candidates, %d jobs, %d interactions; the audit found no error',

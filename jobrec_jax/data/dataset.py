@@ -11,6 +11,7 @@ import numpy as np
 from jobrec_jax.schema.schema import Entity, Schema
 
 SPLITS = ('train', 'validation', 'calibration', 'test')
+TEST_KINDS = ('warm', 'cold_candidates', 'cold_jobs', 'both_cold')  # cold: not in train's log
 UNOBSERVED = -1
 NOT_EXPOSED, NOT_APPLIED, REJECTED, ACCEPTED = range(4)
 FUNNEL = ('not_exposed', 'exposed_not_applied', 'applied_rejected', 'applied_accepted')
@@ -42,7 +43,13 @@ class Interactions:
     return Interactions(*(getattr(self, f.name)[keep] for f in dataclasses.fields(self)))
 
   def of(self, split: str) -> 'Interactions':
-    return self.where(self.split == SPLITS.index(split))
+    """The rows of a split, or those of the test that are of one of `TEST_KINDS`."""
+    if split in SPLITS:
+      return self.where(self.split == SPLITS.index(split))
+    train = self.split == SPLITS.index('train')
+    cold_candidate, cold_job = (~np.isin(x, x[train]) for x in (self.candidate, self.job))
+    kind = cold_candidate + 2 * cold_job
+    return self.where((self.split == SPLITS.index('test')) & (kind == TEST_KINDS.index(split)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +72,10 @@ class Dataset:
   def fingerprint(self) -> str:
     """A hash of records and interactions, so that cached or frozen things know their data."""
     h = hashlib.sha256(self.schema.fingerprint().encode())
-    for entity in (*self.candidates, *self.jobs):
-      h.update(repr((entity.id, sorted(entity.attributes.items()))).encode())
+    for side, entities in (('candidate', self.candidates), ('job', self.jobs)):
+      names = [a.name for a in self.schema.attributes(side)]
+      for entity in entities:
+        h.update(repr((entity.id, [entity[name] for name in names])).encode())
     for field in dataclasses.fields(self.interactions):
       h.update(np.ascontiguousarray(getattr(self.interactions, field.name)).tobytes())
     return h.hexdigest()[:16]
@@ -74,7 +83,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-  """What only a simulator knows, for every pair. All arrays are [candidates, jobs].
+  """What only a simulator knows. All arrays are [candidates, jobs], or of the pairs asked for.
 
   Attributes:
     preference, qualification: float32 probabilities P and Q given the attributes.
@@ -89,20 +98,21 @@ class Truth:
   application: np.ndarray
 
 
-def from_funnel(state: np.ndarray, split: np.ndarray, exposure: np.ndarray) -> Interactions:
+def from_funnel(candidate: np.ndarray, job: np.ndarray, state: np.ndarray, split: np.ndarray,
+                exposure: np.ndarray) -> Interactions:
   """The observed part of a funnel: exposed pairs that belong to a split.
 
   Args:
-    state: [candidates, jobs] index into `FUNNEL`.
-    split: [candidates, jobs] index into `SPLITS`, -1 for none.
-    exposure: [candidates, jobs] propensity of exposure.
+    candidate, job: [N] indices of pairs.
+    state: [N] index into `FUNNEL`.
+    split: [N] index into `SPLITS`, -1 for none.
+    exposure: [N] propensity of exposure.
 
   Returns:
     Interactions with preference = applied, and qualification = accepted for applicants alone.
   """
-  candidate, job = np.nonzero((state != NOT_EXPOSED) & (split >= 0))
-  seen = state[candidate, job]
-  return Interactions(
-      candidate.astype(np.int32), job.astype(np.int32), (seen >= REJECTED).astype(np.int8),
-      np.select([seen == REJECTED, seen == ACCEPTED], [0, 1], UNOBSERVED).astype(np.int8),
-      split[candidate, job], exposure[candidate, job].astype(np.float32))
+  qualification = np.select([state == REJECTED, state == ACCEPTED], [0, 1], UNOBSERVED)
+  log = Interactions(candidate.astype(np.int32), job.astype(np.int32),
+                     (state >= REJECTED).astype(np.int8), qualification.astype(np.int8),
+                     split.astype(np.int8), exposure.astype(np.float32))
+  return log.where((state != NOT_EXPOSED) & (split >= 0))

@@ -1,83 +1,138 @@
-"""Words of the simulated labour market: skills by industry, and sentences that carry latents.
+"""A grammar for narratives, projects and small talk: every text is a row of sentence numbers.
 
-A candidate's narrative is the only place that shows taste; the projects are the only place that
-shows how well the work was done. Cultures are what a workplace can be like.
+The words are a domain's. A narrative states each taste of an entity in a few sentences, some of
+them contrasts ('A quiet library. Not quick demos.') whose words alone do not tell which side is
+meant, and mixes in sentences that say nothing of taste.
 """
+
+import dataclasses
+import functools
 
 import numpy as np
 
-SKILLS = {
-    'Robotics': ('motion planning', 'state estimation', 'grasp synthesis', 'visual servoing',
-                 'legged locomotion', 'simulation', 'sensor calibration', 'trajectory control',
-                 'mapping', 'embedded systems', 'haptics', 'swarm coordination'),
-    'Theory': ('convex analysis', 'random matrices', 'minimax bounds', 'graph algorithms',
-               'complexity', 'bandit theory', 'measure theory', 'game theory', 'sketching',
-               'information theory', 'coding theory', 'approximation'),
-    'NLP': ('parsing', 'machine translation', 'dialogue', 'tokenization', 'summarization',
-            'retrieval', 'speech', 'annotation', 'language modeling', 'semantics',
-            'text classification', 'question answering'),
-    'CV': ('segmentation', 'detection', 'tracking', 'stereo', 'image synthesis', 'pose estimation',
-           'medical imaging', 'video', 'optical flow', 'face analysis', 'rendering',
-           'image compression'),
-    'Reinforcement Learning': ('policy gradients', 'value iteration', 'exploration',
-                               'offline learning', 'reward design', 'self-play', 'model learning',
-                               'imitation', 'credit assignment', 'curriculum design',
-                               'safe learning', 'multi-agent learning'),
-    'Applications (Other)': ('forecasting', 'survey design', 'databases', 'dashboards',
-                             'causal inference', 'fraud detection', 'web services', 'optimization',
-                             'bioinformatics', 'econometrics', 'data cleaning', 'visualization'),
-}
-
-# Two cultures of work, in a candidate's words and in a job's; they share few words on purpose.
-CULTURES = {
-    'builder': (
-        ('shipping every week', 'the rush of a launch', 'quick demos', 'fast decisions',
-         'things I can touch', 'machines on the bench', 'pairing with others', 'a lively group'),
-        ('we release daily', 'a sprinting startup', 'prototypes by Friday', 'launch dates loom',
-         'our lab is full of rigs', 'you will build devices', 'joint work all day',
-         'a chatty open office')),
-    'scholar': (
-        ('long hard questions', 'time to think alone', 'proofs before products',
-         'slow careful science', 'my own agenda', 'a quiet library', 'choosing my problems',
-         'writing that lasts'),
-        ('months of study', 'deep inquiry', 'no deadlines but rigour', 'a fundamental question',
-         'you set your goals', 'pick any topic', 'silence in the afternoon', 'we publish books')),
-}
-PHRASES = 4  # in a narrative
-
-# How a project went, from unfinished to outstanding: evidence of ability that no number shows.
-OUTCOMES = (('left half done', 'never ran to the end', 'dropped after a month'),
-            ('handed in late', 'worked on toy data', 'followed a tutorial'),
-            ('met its goals', 'used by classmates', 'well documented'),
-            ('beat the course record', 'adopted by a lab', 'presented at a workshop'),
-            ('won a national prize', 'published and cited', 'runs in production'))
-
-_PASTIMES = ('plays chess', 'runs a film club', 'coaches juniors', 'sings in a choir',
-             'keeps bees', 'rows at dawn', 'repairs bicycles', 'writes short stories')
+Poles = tuple[tuple[str, ...], tuple[str, ...]]
+SIDES = ('candidate', 'job')
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-  return options[rng.integers(len(options))]
+@dataclasses.dataclass(frozen=True)
+class Axis:
+  """One taste between two poles, in a candidate's words and in a job's.
 
-
-def narrative(rng: np.random.Generator, side: str, builder: int) -> str:
-  """Sentences that reveal a culture: `builder` of `PHRASES` phrases are a builder's.
-
-  Args:
-    rng: picks the phrases and their order.
-    side: 'candidate', for what one looks for, or 'job', for what one finds.
-    builder: 0 to `PHRASES`.
+  The two sides share few words on purpose: what fits must be learned, not matched.
   """
-  opening, column = ('I look for:', 0) if side == 'candidate' else ('With us:', 1)
-  said = [*rng.permutation(CULTURES['builder'][column])[:builder],
-          *rng.permutation(CULTURES['scholar'][column])[:PHRASES - builder]]
-  return ' '.join([opening, *(f'{p}.' for p in rng.permutation(said))])
+
+  candidate: Poles
+  job: Poles
 
 
-def project(rng: np.random.Generator, skill: str, grade: int) -> str:
-  """One project: the skill it used and how it went, `grade` indexing `OUTCOMES`."""
-  return f'Project on {skill}, {_pick(rng, OUTCOMES[grade])}.'
+@dataclasses.dataclass(frozen=True)
+class Grammar:
+  """The words of a domain.
+
+  Attributes:
+    axes: the tastes.
+    lean: P(b) of b = 0 to M: how many of an axis's M statements speak for its first pole.
+    contrasts: share of the statements that also name, and deny, the other pole.
+    openings: how a narrative begins, of a candidate and of a job.
+    contrast: of `{a}` and `{b}`, what is meant and what is denied.
+    outcomes: how a piece of work went, from poor to outstanding, in several words each.
+    project: of `{skill}` and `{outcome}`.
+    small_talk: sentences that say nothing of taste or ability, of a candidate and of a job: each
+      joins one of the first halves and one of the second.
+  """
+
+  axes: tuple[Axis, ...]
+  lean: tuple[float, ...]
+  contrasts: float
+  openings: Poles
+  contrast: str
+  outcomes: tuple[tuple[str, ...], ...]
+  project: str
+  small_talk: tuple[Poles, Poles]
+
+  @property
+  def statements(self) -> int:
+    """M, the statements that a narrative makes on each axis."""
+    return len(self.lean) - 1
+
+  @functools.cached_property
+  def small_talk_tables(self) -> dict[str, tuple[str, ...]]:
+    return {side: tuple(f'{a}, {b}.' for a in first for b in second)
+            for side, (first, second) in zip(SIDES, self.small_talk)}
+
+  @functools.cached_property
+  def narrative_tables(self) -> dict[str, tuple[str, ...]]:
+    """Of each side: openings, small talk, then each axis's plain statements and contrasts."""
+    tables = {}
+    for side, openings in zip(SIDES, self.openings):
+      table = [*openings, *self.small_talk_tables[side]]
+      for axis in self.axes:
+        poles = getattr(axis, side)
+        for meant, denied in (poles, poles[::-1]):
+          table += [_sentence(a) for a in meant]
+          table += [_sentence(self.contrast.format(a=a, b=b)) for a in meant for b in denied]
+      tables[side] = tuple(table)
+    return tables
+
+  def draw_leanings(self, rng: np.random.Generator, n: int) -> np.ndarray:
+    """[n, axes] int: how many of M statements speak for the first pole of each axis."""
+    return rng.choice(len(self.lean), size=(n, len(self.axes)), p=self.lean)
+
+  def draw_narratives(self, rng: np.random.Generator, side: str, leanings: np.ndarray,
+                      small_talk: int) -> np.ndarray:
+    """Narratives that say what `leanings` are.
+
+    Args:
+      rng: picks openings, phrases, contrasts and the order.
+      side: 'candidate' or 'job'.
+      leanings: [n, axes] as `draw_leanings` gives.
+      small_talk: sentences that say nothing of taste.
+
+    Returns:
+      [n, 1 + axes * M + small_talk] int32, rows of `narrative_tables[side]`.
+    """
+    n, M = len(leanings), self.statements
+    openings, chat = len(self.openings[SIDES.index(side)]), len(self.small_talk_tables[side])
+    offset = openings + chat
+    said = []
+    for a, axis in enumerate(self.axes):
+      sizes = [len(pole) for pole in getattr(axis, side)]
+      first = np.arange(M) < leanings[:, a, None]  # [n, M]
+      # A phrase is said once: the first M of a random order of each pole's phrases.
+      order = [np.argsort(rng.random((n, size)), axis=1)[:, :M] for size in sizes]
+      meant = np.where(first, order[0], order[1])
+      contrast = rng.random((n, M)) < self.contrasts
+      denied = np.where(first, rng.integers(sizes[1], size=(n, M)),
+                        rng.integers(sizes[0], size=(n, M)))
+      width = np.where(first, sizes[1], sizes[0])
+      block = sizes[0] + sizes[0] * sizes[1]  # the rows of the first pole
+      within = np.where(contrast, np.where(first, sizes[0], sizes[1]) + meant * width + denied,
+                        meant)
+      said.append(offset + np.where(first, 0, block) + within)
+      offset += sizes[0] + sizes[1] + 2 * sizes[0] * sizes[1]
+    talk = openings + rng.integers(chat, size=(n, small_talk))
+    body = np.concatenate([*said, talk], axis=1)
+    body = np.take_along_axis(body, np.argsort(rng.random(body.shape), axis=1), axis=1)
+    return np.concatenate([rng.integers(openings, size=(n, 1)), body], axis=1).astype(np.int32)
+
+  def project_table(self, skills: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each skill and outcome, in this order."""
+    outcomes = [o for grade in self.outcomes for o in grade]
+    return tuple(self.project.format(skill=s, outcome=o) for s in skills for o in outcomes)
+
+  def draw_projects(self, rng: np.random.Generator, skill: np.ndarray,
+                    grade: np.ndarray) -> np.ndarray:
+    """[n, 1] int32, rows of `project_table`: what was done with `skill` [n], graded 0 to 4 [n]."""
+    sizes = np.array([len(words) for words in self.outcomes])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    outcome = starts[grade] + rng.integers(sizes[grade])
+    return (skill * starts[-1] + outcome).astype(np.int32)[:, None]
 
 
-def pastime(rng: np.random.Generator) -> str:
-  return f'{_pick(rng, _PASTIMES).capitalize()}.'
+def _sentence(words: str) -> str:
+  return f'{words[0].upper()}{words[1:]}.'
+
+
+def write(table: tuple[str, ...], rows: np.ndarray) -> list[str]:
+  """The texts whose sentences are `rows` [n, sentences] of `table`."""
+  return [' '.join([table[k] for k in row]) for row in rows.tolist()]

@@ -1,13 +1,18 @@
 """Lists: drawn on the fly for training, drawn once and hashed for evaluation and stage 2."""
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
+import os
+from pathlib import Path
 from typing import Literal
+import zipfile
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions, Truth
+from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 
+_ARRAYS = ('candidate', 'job', 'relevance', 'mask')
 Negatives = Literal['exposed', 'uniform']
 
 
@@ -32,9 +37,56 @@ class RankingLists:
     return len(self.candidate)
 
   def fingerprint(self) -> str:
-    arrays = (self.candidate, self.job, self.relevance, self.mask)
-    content = b''.join(np.ascontiguousarray(a).tobytes() for a in arrays)
+    content = b''.join(np.ascontiguousarray(getattr(self, name)).tobytes() for name in _ARRAYS)
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def save_lists(path: str | Path, lists: Mapping[str, RankingLists], made_for: str) -> None:
+  """Writes lists by name with their fingerprints, whole or not at all.
+
+  Args:
+    path: a .npz file.
+    lists: by name.
+    made_for: what they depend on; only who asks for the same gets them back.
+  """
+  path = Path(path)
+  arrays = {f'{name}|{key}': getattr(x, key) for name, x in lists.items() for key in _ARRAYS}
+  arrays |= {f'{name}|about': np.array([x.perspective, x.fingerprint()])
+             for name, x in lists.items()}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    with temporary.open('wb') as file:
+      np.savez_compressed(file, made_for=np.array(made_for), **arrays)
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def load_lists(path: str | Path, made_for: str) -> dict[str, RankingLists]:
+  """What `save_lists` wrote.
+
+  Raises:
+    ValueError: the file is no such file, was made for something else, or its lists are not those
+      that were drawn.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+  except (OSError, ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(f'{path}: must be a file of evaluation lists, got: {error}') from error
+  found = str(arrays.pop('made_for', ''))
+  if found != made_for:
+    raise ValueError(f'{path}: must be made for {made_for}, got {found or "nothing"}; use '
+                     'another --workdir, or remove the file to draw other lists')
+  out = {}
+  for name in dict.fromkeys(key.split('|')[0] for key in arrays):
+    perspective, drawn = arrays[f'{name}|about'].tolist()
+    out[name] = RankingLists(perspective, *(arrays[f'{name}|{key}'] for key in _ARRAYS))
+    if out[name].fingerprint() != drawn:
+      raise ValueError(f'{path}: lists {name} must have the fingerprint {drawn} with which they '
+                       f'were drawn, got {out[name].fingerprint()}')
+  return out
 
 
 class PreferenceLists:
@@ -134,7 +186,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
 
   Args:
     dataset: the data.
-    split: the split whose candidates and applications are used.
+    split: the split, or kind of test, whose candidates and applications are used.
     items: J, the jobs in a list.
     count: N, the number of lists.
     seed: of candidates, positives and negatives.
@@ -192,6 +244,47 @@ def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np
   return RankingLists(perspective, u, j, outcome[u, j], np.ones(u.shape, bool))
 
 
+def sampled_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np.ndarray,
+                  length: int, seed: int, taken: np.ndarray | None = None) -> RankingLists:
+  """One positive and up to length - 1 negatives for each candidate (or job), in a random order.
+
+  Relevance is the latent outcome. For catalogues where ranking everything costs too much: drawn
+  once, stored, and given to every system alike.
+
+  Args:
+    truth: of the grid, [candidates, jobs].
+    perspective: 'preference' (candidate-centred) or 'qualification' (job-centred).
+    candidates, jobs: the entities of the grid's rows and columns.
+    length: of a list; shorter ones are masked.
+    seed: of the draw.
+    taken: [candidates, jobs] bool, pairs that no list may hold; None for none.
+
+  Raises:
+    ValueError: no list has both a positive and a negative.
+  """
+  rng = np.random.default_rng(seed)
+  outcome = truth.wants if perspective == 'preference' else truth.eligible
+  free = np.ones(outcome.shape, bool) if taken is None else ~taken
+  if perspective == 'qualification':
+    outcome, free = outcome.T, free.T
+  centres, items = (candidates, jobs)[::1 if perspective == 'preference' else -1]
+  rows = []
+  for k in range(len(centres)):
+    positive, negative = (np.flatnonzero(free[k] & (outcome[k] == x)) for x in (True, False))
+    if len(positive) and len(negative):
+      chosen = np.append(rng.permutation(negative)[:length - 1], rng.choice(positive))
+      rows.append((k, rng.permutation(chosen)))
+  if not rows:
+    raise ValueError(f'no {perspective} list has both a positive and a negative')
+  width = max(len(chosen) for _, chosen in rows)
+  mask = np.arange(width) < np.array([len(chosen) for _, chosen in rows])[:, None]
+  at = np.stack([np.resize(chosen, width) for _, chosen in rows])
+  k = np.array([k for k, _ in rows])[:, None]
+  pair = np.broadcast_to(centres[k], at.shape).astype(np.int32), items[at].astype(np.int32)
+  return RankingLists(perspective, *pair[::1 if perspective == 'preference' else -1],
+                      outcome[k, at] & mask, mask)
+
+
 def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLists:
   """The labelled pairs of a split, one list for each candidate (preference) or job (qualification).
 
@@ -200,9 +293,8 @@ def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLis
   Raises:
     ValueError: no list is left.
   """
-  log = dataset.interactions.where(
-      (dataset.interactions.split == SPLITS.index(split))
-      & (getattr(dataset.interactions, perspective) >= 0))
+  log = dataset.interactions.of(split)
+  log = log.where(getattr(log, perspective) >= 0)
   label = getattr(log, perspective) == 1
   key = log.candidate if perspective == 'preference' else log.job
   rows = [np.flatnonzero(key == k) for k in np.unique(key)]

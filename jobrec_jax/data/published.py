@@ -12,18 +12,28 @@ for them; where these are absent, the jobs of qual_train.csv are divided by a se
 
 import ast
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+import contextlib
 import csv
 import dataclasses
-import hashlib
 import io
-import os
 from pathlib import Path
 import re
 
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
+from jobrec_jax.data.repair import id_hash
+from jobrec_jax.data.tables import (
+    ALLOWED,
+    check_header,
+    parse_entities,
+    parse_scalar,
+    read_text,
+    replacing,
+    scalar_text,
+    wrong_kind,
+)
 from jobrec_jax.schema.schema import PERSPECTIVES, Attribute, Entity, Schema, Value
 from jobrec_jax.schema.students import STUDENTS
 
@@ -50,8 +60,10 @@ JOB_SHARES = {'validation': 0.1, 'calibration': 0.2}  # of qual_train.csv's jobs
 Label = tuple[str, str, int]  # user id, item id, 0 or 1
 Labels = dict[tuple[str, str], list[Label]]  # by perspective and split
 
-_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
-_INTEGER = re.compile(r'([+-]?\d{1,18})(\.0*)?', re.ASCII)
+# Strings, each in quotes of its own, with commas between: no prefixes, no 'a' 'b' that make one.
+_ESCAPE = r'\\(?:[\\\'"abfnrtv]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})'
+_STRING = '|'.join(rf'{q}(?:[^{q}\\\x00-\x1f]|{_ESCAPE})*{q}' for q in '\'"')
+_LIST = re.compile(rf'\[ *(?:(?:{_STRING}) *(?:, *(?:{_STRING}) *)*,? *)?\]', re.ASCII)
 _TYPED_NAME = re.compile(r'\w+:(token|float)(_seq)?')
 
 
@@ -69,22 +81,10 @@ class _Table:
                  for what, lines in self.skipped.items())
 
 
-def _text(path: Path) -> str:
-  try:
-    data = path.read_bytes()
-  except OSError as error:
-    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
-  try:
-    return data.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    line = data[:error.start].count(b'\n') + 1
-    raise ValueError(f'{path}:{line}: must be UTF-8, got byte {data[error.start]:#04x}') from error
-
-
 def _read_table(path: str | Path, required: Collection[str], optional: Collection[str]) -> _Table:
   """Reads a CSV file; raises a ValueError with file:line on a bad header or a ragged row."""
   table = _Table(Path(path), [], [], defaultdict(list))
-  reader = csv.reader(io.StringIO(_text(table.path), newline=''), strict=True)
+  reader = csv.reader(io.StringIO(read_text(table.path), newline=''), strict=True)
   while True:
     line = reader.line_num + 1
     try:
@@ -94,7 +94,7 @@ def _read_table(path: str | Path, required: Collection[str], optional: Collectio
     if cells is None:
       break
     if not table.columns:
-      table.columns = _check_header(f'{path}:{line}', cells, required, optional)
+      table.columns = check_header(f'{path}:{line}', cells, required, optional)
     elif not cells:
       table.skipped['blank lines'].append(line)
     elif cells == table.columns:
@@ -110,39 +110,21 @@ def _read_table(path: str | Path, required: Collection[str], optional: Collectio
   return table
 
 
-def _check_header(place: str, columns: list[str], required: Collection[str],
-                  optional: Collection[str]) -> list[str]:
-  allowed = [*required, *optional]
-  unknown = [c for c in columns if c not in allowed]
-  missing = [c for c in required if c not in columns]
-  if unknown or missing or len(set(columns)) != len(columns):
-    raise ValueError(f'{place}: columns must be among {allowed}, each once, with '
-                     f'{sorted(required)}; unknown {unknown}, missing {missing}, got {columns}')
-  return columns
-
-
 def _parse(attribute: Attribute, cell: str) -> Value:
   """The typed value of a cell; raises a ValueError that says what was allowed and what came."""
-  if cell == '':
-    return None
-  if attribute.kind == 'number' and _NUMBER.fullmatch(cell) and np.isfinite(float(cell)):
-    return float(cell)
-  if attribute.kind == 'integer' and (match := _INTEGER.fullmatch(cell)):
-    return int(match[1])
-  if attribute.kind == 'boolean' and cell in ('True', 'False'):
-    return cell == 'True'
-  if attribute.kind in ('category', 'text'):
-    return cell
+  if cell == '' or attribute.kind in ('category', 'text'):
+    return cell or None
   if attribute.kind == 'set':
-    try:
-      members = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-      members = None
-    if isinstance(members, list) and all(isinstance(m, str) for m in members):
-      return tuple(members)
-  allowed = {'set': "Python list of strings such as ['NLP']", 'boolean': 'boolean, True or False'}
-  raise ValueError(f'{attribute.name} must be a {allowed.get(attribute.kind, attribute.kind)}, '
-                   f'got {cell[:80]!r}')
+    if _LIST.fullmatch(cell):
+      with contextlib.suppress(ValueError, SyntaxError):  # an escape of no character
+        members = tuple(ast.literal_eval(cell))
+        ''.join(members).encode()
+        return members
+    raise wrong_kind(attribute, "Python list of strings such as ['NLP']", cell)
+  value = parse_scalar(attribute.kind, cell)
+  if value is None:
+    raise wrong_kind(attribute, ALLOWED.get(attribute.kind, attribute.kind), cell)
+  return value
 
 
 def read_entities(path: str | Path, schema: Schema,
@@ -168,24 +150,11 @@ def read_entities(path: str | Path, schema: Schema,
   required = [id_column, *(a.name for a in attributes.values() if a.required)]
   table = _read_table(path, required, [n for n in (*attributes, *IGNORED_COLUMNS)
                                        if n not in required])
-  if not table.rows:
-    raise ValueError(f'{path}:1: must hold at least one {side}, got a header alone')
-  entities, seen = [], {}
-  for line, cells in table.rows:
-    row = dict(zip(table.columns, cells))
-    name = row[id_column]
-    if not name or name in seen:
-      raise ValueError(f'{path}:{line}: {id_column} must be unique and not empty, got {name!r}'
-                       + (f', which stands on line {seen[name]}' if name else ''))
-    seen[name] = line
-    try:
-      values = {n: _parse(a, row.get(n, '')) for n, a in attributes.items()}
-    except ValueError as error:
-      raise ValueError(f'{path}:{line}: {side} {name!r}: {error}') from error
-    entities.append(schema.validate(side, Entity(name, values), f'{path}:{line}'))
+  rows = ((line, dict(zip(table.columns, cells))) for line, cells in table.rows)
+  entities = parse_entities(path, rows, schema, side, id_column, _parse)
   absent = [n for n in attributes if n not in table.columns]
   notes = (f'{table.path.name}: no column {", ".join(absent)}; taken as missing',) if absent else ()
-  return tuple(entities), table.notes() + notes
+  return entities, table.notes() + notes
 
 
 def read_labels(path: str | Path, column: str, users: Collection[str], items: Collection[str],
@@ -227,14 +196,9 @@ def read_labels(path: str | Path, column: str, users: Collection[str], items: Co
   return [(*pair, label) for pair, (label, _) in labels.items()], table.notes()
 
 
-def _hash(seed: int, *names: str) -> int:
-  digest = hashlib.blake2b('\0'.join((str(seed), *names)).encode(), digest_size=8).digest()
-  return int.from_bytes(digest, 'little')
-
-
 def _divide_by_job(place: str | Path, rows: list[Label], seed: int) -> dict[str, list[Label]]:
   """Train, validation and calibration rows, no job in two of them."""
-  jobs = sorted({item for _, item, _ in rows}, key=lambda job: (_hash(seed, job), job))
+  jobs = sorted({item for _, item, _ in rows}, key=lambda job: (id_hash(seed, job), job))
   if 0 < len(jobs) < 3:
     raise ValueError(f'{place}: must name at least 3 jobs, one each to train, validate and '
                      f'calibrate on; got {jobs}')
@@ -247,27 +211,6 @@ def _divide_by_job(place: str | Path, rows: list[Label], seed: int) -> dict[str,
   for row in rows:
     parts[home.get(row[1], 'train')].append(row)
   return parts
-
-
-def _deal_shared_negatives(labels: Labels, seed: int) -> tuple[str, ...]:
-  """Leaves each negative that several splits hold in one of them, chosen by a hash of the pair."""
-  notes = []
-  for perspective in PERSPECTIVES:
-    holders = defaultdict(list)
-    for split in SPLITS:
-      for user, item, label in labels[perspective, split]:
-        if label == 0:
-          holders[user, item].append(split)
-    home = {pair: splits[_hash(seed, *pair) % len(splits)]
-            for pair, splits in holders.items() if len(splits) > 1}
-    for split in SPLITS:
-      labels[perspective, split] = [row for row in labels[perspective, split]
-                                    if row[2] == 1 or home.get(row[:2], split) == split]
-    kept = ', '.join(f'{split} {n}' for split in SPLITS if (n := list(home.values()).count(split)))
-    dropped = sum(len(holders[pair]) - 1 for pair in home)
-    notes.append(f'{perspective}: {len(home)} negatives that several splits held were dealt to one '
-                 f'each ({kept or "none"}); {dropped} rows dropped')
-  return tuple(notes)
 
 
 def _interactions(labels: Labels, candidates: Iterable[Entity],
@@ -288,9 +231,8 @@ def _interactions(labels: Labels, candidates: Iterable[Entity],
 
 
 def read_published(folder: str | Path, seed: int = 0, users_file: str | None = None,
-                   allow_unknown_users: bool = False,
-                   drop_shared_negatives: bool = False) -> Dataset:
-  """Reads a folder in the published layout, with the schema `STUDENTS`.
+                   allow_unknown_users: bool = False, schema: Schema = STUDENTS) -> Dataset:
+  """Reads a folder in the published layout.
 
   A pair that both label files of a split name becomes one interaction with both labels. A pair
   that several splits hold stays in each: the audit reports it.
@@ -301,7 +243,7 @@ def read_published(folder: str | Path, seed: int = 0, users_file: str | None = N
       one each) where no qual_val.csv or qual_cal.csv stands beside it, and deals the negatives.
     users_file: name of the users' file; by default Final_users.csv, else users_sample.csv.
     allow_unknown_users: keep users that only the labels name, with all attributes missing.
-    drop_shared_negatives: leave each negative that several splits hold in one of them alone.
+    schema: its attributes are the columns.
 
   Returns:
     The dataset; exposure is unknown, hence 1.
@@ -312,8 +254,8 @@ def read_published(folder: str | Path, seed: int = 0, users_file: str | None = N
   folder = Path(folder)
   if users_file is None:
     users_file = USERS_FILE if (folder / USERS_FILE).exists() else SAMPLE_USERS_FILE
-  jobs, job_notes = read_entities(folder / ITEMS_FILE, STUDENTS, 'job')
-  candidates, candidate_notes = read_entities(folder / users_file, STUDENTS, 'candidate')
+  jobs, job_notes = read_entities(folder / ITEMS_FILE, schema, 'job')
+  candidates, candidate_notes = read_entities(folder / users_file, schema, 'candidate')
   notes = [*job_notes, *candidate_notes]
   users, items = {e.id for e in candidates}, {e.id for e in jobs}
 
@@ -329,39 +271,30 @@ def read_published(folder: str | Path, seed: int = 0, users_file: str | None = N
     place = folder / LABEL_FILES['qualification', 'train']
     for split, rows in _divide_by_job(place, labels['qualification', 'train'], seed).items():
       labels['qualification', split] = rows
-  if drop_shared_negatives:
-    notes += _deal_shared_negatives(labels, seed)
 
-  nothing = {a.name: None for a in STUDENTS.candidate}
+  nothing = {a.name: None for a in schema.candidate}
   strangers = dict.fromkeys(u for rows in labels.values() for u, _, _ in rows if u not in users)
   if strangers:
     candidates += tuple(Entity(user, nothing) for user in strangers)
     notes.append(f'{users_file}: lacks {len(strangers)} users that labels name, the first '
                  f'{next(iter(strangers))}; kept with all attributes missing')
-  return Dataset(STUDENTS, candidates, jobs, _interactions(labels, candidates, jobs), tuple(notes))
+  return Dataset(schema, candidates, jobs, _interactions(labels, candidates, jobs), tuple(notes))
 
 
-def _cell(value: Value) -> str:
-  if value is None:
-    return ''
-  return repr(list(value)) if isinstance(value, tuple) else str(value)
+def _cell(attribute: Attribute, value: Value) -> str:
+  if value is None or isinstance(value, str):
+    return value or ''
+  if isinstance(value, tuple):
+    ''.join(value).encode()  # repr() would hide what UTF-8 cannot hold
+    return repr(list(value))
+  return scalar_text(attribute.name, value)
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-  """Writes to a temporary file beside `path` and renames it: readers see all of it or none."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    with temporary.open('w', encoding='utf-8', newline='') as file:
-      writer = csv.writer(file)  # its default \r\n has a lone \r in a text quoted too
-      writer.writerow(header)
-      writer.writerows(rows)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
-def _entity_rows(entities: Iterable[Entity], attributes: Mapping[str, Attribute]):
-  return ((e.id, *(_cell(e[name]) for name in attributes)) for e in entities)
+  with replacing(path) as file:
+    writer = csv.writer(file)  # its default \r\n has a lone \r in a text quoted too
+    writer.writerow(header)
+    writer.writerows(rows)
 
 
 def write_published(dataset: Dataset, folder: str | Path) -> None:
@@ -378,8 +311,9 @@ def write_published(dataset: Dataset, folder: str | Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   for side, name, entities in (('job', ITEMS_FILE, dataset.jobs),
                                ('candidate', USERS_FILE, dataset.candidates)):
-    names = [a.name for a in dataset.schema.attributes(side)]
-    _write_csv(folder / name, (ID_COLUMNS[side], *names), _entity_rows(entities, names))
+    attributes = dataset.schema.attributes(side)
+    _write_csv(folder / name, (ID_COLUMNS[side], *(a.name for a in attributes)),
+               ((e.id, *(_cell(a, e[a.name]) for a in attributes)) for e in entities))
   for (perspective, split), name in LABEL_FILES.items():
     part = dataset.interactions.of(split)
     label = getattr(part, perspective)

@@ -1,11 +1,13 @@
-"""Single records in: a candidate from a JSON file, a catalogue of jobs from JSON or CSV."""
+"""Records as JSON: a candidate from a file, a catalogue of jobs from JSON or CSV."""
 
 from collections.abc import Iterable
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from jobrec_jax.data.published import read_entities
+from jobrec_jax.data.tables import read_text, replacing
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -13,27 +15,84 @@ def _constant(name: str):
   raise ValueError(f'{name} is not a JSON value')
 
 
-def _read_json(path: str | Path) -> Any:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  value = dict(pairs)
+  if len(value) != len(pairs):
+    names = [name for name, _ in pairs]
+    twice = [name for name in value if names.count(name) > 1]
+    raise ValueError(f'an object must hold a key once, got {twice} again')
+  return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+
+
+def decode_json(text: str) -> Any:
+  """The value of a JSON text that holds no key twice, no NaN and no half of a surrogate pair.
+
+  Raises:
+    ValueError: it is none; a json.JSONDecodeError where a line is to blame.
+  """
   try:
-    return json.loads(Path(path).read_text(encoding='utf-8'), parse_constant=_constant)
+    value = _decode(text)
+    if '\\u' in text:
+      json.dumps(value, ensure_ascii=False).encode()
+  except RecursionError as error:
+    raise ValueError('lists or objects lie too deep in each other') from error
+  return value
+
+
+def read_json(path: str | Path) -> Any:
+  """The value of a JSON file; raises a ValueError with path and, where there is one, line."""
+  text = read_text(path)
+  try:
+    return decode_json(text)
   except json.JSONDecodeError as error:
     raise ValueError(f'{path}:{error.lineno}: must be JSON, got: {error.msg}') from error
-  except OSError as error:
-    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path}: must be JSON in UTF-8, got: {error}') from error
+  except ValueError as error:
+    raise ValueError(f'{path}: must be JSON, got: {error}') from error
 
 
-def _entity(value: Any, schema: Schema, side: str, place: str, default_id: str) -> Entity:
+def parse_entity(value: Any, schema: Schema, side: str, place: str,
+                 default_id: str = '') -> Entity:
+  """The record that a JSON object holds: attributes by name, and an `id`.
+
+  Args:
+    value: what the JSON held. A set is an array of strings; null or an absent key is missing.
+    schema, side: the attributes and their ranges.
+    place: the file, with the line or the index, named in errors.
+    default_id: the id where there is none.
+
+  Raises:
+    ValueError: with place and key, what was allowed and what came.
+  """
   if not isinstance(value, dict):
     raise ValueError(f'{place}: must be a JSON object with the attributes of a {side}, '
                      f'got {type(value).__name__}')
   name = value.get('id', default_id)
   if not isinstance(name, str) or not name:
-    raise ValueError(f'{place}: id must be a string that is not empty, got {name!r}')
+    raise ValueError(f'{place}: id must be a string that is not empty, '
+                     f'got {name if isinstance(name, str | int | None) else type(name).__name__!r}')
   given = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != 'id'}
-  schema.validate(side, Entity(name, given), place)
+  for key, v in given.items():
+    if isinstance(v, float) and not math.isfinite(v):  # 1e999
+      raise ValueError(f'{place}: {side} {name!r}: {key} must be a finite number, got {v}')
+  try:
+    schema.validate(side, Entity(name, given), place)
+  except RecursionError as error:
+    raise ValueError(f'{place}: lists or objects lie too deep in each other') from error
   return Entity(name, {a.name: given.get(a.name) for a in schema.attributes(side)})
+
+
+def entity_json(entity: Entity, schema: Schema, side: str) -> str:
+  """The JSON object that `parse_entity` reads back; a missing value is an absent key.
+
+  Raises:
+    ValueError: a number is not finite.
+  """
+  names = [a.name for a in schema.attributes(side)]
+  values = {name: value for name in names if (value := entity[name]) is not None}
+  return json.dumps({'id': entity.id, **values}, ensure_ascii=False, allow_nan=False)
 
 
 def read_entity_json(path: str | Path, schema: Schema, side: str) -> Entity:
@@ -47,7 +106,7 @@ def read_entity_json(path: str | Path, schema: Schema, side: str) -> Entity:
   Raises:
     ValueError: with path and key, what was allowed and what came.
   """
-  return _entity(_read_json(path), schema, side, str(path), side)
+  return parse_entity(read_json(path), schema, side, str(path), side)
 
 
 def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
@@ -63,13 +122,13 @@ def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
   """
   if Path(path).suffix != '.json':
     return read_entities(path, schema, 'job')[0]
-  values = _read_json(path)
+  values = read_json(path)
   if not isinstance(values, list) or not values:
     raise ValueError(f'{path}: must be a JSON array of at least one job, got '
                      f'{"an empty one" if values == [] else type(values).__name__}')
   jobs: dict[str, Entity] = {}
   for i, value in enumerate(values):
-    job = _entity(value, schema, 'job', f'{path}[{i}]', f'job-{i}')
+    job = parse_entity(value, schema, 'job', f'{path}[{i}]', f'job-{i}')
     if job.id in jobs:
       raise ValueError(f'{path}[{i}]: id must be unique, got {job.id!r} again')
     jobs[job.id] = job
@@ -78,7 +137,6 @@ def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
 
 def write_entities(path: str | Path, entities: Iterable[Entity]) -> None:
   """Writes a JSON array that `read_catalogue` reads back."""
-  path = Path(path)
-  temporary = path.with_name(f'.{path.name}')
-  temporary.write_text(json.dumps([{'id': e.id, **e.attributes} for e in entities], indent=1))
-  temporary.replace(path)
+  text = json.dumps([{'id': e.id, **e.attributes} for e in entities], indent=1, allow_nan=False)
+  with replacing(Path(path)) as file:
+    file.write(text)

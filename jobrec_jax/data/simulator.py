@@ -1,37 +1,46 @@
 """A seeded labour market in which preference P and qualification Q are known for every pair.
 
-  ability, taste -> attributes and text
-  logit P = affine(interest, skill coverage, mode, taste x offer)
-  logit Q = affine(unmet requirements, skill coverage, evidence in the projects), tied to P by rho_x
+  ability, fields of work, taste -> attributes and text
+  logit P = affine(wishes met, taste x offer)
+  logit Q = affine(requirements unmet, evidence in the projects), tied to P by rho_x
   exposed ~ logging policy -> applied ~ P x daring, at least 0.01 -> accepted ~ Q, screening noise
 
-Taste shows in the candidate's narrative alone, evidence in the text of the projects alone.
+Taste shows in the candidate's narrative alone, evidence in the text of the projects alone. What
+counts in a domain is its table's; see `domain`. Candidates are drawn in blocks, pairs where they
+are asked for; both depend on the seed and their own index alone.
 """
 
+from collections.abc import Iterator
 import dataclasses
+import functools
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from scipy.special import expit, logit, ndtr
+from scipy.special import expit, ndtr
 
-from jobrec_jax.data import grammar
+from jobrec_jax.data.columns import Columns, draw_columns, entities, margin
 from jobrec_jax.data.dataset import (
     ACCEPTED,
     NOT_APPLIED,
     NOT_EXPOSED,
     REJECTED,
     Dataset,
+    Interactions,
     Truth,
     from_funnel,
 )
-from jobrec_jax.data.splits import split_pairs
+from jobrec_jax.data.domain import Domain, Requirement, load_domain
+from jobrec_jax.data.draws import bernoulli_positions, block_rng, pair_normal, pair_uniform
+from jobrec_jax.data.splits import Splits
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import INDUSTRIES, LEVELS, MAJORS, MODES, STUDENTS
 
 MIN_APPLICATION = 0.01
-MIN_EXPOSURE = 0.01
-_SKILLS = tuple(s for industry in INDUSTRIES for s in grammar.SKILLS[industry])
-_CULTURE = (0.3, 0.15, 0.1, 0.15, 0.3)  # of 0 to 4 builder's phrases: most people lean one way
-_PER_INDUSTRY = len(grammar.SKILLS[INDUSTRIES[0]])
+MIN_EXPOSURE = 0.1  # of the mean exposure
+BLOCK = 4096  # candidates that are drawn together
+_PILOT_JOBS = 512  # jobs on which, with the first block, scales and popularity are measured
+_MOST_SHOWN = 4.0  # of the mean exposure: the most that a recommender shows a pair
+T = TypeVar('T')
+LOGGING = ('uniform', 'popularity', 'recommender')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,32 +48,40 @@ class MarketConfig:
   """The knobs of the market.
 
   Attributes:
+    domain: a module of `jobrec_jax.data.domains`.
     candidates, jobs: how many of each.
     rho_x: correlation of logit P and logit Q over uniform pairs: conflation attributes explain.
     rho_e: correlation of the latent draws given attributes: hidden confounding.
-    exposure: mean probability that the logging policy shows a pair.
-    logging: 'uniform', or 'popularity' (jobs are shown in proportion to their mean P).
+    exposure: mean probability that the logging policy shows a pair, before it is clipped to
+      [exposure / 10, 1].
+    logging: 'uniform'; 'popularity' (in proportion to a job's mean P); or 'recommender' (in
+      proportion to exp of a score whose correlation with logit P is `recommender_quality`).
+    recommender_quality: in [0, 1].
     self_censoring: in [0, 1], how much doubt about eligibility keeps a willing candidate away.
     screening_noise: probability that screening reports the opposite of eligibility.
     missing: share of candidates' optional attributes that are blank.
+    verbosity: sentences of a narrative that say nothing of taste.
     preference_scale, qualification_scale: standard deviation of logit P and logit Q.
     preference_mean, qualification_mean: mean of logit P and logit Q.
-    taste: weight of the culture that narratives show, beside interest (1), in logit P.
-    evidence: weight of the projects' evidence beside a whole unmet requirement (1) in logit Q.
+    taste: weight of the tastes that narratives show, beside the wishes, in logit P.
+    evidence: weight of the projects' evidence beside the requirements in logit Q.
 
   Raises:
     ValueError: a knob lies outside its range.
   """
 
+  domain: str = 'students'
   candidates: int = 600
   jobs: int = 100
   rho_x: float = 0.2
   rho_e: float = 0.0
   exposure: float = 0.7
   logging: str = 'uniform'
+  recommender_quality: float = 0.5
   self_censoring: float = 0.3
   screening_noise: float = 0.02
   missing: float = 0.02
+  verbosity: int = 1
   preference_scale: float = 2.5
   preference_mean: float = -1.8
   qualification_scale: float = 2.5
@@ -73,204 +90,250 @@ class MarketConfig:
   evidence: float = 1.2
 
   def __post_init__(self):
-    ranges = {'candidates': (10, 1e6), 'jobs': (10, 1e5), 'rho_x': (-0.9, 0.9),
-              'rho_e': (-0.9, 0.9), 'exposure': (MIN_EXPOSURE, 1), 'self_censoring': (0, 1),
-              'screening_noise': (0, 0.5), 'missing': (0, 0.9), 'preference_scale': (0.1, 10),
+    ranges = {'candidates': (10, 1e8), 'jobs': (10, 1e6), 'rho_x': (-0.9, 0.9),
+              'rho_e': (-0.9, 0.9), 'exposure': (1e-5, 1), 'recommender_quality': (0, 1),
+              'self_censoring': (0, 1), 'screening_noise': (0, 0.5), 'missing': (0, 0.9),
+              'verbosity': (0, 20), 'preference_scale': (0.1, 10),
               'qualification_scale': (0.1, 10), 'taste': (0, 10), 'evidence': (0, 10)}
     for name, (low, high) in ranges.items():
       if not low <= getattr(self, name) <= high:
         raise ValueError(f'market.{name} must lie in [{low:g}, {high:g}], '
                          f'got {getattr(self, name)!r}')
-    if self.logging not in ('uniform', 'popularity'):
-      raise ValueError(f"market.logging must be 'uniform' or 'popularity', got {self.logging!r}")
+    if self.logging not in LOGGING:
+      raise ValueError(f'market.logging must be one of {LOGGING}, got {self.logging!r}')
+    load_domain(self.domain)
 
 
-def simulate(config: MarketConfig, seed: int,
-             shares: tuple[float, ...] = (0.5, 0.1, 0.15, 0.25),
-             cold_jobs: float = 0.2) -> tuple[Dataset, Truth]:
-  """Draws a market, its funnel log and its ground truth.
+class Scales(NamedTuple):
+  """What makes the raw sums of the domain logits of the asked moments; see `Market.logits`."""
+
+  wish_mean: float
+  wish_std: float
+  fit_mean: float
+  fit_std: float
+  natural: float  # correlation of the two raw sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Market:
+  """A world. Small: the candidates' side is drawn block by block when it is asked for.
+
+  Attributes:
+    config, seed: all else follows from them.
+    splits: which split a pair belongs to.
+    job_columns: the jobs.
+    scales: of the logits, measured on the first block of candidates and up to 512 jobs.
+    popularity: [J] mean P of each job over candidates of the first block.
+  """
+
+  config: MarketConfig
+  seed: int
+  splits: Splits
+  job_columns: Columns
+  scales: Scales
+  popularity: np.ndarray
+
+  @property
+  def domain(self) -> Domain:
+    return load_domain(self.config.domain)
+
+  @property
+  def blocks(self) -> int:
+    return -(-self.config.candidates // BLOCK)
+
+  def columns(self, block: int) -> Columns:
+    """The candidates of a block, as columns."""
+    first = block * BLOCK
+    n = min(BLOCK, self.config.candidates - first)
+    return draw_columns(self.domain, 'candidate', self.seed, block, first, n,
+                        self.config.verbosity, self.config.missing)
+
+  def candidates(self, columns: Columns) -> tuple[Entity, ...]:
+    """Their records."""
+    return entities(self.domain, columns)
+
+  @functools.cached_property
+  def jobs(self) -> tuple[Entity, ...]:
+    return entities(self.domain, self.job_columns)
+
+  def logits(self, u: Columns, candidate: np.ndarray,
+             job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """logit P and logit Q of pairs: the standardised raw sums, Q's with what rho_x asks of P's.
+
+    Args:
+      u: the block that holds the candidates.
+      candidate: indices of candidates, of the whole market.
+      job: indices of jobs; both broadcast.
+    """
+    c, s = self.config, self.scales
+    p, q = _raw(self.domain, c, u, candidate - u.first, self.job_columns, job)
+    p, q = (p - s.wish_mean) / s.wish_std, (q - s.fit_mean) / s.fit_std
+    # Q keeps what it has beyond P and takes as much of P as the asked correlation needs.
+    beyond = (q - s.natural * p) / np.sqrt(1 - s.natural ** 2)
+    q = c.rho_x * p + np.sqrt(1 - c.rho_x ** 2) * beyond
+    return (c.preference_mean + c.preference_scale * p,
+            c.qualification_mean + c.qualification_scale * q)
+
+  def latents(self, candidate: np.ndarray, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The standard normal draws behind the two outcomes, of correlation rho_e."""
+    first = pair_normal(self.seed, 'wants', candidate, job)
+    second = pair_normal(self.seed, 'eligible', candidate, job)
+    rho = self.config.rho_e
+    return first, rho * first + np.sqrt(1 - rho ** 2) * second
+
+  def truth(self, u: Columns, candidate: np.ndarray, job: np.ndarray) -> Truth:
+    """The truth of pairs, in their broadcast shape; arguments as in `logits`."""
+    P, Q = map(expit, self.logits(u, candidate, job))
+    first, second = map(ndtr, self.latents(candidate, job))
+    application = 1 - (1 - P * self._daring(Q)) * (1 - MIN_APPLICATION)
+    return Truth(P.astype(np.float32), Q.astype(np.float32), first > 1 - P, second > 1 - Q,
+                 application.astype(np.float32))
+
+  def grid(self, candidates: np.ndarray, jobs: np.ndarray) -> Truth:
+    """The truth of every pair of some candidates and some jobs, [candidates, jobs], on demand."""
+    order = np.argsort(candidates, kind='stable')
+    parts = []
+    for block in np.unique(candidates // BLOCK):
+      mine = candidates[order][candidates[order] // BLOCK == block]
+      parts.append(self.truth(self.columns(block), mine[:, None], jobs))
+    back = np.argsort(order, kind='stable')
+    return Truth(*(getattr(concatenate(parts), f.name)[back] for f in dataclasses.fields(Truth)))
+
+  def _daring(self, Q: np.ndarray) -> np.ndarray:
+    return 1 - self.config.self_censoring * (1 - Q)
+
+  def exposure(self, logit_p: np.ndarray, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    """The logging policy's propensity of showing pairs, at least a tenth of the mean exposure."""
+    c = self.config
+    if c.logging == 'popularity':
+      factor = np.broadcast_to((self.popularity / self.popularity.mean())[job], logit_p.shape)
+    elif c.logging == 'recommender':
+      noise = pair_normal(self.seed, 'recommender', candidate, job)
+      score = (c.recommender_quality * (logit_p - c.preference_mean) / c.preference_scale
+               + np.sqrt(1 - c.recommender_quality ** 2) * noise)
+      factor = np.exp(score - 0.5)
+    else:
+      factor = np.ones(logit_p.shape)
+    return np.clip(c.exposure * factor, MIN_EXPOSURE * c.exposure, self._most_exposure())
+
+  def _most_exposure(self) -> float:
+    factor = {'uniform': 1.0, 'recommender': _MOST_SHOWN,
+              'popularity': self.popularity.max() / self.popularity.mean()}[self.config.logging]
+    return min(1.0, self.config.exposure * factor)
+
+  def log(self, u: Columns) -> Interactions:
+    """The observed part of the funnel of a block's candidates, in the order of the pairs."""
+    most = self._most_exposure()
+    rng = block_rng(self.seed, 'exposed', u.first // BLOCK)
+    row, job = np.divmod(bernoulli_positions(rng, most, u.n * self.config.jobs), self.config.jobs)
+    candidate = u.first + row
+    split = self.splits.of(candidate, job)
+    logit_p, logit_q = self.logits(u, candidate, job)
+    exposure = self.exposure(logit_p, candidate, job)
+    shown = pair_uniform(self.seed, 'shown', candidate, job) * most < exposure
+    first, second = map(ndtr, self.latents(candidate, job))
+    P, Q = expit(logit_p), expit(logit_q)
+    dares = pair_uniform(self.seed, 'dares', candidate, job) < self._daring(Q)
+    stray = pair_uniform(self.seed, 'stray', candidate, job) < MIN_APPLICATION
+    applied = ((first > 1 - P) & dares) | stray
+    misjudged = pair_uniform(self.seed, 'screening', candidate, job) < self.config.screening_noise
+    accepted = (second > 1 - Q) ^ misjudged
+    state = np.select([~shown, ~applied, ~accepted], [NOT_EXPOSED, NOT_APPLIED, REJECTED], ACCEPTED)
+    return from_funnel(candidate, job, state, split, exposure)
+
+
+def make_market(config: MarketConfig, seed: int,
+                shares: tuple[float, ...] = (0.5, 0.1, 0.15, 0.25), cold_jobs: float = 0.2,
+                warm_test: float = 0.1) -> Market:
+  """Draws the jobs and the splits, and measures the scales of the logits.
 
   Args:
     config: the knobs.
     seed: every draw follows from it.
     shares: shares of candidates in train, validation, calibration and test.
     cold_jobs: share of jobs that appear in no log but the test's.
+    warm_test: share of the training candidates' interactions that the test keeps.
+  """
+  splits = Splits.draw(seed, config.candidates, config.jobs, shares, cold_jobs, warm_test)
+  domain = load_domain(config.domain)
+  jobs = draw_columns(domain, 'job', seed, 0, 0, config.jobs, config.verbosity, 0.0)
+  market = Market(config, seed, splits, jobs, Scales(0.0, 1.0, 0.0, 1.0, 0.0), np.ones(config.jobs))
+  pilot = market.columns(0)
+  row = np.arange(pilot.n)[:, None]
+  few = np.arange(min(config.jobs, _PILOT_JOBS))
+  # The jobs' order is random, so the first are a sample; a chunk of them bounds the memory.
+  raw = [_raw(domain, config, pilot, row, jobs, chunk)
+         for chunk in np.array_split(few, -(-len(few) // 64))]
+  p, q = (np.concatenate(x, axis=1) for x in zip(*raw))
+  scales = Scales(p.mean(), p.std(), q.mean(), q.std(), np.corrcoef(p.ravel(), q.ravel())[0, 1])
+  market = dataclasses.replace(market, scales=scales)
+  if config.logging == 'popularity':
+    row = np.arange(min(pilot.n, _PILOT_JOBS))[:, None]
+    chunks = np.array_split(np.arange(config.jobs), -(-config.jobs // 64))
+    market = dataclasses.replace(market, popularity=np.concatenate(
+        [expit(market.logits(pilot, row, chunk)[0]).mean(0) for chunk in chunks]))
+  return market
+
+
+def _raw(domain: Domain, config: MarketConfig, u: Columns, row: np.ndarray, j: Columns,
+         job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The sums behind logit P and logit Q of the pairs (row of u, job), before standardising."""
+  shape = np.broadcast_shapes(np.shape(row), np.shape(job))
+  needed = {*domain.wishes, *(r.field for r in domain.requirements)}
+  needed |= {r.spared_by for r in domain.requirements if r.spared_by}
+  margins = {f.name: margin(f, u, row, j, job) for f in domain.schema.fields if f.name in needed}
+  want = np.zeros(shape)
+  for name, weight in domain.wishes.items():
+    want += weight * np.clip(1 + margins[name], 0, 1)
+  # The product of centred counts in [-1, 1]: who leans one way wants jobs that lean there too.
+  half = domain.grammar.statements / 2
+  for axis in range(len(domain.grammar.axes)):
+    lean = (u.leanings[row, axis] / half - 1) * (j.leanings[job, axis] / half - 1)
+    want += config.taste / np.sqrt(len(domain.grammar.axes)) * lean
+  fit = np.zeros(shape)
+  for requirement in domain.requirements:
+    fit -= _unmet(requirement, margins)
+  fit += config.evidence * (u.evidence[row] + np.zeros(shape))
+  return want, fit
+
+
+def _unmet(r: Requirement, margins: dict[str, np.ndarray]) -> np.ndarray:
+  gap = -margins[r.field]
+  if r.per is None:
+    return r.weight * (gap > 0)
+  if r.spared_by:
+    gap = gap - r.spare * np.clip(margins[r.spared_by], 0, r.spare_cap)
+  return r.weight * np.clip(gap / r.per, 0, r.cap)
+
+
+def walk(market: Market) -> Iterator[tuple[Columns, Interactions]]:
+  """The blocks of a market, one after another, with their logs."""
+  for block in range(market.blocks):
+    columns = market.columns(block)
+    yield columns, market.log(columns)
+
+
+def simulate(config: MarketConfig, seed: int, **splits) -> tuple[Dataset, Truth]:
+  """Draws a whole market at once, its funnel log and the truth of every pair.
+
+  Args:
+    config, seed, **splits: as in `make_market`.
 
   Returns:
     The dataset that models may see, and the truth that only evaluation may.
   """
-  streams = np.random.default_rng(seed).spawn(4)
-  people = _draw_candidates(streams[0], config)
-  posts = _draw_jobs(streams[1], config)
-  logit_p, logit_q = _logits(config, people, posts)
-  truth, state, exposure = _funnel(streams[2], config, logit_p, logit_q)
-  split = split_pairs(streams[3], config.candidates, config.jobs, shares, cold_jobs)
-  dataset = Dataset(STUDENTS, _candidate_records(people), _job_records(posts),
-                    from_funnel(state, split, exposure))
-  return dataset, truth
+  market = make_market(config, seed, **splits)
+  records, logs, truths = [], [], []
+  for columns, log in walk(market):
+    records += market.candidates(columns)
+    logs.append(log)
+    candidate = columns.first + np.arange(columns.n)[:, None]
+    truths.append(market.truth(columns, candidate, np.arange(config.jobs)))
+  return (Dataset(market.domain.schema, tuple(records), market.jobs, concatenate(logs)),
+          concatenate(truths))
 
 
-def _draw_candidates(rng: np.random.Generator, config: MarketConfig) -> dict:
-  n = config.candidates
-  ability = rng.normal(size=n)
-  level = rng.choice(6, size=n, p=(0.1, 0.15, 0.2, 0.2, 0.2, 0.15))
-  taste = rng.choice(grammar.PHRASES + 1, size=n, p=_CULTURE)
-  interests = np.argsort(rng.random((n, 6)), axis=1) < rng.integers(1, 3, size=(n, 1))
-  familiar = np.repeat(interests, _PER_INDUSTRY, axis=1)
-  # Each industry of interest brings most of its skills; the able know more of them.
-  known = rng.random((n, len(_SKILLS))) < np.where(familiar, expit(-0.6 + 0.5 * ability)[:, None],
-                                                   0.02)
-  grade = np.clip(np.round(2 + 0.9 * ability[:, None] + 0.5 * rng.normal(size=(n, 3))), 0, 4)
-  return {
-      'rng': rng, 'ability': ability, 'taste': taste, 'interests': interests, 'skills': known,
-      'level': level, 'grade': grade.astype(int),
-      'majors': np.stack([rng.integers(0, 7, n), np.where(level >= 4, rng.integers(0, 7, n), 7),
-                          np.where(rng.random(n) < 0.25, rng.integers(0, 7, n), 7)], 1),
-      'gpa': np.clip(3.05 + 0.25 * ability + 0.35 * rng.normal(size=n), 2, 4).round(2),
-      'months': np.clip(np.round(6 * level + 6 * rng.gumbel(size=n)), 0, 60).astype(int),
-      'papers': np.clip(rng.poisson(np.exp(-1 + 0.35 * level)), 0, 4),
-      'hours': rng.integers(1, 41, n), 'terms': rng.integers(1, 5, n),
-      'mode': rng.integers(0, 4, n),
-      # Fields that may be blank: gpa, months, papers, hours, terms, mode.
-      'missing': rng.random((n, 6)) < config.missing,
-  }
-
-
-def _draw_jobs(rng: np.random.Generator, config: MarketConfig) -> dict:
-  n = config.jobs
-  industry = rng.permutation(np.arange(n) % 6)
-  order = np.argsort(rng.random((n, _PER_INDUSTRY)), axis=1)
-  skills = np.zeros((n, len(_SKILLS)), bool)
-  for j in range(n):
-    skills[j, industry[j] * _PER_INDUSTRY + order[j, :rng.integers(5, 9)]] = True
-  offer = rng.choice(grammar.PHRASES + 1, size=n, p=_CULTURE)
-  return {
-      'rng': rng, 'industry': industry, 'skills': skills, 'offer': offer,
-      'majors': np.argsort(rng.random((n, 7)), axis=1) < rng.integers(2, 6, size=(n, 1)),
-      'level': rng.choice(5, size=n, p=(0.3, 0.25, 0.2, 0.15, 0.1)),
-      'gpa': rng.uniform(2.0, 3.4, n).round(2), 'months': rng.integers(0, 25, n),
-      'papers': rng.choice(3, size=n, p=(0.6, 0.3, 0.1)), 'hours': rng.integers(5, 26, n),
-      'terms': rng.integers(1, 4, n), 'mode': rng.integers(0, 4, n),
-  }
-
-
-def _logits(config: MarketConfig, u: dict, j: dict) -> tuple[np.ndarray, np.ndarray]:
-  """logit P and logit Q, [candidates, jobs]; both rest on what the records and texts show."""
-  coverage = (u['skills'].astype(float) @ j['skills'].T) / j['skills'].sum(1)
-  interest = u['interests'][:, j['industry']].astype(float)
-  free = MODES.index('No Preference')
-  mode = ((u['mode'][:, None] == j['mode']) | (u['mode'][:, None] == free) | (j['mode'] == free))
-  # Builders want builders' jobs, scholars scholars': the product of two centred counts in [-1, 1].
-  half = grammar.PHRASES / 2
-  taste = np.outer(u['taste'] / half - 1, j['offer'] / half - 1)
-  want = interest + 0.8 * coverage + 0.5 * mode + config.taste * taste
-
-  major = np.zeros((len(u['level']), len(j['level'])), bool)
-  for column in u['majors'].T:
-    major |= np.pad(j['majors'], ((0, 0), (0, 1)))[:, column].T
-  gpa_gap = np.clip(j['gpa'] - u['gpa'][:, None], 0, None)
-  months_gap = np.clip(j['months'] - u['months'][:, None], 0, None) / 12
-  # A paper more than asked makes up for part of a missing grade, and never for a missing level.
-  spare_papers = np.clip(u['papers'][:, None] - j['papers'], 0, 2)
-  unmet = (1.5 * (u['level'][:, None] < j['level']) + 1.2 * ~major
-           + 2.0 * np.clip(gpa_gap - 0.2 * spare_papers, 0, 1) + 0.8 * np.clip(months_gap, 0, 1.5)
-           + 0.8 * (u['papers'][:, None] < j['papers']) + 0.6 * (u['hours'][:, None] < j['hours'])
-           + 0.5 * (u['terms'][:, None] < j['terms']) + 0.5 * ~mode)
-  evidence = (u['grade'].mean(1) - 2)[:, None]
-  fit = -unmet + 2.0 * coverage + config.evidence * evidence
-
-  p, q = (_standardise(x) for x in (want, fit))
-  # Q keeps what it has beyond P and takes as much of P as the asked correlation needs.
-  natural = np.mean(p * q)
-  beyond = (q - natural * p) / np.sqrt(1 - natural ** 2)
-  q = config.rho_x * p + np.sqrt(1 - config.rho_x ** 2) * beyond
-  return (config.preference_mean + config.preference_scale * p,
-          config.qualification_mean + config.qualification_scale * q)
-
-
-def _standardise(x: np.ndarray) -> np.ndarray:
-  return (x - x.mean()) / x.std()
-
-
-def _funnel(rng: np.random.Generator, config: MarketConfig, logit_p: np.ndarray,
-            logit_q: np.ndarray) -> tuple[Truth, np.ndarray, np.ndarray]:
-  """The latent outcomes, the log's states and the exposure propensities, each [U, J]."""
-  shape = logit_p.shape
-  preference, qualification = expit(logit_p), expit(logit_q)
-  first, second = rng.normal(size=(2, *shape))
-  second = config.rho_e * first + np.sqrt(1 - config.rho_e ** 2) * second
-  wants = logit_p + logit(np.clip(ndtr(first), 1e-12, 1 - 1e-12)) > 0
-  eligible = logit_q + logit(np.clip(ndtr(second), 1e-12, 1 - 1e-12)) > 0
-
-  exposure = np.full(shape, config.exposure)
-  if config.logging == 'popularity':
-    popularity = preference.mean(0)
-    exposure = np.broadcast_to(config.exposure * popularity / popularity.mean(), shape)
-  exposure = np.clip(exposure, MIN_EXPOSURE, 1)
-  exposed = rng.random(shape) < exposure
-  daring = 1 - config.self_censoring * (1 - qualification)
-  stray = rng.random(shape) < MIN_APPLICATION
-  applied = exposed & ((wants & (rng.random(shape) < daring)) | stray)
-  application = 1 - (1 - preference * daring) * (1 - MIN_APPLICATION)
-  accepted = eligible ^ (rng.random(shape) < config.screening_noise)
-  state = np.select([~exposed, ~applied, ~accepted], [NOT_EXPOSED, NOT_APPLIED, REJECTED], ACCEPTED)
-  truth = Truth(preference.astype(np.float32), qualification.astype(np.float32), wants, eligible,
-                application.astype(np.float32))
-  return truth, state, exposure.astype(np.float32)
-
-
-def _candidate_records(u: dict) -> tuple[Entity, ...]:
-  rng, names = u['rng'], (*MAJORS, 'None')
-  records = []
-  for i in range(len(u['level'])):
-    blank = dict(zip(('gpa', 'months_experience', 'num_publications', 'hours_per_week',
-                      'length_of_commitment', 'in_person_commitment'), u['missing'][i]))
-    known = rng.permutation(np.flatnonzero(u['skills'][i]))
-    used = rng.choice(known, 3) if len(known) else rng.integers(len(_SKILLS), size=3)
-    attributes = {
-        'academic_level': LEVELS[u['level'][i]],
-        'undergrad_major': names[u['majors'][i, 0]],
-        'masters_major': names[u['majors'][i, 1]],
-        'second_major': names[u['majors'][i, 2]],
-        'gpa': float(u['gpa'][i]),
-        'undergrad_gpa': float(np.clip(u['gpa'][i] + 0.2 * rng.normal(), 2, 4).round(2)),
-        'months_experience': int(u['months'][i]),
-        'num_publications': int(u['papers'][i]),
-        'skills': tuple(_SKILLS[s] for s in known),
-        'hours_per_week': int(u['hours'][i]),
-        'length_of_commitment': int(u['terms'][i]),
-        'in_person_commitment': MODES[u['mode'][i]],
-        'commit_to_summer': bool(rng.random() < 0.4),
-        'interests': tuple(INDUSTRIES[k]
-                           for k in rng.permutation(np.flatnonzero(u['interests'][i]))),
-        'student_llm_output': grammar.narrative(rng, 'candidate', u['taste'][i]),
-        'extrac_1': grammar.pastime(rng),
-        'extrac_2': grammar.pastime(rng),
-    }
-    attributes |= {f'proj_{k + 1}': grammar.project(rng, _SKILLS[s], u['grade'][i, k])
-                   for k, s in enumerate(used)}
-    attributes = {k: v for k, v in attributes.items() if not blank.get(k)}
-    records.append(STUDENTS.validate('candidate', Entity(f'S{i + 1:04d}', attributes)))
-  return tuple(records)
-
-
-def _job_records(j: dict) -> tuple[Entity, ...]:
-  rng = j['rng']
-  records = []
-  for i in range(len(j['level'])):
-    attributes = {
-        'min_academic_level': LEVELS[j['level'][i]],
-        'acceptable_majors': tuple(MAJORS[k] for k in np.flatnonzero(j['majors'][i])),
-        'min_gpa': float(j['gpa'][i]),
-        'min_months_experience': int(j['months'][i]),
-        'min_num_publications': int(j['papers'][i]),
-        'required_skills': tuple(_SKILLS[s]
-                                 for s in rng.permutation(np.flatnonzero(j['skills'][i]))),
-        'min_hours_per_week': int(j['hours'][i]),
-        'min_length_of_commitment': int(j['terms'][i]),
-        'job_in_person_commitment': MODES[j['mode'][i]],
-        'industry': INDUSTRIES[j['industry'][i]],
-        'job_llm_output': grammar.narrative(rng, 'job', j['offer'][i]),
-    }
-    records.append(STUDENTS.validate('job', Entity(f'J{i + 1:04d}', attributes)))
-  return tuple(records)
+def concatenate(parts: list[T]) -> T:
+  """One dataclass of arrays from those of several blocks."""
+  return type(parts[0])(*(np.concatenate([getattr(x, f.name) for x in parts])
+                          for f in dataclasses.fields(parts[0])))

@@ -1,22 +1,24 @@
-"""The audit: overlap between splits and leak canaries, run on every data set before training.
+"""The audit, run on every data set before training: what splits share, what records and lists hold.
 
-A canary is a scorer that knows nothing about candidates and jobs. Where it ranks positives better
-than chance, the lists give their answers away, and every figure measured on them is suspect.
+It finds what would make figures on the data mean something else than they say: rows or records in
+two splits, ids in texts, values that cannot be, lists that give their answers away (`canaries`).
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 import dataclasses
-import hashlib
 import itertools
+import re
 from typing import Literal
 
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
-from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled, pair_codes
+from jobrec_jax.schema.schema import PERSPECTIVES, Entity, Schema
 
-LEVEL = 0.001
-_TILTS = np.geomspace(1e-3, 1e3, 200)  # where the Chernoff bound is minimised; any t > 0 is valid
+SIDES = ('candidate', 'job')
+_DIGIT_WORD = re.compile(r'(?<!\w)\w*\d\w*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Finding:
   """One thing the audit measured.
 
   Attributes:
-    name: 'check/perspective/split', e.g. 'shared_negatives/preference/train-test'.
+    name: 'check/where', e.g. 'shared_negatives/preference/train-test'.
     severity: 'error' where the data must not be used unless the fault is named as known.
     value: what was measured: a count, a share, or a canary's MRR.
     chance: a canary's expected MRR under random order; None otherwise.
@@ -39,10 +41,22 @@ class Finding:
   chance: float | None = None
   p_value: float | None = None
 
+  @property
+  def check(self) -> str:
+    return self.name.partition('/')[0]
+
+  @property
+  def where(self) -> str:
+    return self.name.partition('/')[2]
+
+  def is_known(self, known: Iterable[str]) -> bool:
+    """Whether `known` holds the name, or leading parts of it (parts end at '/' or '.')."""
+    return any(f'{self.name}/'.startswith((f'{k}/', f'{k}.')) for k in known)
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditReport:
-  """All findings of an audit."""
+  """All findings of an audit, check by check."""
 
   findings: tuple[Finding, ...]
 
@@ -53,207 +67,267 @@ class AuditReport:
   def failed(self, known: Iterable[str] = ()) -> tuple[str, ...]:
     """Names of the errors that `known` does not name, in full or by leading parts of the name."""
     known = tuple(known)
-    return tuple(f.name for f in self.findings if f.severity == 'error'
-                 and not any(f.name == k or f.name.startswith(f'{k}/') for k in known))
+    return tuple(f.name for f in self.findings if f.severity == 'error' and not f.is_known(known))
 
-  def table(self) -> str:
-    width = max((len(f.name) for f in self.findings), default=0)
-    return '\n'.join(f'{f.severity:5}  {f.name:{width}}  {f.text}' for f in self.findings)
+  def verdict(self, known: Iterable[str] = ()) -> str:
+    """The outcome in one line: errors by check, and apart from them those that `known` names."""
+    failed = self.failed(known)
+    checks = (Counter(name.split('/')[0] for name in names)
+              for names in (failed, set(self.failed()) - set(failed)))
+    errors, tolerated = (', '.join(f'{check} ({n})' for check, n in sorted(c.items()))
+                         for c in checks)
+    return ((f'{len(failed)} error{"s" * (len(failed) > 1)}: {errors}' if failed else 'no errors')
+            + (f'; known faults: {tolerated}' if tolerated else ''))
 
+  def table(self, known: Iterable[str] = ()) -> str:
+    """The findings by check, errors first, then the MRR of all canaries by place.
 
-def first_positive_rank(n: int, m: int) -> np.ndarray:
-  """P(the best of m positives among n stands at rank r) under a uniformly random order.
+    Severity is 'known' for errors that `known` names. Remarks of a check that read alike share a
+    line. Of the canaries only leaks are findings to be read one by one.
+    """
+    known, lines = tuple(known), []
+    findings = [f for f in self.findings if f.severity == 'error' or f.p_value is None]
+    for check in dict.fromkeys(f.check for f in findings):
+      found = sorted((f for f in findings if f.check == check), key=lambda f: f.severity != 'error')
+      alike = Counter(f.text for f in found if f.severity == 'info')
+      for f in found:
+        same = 1 if f.severity == 'error' else alike.pop(f.text, 0)
+        if same:
+          where = f.where if same == 1 else 'all ' * (same == len(found)) + f'{same} places'
+          severity = 'known' if f.severity == 'error' and f.is_known(known) else f.severity
+          lines.append((severity, check, where, f.text))
+    tables = [_aligned(lines), _aligned(self._canary_lines())]
+    return '\n\n'.join(filter(None, tables))
 
-  P(r) = C(n - r, m - 1) / C(n, m), by the recurrence P(r + 1) = P(r) (n - m - r + 1) / (n - r).
-
-  Args:
-    n: length of the list.
-    m: positives in it, 1 <= m <= n.
-
-  Returns:
-    [n - m + 1] float64, for r = 1, 2, ...
-  """
-  r = np.arange(1, n - m + 1)
-  return np.cumprod(np.concatenate([[m / n], (n - m - r + 1) / (n - r)]))
-
-
-def list_reciprocal_ranks(lists: np.ndarray, relevant: np.ndarray,
-                          scores: np.ndarray) -> np.ndarray:
-  """Expected reciprocal rank of each list's first positive, over random tie-breaking.
-
-  With g items above the best positive's score and e items at it, of which p are positive, this is
-  sum_r P(r; e, p) / (g + r), P as in `first_positive_rank`.
-
-  Args:
-    lists: [N] int, the list of each row, 0 to L - 1; each list has a positive.
-    relevant: [N] bool.
-    scores: [N] finite, higher is better.
-
-  Returns:
-    [L] float64.
-  """
-  n = lists.max() + 1
-  best = np.full(n, -np.inf)
-  np.maximum.at(best, lists[relevant], scores[relevant])
-  level = scores == best[lists]
-  counts = np.stack([np.bincount(lists[rows], minlength=n)
-                     for rows in (scores > best[lists], level, level & relevant)], axis=1)
-  kinds, inverse = np.unique(counts, axis=0, return_inverse=True)
-  values = []
-  for above, tied, hits in kinds:
-    p = first_positive_rank(tied, hits)
-    values.append(p @ (1 / (above + np.arange(1, len(p) + 1))))
-  return np.asarray(values)[inverse.ravel()]
+  def _canary_lines(self) -> list[tuple[str, ...]]:
+    """A header, and for each place its chance MRR and each canary's; a star marks a leak."""
+    judged = [f for f in self.findings if f.p_value is not None]
+    names = list(dict.fromkeys(f.check for f in judged))
+    lines = [('MRR at', 'chance', *names)] if judged else []
+    for where in dict.fromkeys(f.where for f in judged):
+      here = {f.check: f for f in judged if f.where == where}
+      cells = (f'{f.value:.4f}{"*" if f.severity == "error" else ""}' if (f := here.get(n)) else '–'
+               for n in names)
+      lines.append((where, f'{next(iter(here.values())).chance:.4f}', *cells))
+    return lines
 
 
-def chance_mrr(sizes: np.ndarray, positives: np.ndarray) -> tuple[float, Callable[[float], float]]:
-  """The MRR of a random order over L independent lists, and the tail of its distribution.
-
-  The tail is Chernoff's bound, P(sum_l X_l >= s) <= min_t exp(sum_l log E exp(t X_l) - t s), with
-  the exact law of each reciprocal rank X_l. It holds for few lists and skewed laws, where a normal
-  approximation calls luck a leak. A scorer with ties has E[X_l | tie groups] in place of X_l, whose
-  moment generating function is no larger (Jensen), so it holds for ties too.
-
-  Args:
-    sizes, positives: [L] int, n and m of each list, 1 <= m <= n.
-
-  Returns:
-    The expected MRR, and a function from an observed MRR to the bound on P(MRR >= observed).
-  """
-  mean, log_mgf = 0.0, np.zeros_like(_TILTS)
-  kinds, counts = np.unique(np.stack([sizes, positives], 1), axis=0, return_counts=True)
-  for (n, m), count in zip(kinds, counts):
-    p = first_positive_rank(n, m)
-    reciprocal = 1 / np.arange(1, len(p) + 1)
-    mean += count * (p @ reciprocal)
-    log_mgf += count * (_TILTS + np.log(np.exp(_TILTS[:, None] * (reciprocal - 1)) @ p))
-  total = len(sizes)
-  return mean / total, lambda mrr: float(np.exp(min(0.0, (log_mgf - _TILTS * total * mrr).min())))
+def _aligned(lines: list[tuple[str, ...]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*lines)]
+  return '\n'.join('  '.join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _pairs(log: Interactions) -> np.ndarray:
-  return log.candidate.astype(np.int64) << 32 | log.job
+def _finding(name: str, count: int, text: str) -> Finding:
+  """An error where there is anything to count."""
+  return Finding(name, 'error' if count else 'info', count, text)
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> int:
-  return len(np.intersect1d(a, b))
+def _ids(log: Interactions, side: str, split: str) -> np.ndarray:
+  return np.unique(getattr(log, side)[log.split == SPLITS.index(split)])
 
 
-def _overlaps(log: Interactions, first: str, second: str) -> list[Finding]:
+def _overlaps(log: Interactions, split_pairs: list[tuple[str, str]]) -> Iterator[Finding]:
   """What two splits share. One pair labelled twice for a perspective is an error."""
-  a, b = log.of(first), log.of(second)
-  where = f'{first}-{second}'
-  found = []
-  for perspective in PERSPECTIVES:
-    ya, yb = getattr(a, perspective), getattr(b, perspective)
-    for check, what, of_a, of_b in (
-        ('pair_overlap', 'pairs', ya != UNOBSERVED, yb != UNOBSERVED),
-        ('shared_negatives', 'negatives', ya == 0, yb == 0)):
-      n = _shared(_pairs(a)[of_a], _pairs(b)[of_b])
-      found.append(Finding(f'{check}/{perspective}/{where}', 'error' if n else 'info', n,
-                           f'{n} {what} in both'))
-  for what, x, y in (('pair', _pairs(a), _pairs(b)), ('candidate', a.candidate, b.candidate),
-                     ('job', a.job, b.job)):
-    n = _shared(x, y)
-    found.append(Finding(f'{what}_overlap/any/{where}', 'info', n, f'{n} {what}s in both'))
-  return found
+  def shared(ids, keep=slice(None)):
+    index = np.unique(ids[keep], return_inverse=True)[1]
+    held = np.zeros((index.max(initial=-1) + 1, len(SPLITS)), np.int64)
+    held[index, log.split[keep]] = 1
+    return held.T @ held  # [4, 4] ids in both
+
+  labels, pairs = {p: getattr(log, p) for p in PERSPECTIVES}, pair_codes(log)
+  errors = {f'shared_negatives/{p}': ('negatives', shared(pairs, y == 0))
+            for p, y in labels.items()}
+  errors |= {f'pair_overlap/{p}': ('pairs', shared(pairs, y != UNOBSERVED))
+             for p, y in labels.items()}
+  remarks = {f'{what}_overlap/any': (f'{what}s', shared(ids)) for what, ids in
+             (('pair', pairs), ('candidate', log.candidate), ('job', log.job))}
+  for name, (what, counts) in (errors | remarks).items():
+    for first, second in split_pairs:
+      n = int(counts[SPLITS.index(first), SPLITS.index(second)])
+      found = _finding(f'{name}/{first}-{second}', n, f'{n:,} {what} in both')
+      yield found if name in errors else dataclasses.replace(found, severity='info')
 
 
-@dataclasses.dataclass(frozen=True)
-class _Lists:
-  """The labelled lists of a split that hold a positive and a negative. All arrays are [N]."""
-
-  rows: Interactions
-  lists: np.ndarray
-  relevant: np.ndarray
-  position: np.ndarray
-  in_entity_order: bool
-
-  @classmethod
-  def of(cls, log: Interactions, perspective: str) -> '_Lists':
-    log = log.where(getattr(log, perspective) != UNOBSERVED)
-    sides = (log.candidate, log.job)
-    centre, other = sides if perspective == 'preference' else sides[::-1]
-    label = getattr(log, perspective).astype(bool)
-    n = centre.max(initial=-1) + 1
-    positives, sizes = np.bincount(centre[label], minlength=n), np.bincount(centre, minlength=n)
-    keep = ((positives > 0) & (positives < sizes))[centre]
-    lists, sizes = np.unique(centre[keep], return_inverse=True, return_counts=True)[1:]
-    order = np.argsort(lists, kind='stable')
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    steps = np.diff(other[keep][order].astype(np.int64))[np.diff(lists[order]) == 0]
-    return cls(log.where(keep), lists, label[keep], position,
-               bool((steps > 0).all() or (steps < 0).all()))
+def _record_keys(schema: Schema, side: str, entities: tuple[Entity, ...]) -> np.ndarray:
+  """[entities] int: equal where all attributes are; -1 for a record without any attribute."""
+  def canonical(value):
+    return sorted(map(str, value)) if isinstance(value, tuple) else value
+  names, numbers = [a.name for a in schema.attributes(side)], {}
+  records = ([canonical(e[n]) for n in names] for e in entities)
+  return np.asarray([-1 if all(v is None for v in record)
+                     else numbers.setdefault(repr(record), len(numbers)) for record in records],
+                    np.int64)
 
 
-def _canaries(part: _Lists, dataset: Dataset, train_negatives: np.ndarray | None,
-              seed: int) -> dict[str, np.ndarray]:
-  """Scores of each canary for each row of `part`."""
-  rows = part.rows
-  names = (f'{dataset.candidates[u].id}\0{dataset.jobs[j].id}'
-           for u, j in zip(rows.candidate, rows.job))
-  digests = b''.join(hashlib.blake2b(n.encode(), digest_size=8).digest() for n in names)
-  scores = {'constant': np.zeros(len(rows)),
-            'random': np.random.default_rng(seed).random(len(rows)),
-            'id_hash': np.frombuffer(digests, '<u8').astype(float)}
-  if not part.in_entity_order:
-    scores |= {'first_in_list': -part.position.astype(float),
-               'last_in_list': part.position.astype(float)}
-  if train_negatives is not None:
-    scores['train_negative_lookup'] = -np.isin(_pairs(rows), train_negatives).astype(float)
-  return scores
+def _duplicates(dataset: Dataset, side: str, entities: tuple[Entity, ...],
+                split_pairs: list[tuple[str, str]]) -> Iterator[Finding]:
+  """Records equal in all attributes; an error where they make a record of another split known.
+
+  That takes equal texts: records of a few numbers and categories may be equal by coincidence.
+  """
+  keys = _record_keys(dataset.schema, side, entities)
+  filled = keys[keys >= 0]
+  n = int((np.bincount(filled)[filled] > 1).sum())
+  blank = len(keys) - len(filled)
+  yield Finding(f'blank_records/{side}', 'info', blank,
+                f'{blank} of {len(keys)} {side}s have no attribute')
+  yield Finding(f'duplicates/{side}', 'info', n,
+                f'{n} of {len(filled)} {side}s equal another one in every attribute')
+  texts = [a.name for a in dataset.schema.attributes(side) if a.kind == 'text']
+  with_text = np.asarray([any(e[t] for t in texts) for e in entities], bool)
+  for first, second in split_pairs:
+    old, new = (_ids(dataset.interactions, side, split) for split in (first, second))
+    new = np.setdiff1d(new, old)
+    new = new[with_text[new]]
+    n = int(np.isin(keys[new], keys[old]).sum())
+    yield _finding(f'duplicates/{side}/{first}-{second}', n,
+                   f'{n} {side}s of the second alone equal one of the first, texts included')
+  old, new = (_ids(dataset.interactions, side, split) for split in ('train', 'test'))
+  for name in texts:
+    known = {entities[i][name] for i in old}
+    fresh = [text for i in np.setdiff1d(new, old) if (text := entities[i][name])]
+    if fresh:
+      n = sum(text in known for text in fresh)
+      yield Finding(f'duplicate_text/{side}/{name}', 'info', n,
+                    f'{n} of {len(fresh)} test {side}s new to train have a text found in train')
 
 
-def _canary_findings(dataset: Dataset, seed: int) -> list[Finding]:
-  log, found, judged = dataset.interactions, [], []
-  train = log.of('train')
-  for perspective, split in itertools.product(PERSPECTIVES, SPLITS):
-    part = _Lists.of(log.of(split), perspective)
-    if not len(part.rows):
-      continue
-    where = f'{perspective}/{split}'
-    sizes = np.bincount(part.lists)
-    chance, tail = chance_mrr(sizes, np.bincount(part.lists[part.relevant]))
-    if part.in_entity_order:
-      found.append(Finding(f'position_in_list/{where}', 'info', len(sizes),
-                           'not judged: every list stands in the order of the entities'))
-    negatives = None if split == 'train' else _pairs(train)[getattr(train, perspective) == 0]
-    for name, scores in _canaries(part, dataset, negatives, seed).items():
-      mrr = float(list_reciprocal_ranks(part.lists, part.relevant, scores).mean())
-      p = tail(mrr)
-      judged.append(Finding(f'{name}/{where}', 'info', mrr,
-                            f'MRR {mrr:.4f}, chance {chance:.4f}, {len(sizes)} lists, p <= {p:.2g}',
-                            chance, p))
-  return found + [dataclasses.replace(
-      f, severity='error' if f.p_value < LEVEL / len(judged) else 'info') for f in judged]
+def _problem(schema: Schema, side: str, entity: Entity) -> str | None:
+  """What cannot be true of a record, in words, or None: the place for rules across attributes."""
+  try:
+    schema.validate(side, entity)
+  except ValueError as error:
+    return str(error)
+  if not entity.id:
+    return f'a {side} has an empty id'
+  for attribute in schema.attributes(side):
+    if attribute.required and entity[attribute.name] in ('', ()):
+      return f'{side} {entity.id!r}: {attribute.name} is required and empty'
+  return None
+
+
+def _impossible_records(schema: Schema, side: str, entities: tuple[Entity, ...]) -> Finding:
+  uses = Counter(e.id for e in entities)
+  problems = [p for e in entities if (p := _problem(schema, side, e) or (
+      f'{side} {e.id!r}: id must be unique, got it {uses[e.id]} times' if uses[e.id] > 1 else ''))]
+  return _finding(f'impossible/{side}', len(problems), f'{len(problems)} of {len(entities)} {side}s'
+                  + (f', the first: {problems[0]}' if problems else ''))
+
+
+def _impossible_rows(dataset: Dataset) -> tuple[np.ndarray, Finding]:
+  """[N] bool, rows whose values lie in their ranges, and the finding on the others."""
+  log, good = dataset.interactions, {}
+  for side, entities in zip(SIDES, (dataset.candidates, dataset.jobs)):
+    good[side] = (getattr(log, side) >= 0) & (getattr(log, side) < len(entities))
+  good |= {p: np.isin(getattr(log, p), (UNOBSERVED, 0, 1)) for p in PERSPECTIVES}
+  good['split'] = (log.split >= 0) & (log.split < len(SPLITS))
+  good['exposure'] = (log.exposure > 0) & (log.exposure <= 1)
+  fine = np.all(list(good.values()), axis=0)
+  text = f'{(~fine).sum()} of {len(log)} rows'
+  if not fine.all():
+    row = int(fine.argmin())
+    field = next(name for name, ok in good.items() if not ok[row])
+    text += (f', the first: {field} is {getattr(log, field)[row]} in row {row}; '
+             'no other check counts them')
+  return fine, _finding('impossible/log', int((~fine).sum()), text)
+
+
+def _recognisable(name: str) -> bool:
+  """Whether an id can be told from the words and numbers of prose: 'J0001' can, '2019' cannot."""
+  digits = sum(c.isdigit() for c in name)
+  return digits > 0 and (len(name) >= 3 if any(map(str.isalpha, name)) else digits >= 6)
+
+
+def _ids_in_text(dataset: Dataset) -> Iterator[Finding]:
+  """Records that name an id, their own or another's, as a whole word, whatever its case.
+
+  An id is looked up by its rarest word with a digit, so that each text is read once.
+  """
+  ids = {e.id.casefold(): f'{side} {e.id}' for side, entities in
+         zip(SIDES, (dataset.candidates, dataset.jobs)) for e in entities}
+  words = {name: list(_DIGIT_WORD.finditer(name)) for name in ids if _recognisable(name)}
+  uses = Counter(m[0] for matches in words.values() for m in matches)
+  index = defaultdict(list)
+  for name, matches in words.items():
+    rarest = min(matches, key=lambda m: uses[m[0]])
+    index[rarest[0]].append((name, rarest.start()))
+
+  def named(text):
+    for match in _DIGIT_WORD.finditer(text):
+      for name, offset in index.get(match[0], ()):
+        start, end = match.start() - offset, match.start() - offset + len(name)
+        around = text[start - 1:start] + text[end:end + 1]
+        if start >= 0 and text[start:end] == name and not re.search(r'\w', around):
+          return ids[name]
+    return None
+
+  for side, entities in zip(SIDES, (dataset.candidates, dataset.jobs)):
+    columns = [a.name for a in dataset.schema.attributes(side)
+               if a.kind in ('text', 'set', 'category')]
+    found = []
+    for e in entities:
+      values = ((c, v) for c in columns
+                for v in (e[c] if isinstance(e[c], tuple) else (e[c],)) if isinstance(v, str))
+      found += next(([f'{c} of {side} {e.id} names {who}'] for c, v in values
+                     if (who := named(v.casefold()))), [])
+    skipped = len(ids) - len(words)
+    yield _finding(
+        f'ids_in_text/{side}', len(found), f'{len(found)} of {len(entities)} {side}s'
+        + (f', the first: {found[0]}' if found else '')
+        + (f' ({skipped} ids look like words or numbers: not looked for)' if skipped else ''))
+
+
+def _balance(name: str, centre: np.ndarray, label: np.ndarray) -> Finding:
+  """The share of positives, in all and by list; `centre` says whose list a row is in."""
+  sizes = np.bincount(centre)
+  share = np.bincount(centre, label)[sizes > 0] / sizes[sizes > 0]
+  alone = int(np.isin(share, (0, 1)).sum())
+  return Finding(name, 'info', float(label.mean()),
+                 f'{label.sum(dtype=int):,} of {len(label):,} labels are positive; by list '
+                 f'{share.mean():.3f}, from {share.min():.3f} to {share.max():.3f}; '
+                 f'{alone} of {len(share)} lists hold one class alone')
 
 
 def audit(dataset: Dataset, seed: int = 0) -> AuditReport:
-  """Measures what splits share, label balance, and whether canaries beat chance.
+  """Measures what splits share, what records give away, label balance, and the leak canaries.
 
-  Lists are candidate-centred for preference and job-centred for qualification: the labelled rows of
-  a split, where they hold a positive and a negative. Canaries: a constant, random numbers, a hash
-  of both ids, first and last in the order of the rows, and "was it a train negative?", which ranks
-  those last (not judged on train itself). A canary's MRR is an error where its one-sided p is below
-  0.001 over the number of canaries judged (Bonferroni); see `chance_mrr`. Position is not judged
-  where all lists stand in the order of the entities: it then repeats the entity's identity, shared
-  by all lists, and measures popularity, which is no leak.
+  Errors: labelled pairs and negatives in two splits, a pair twice in one, a record of one split
+  that copies one of an earlier split word for word, values outside the schema or the log's ranges,
+  ids in texts, and canaries that beat chance (see `canaries.judge_canaries`). All else is remarked:
+  overlaps of candidates and jobs, copies, repeated texts, blank records, label balance by list.
 
   Args:
     dataset: any data set.
     seed: of the random canary.
 
   Returns:
-    The findings; candidate overlap, job overlap and label balance are never errors.
+    The findings.
   """
+  fine, impossible_log = _impossible_rows(dataset)
+  dataset = dataclasses.replace(dataset, interactions=dataset.interactions.where(fine))
   log = dataset.interactions
-  present = [split for split in SPLITS if len(log.of(split))]
-  found = [f for pair in itertools.combinations(present, 2) for f in _overlaps(log, *pair)]
-  for perspective, split in itertools.product(PERSPECTIVES, present):
-    label = getattr(log.of(split), perspective)
-    label = label[label != UNOBSERVED]
-    if len(label):
-      found.append(Finding(f'label_balance/{perspective}/{split}', 'info', float(label.mean()),
-                           f'{label.sum(dtype=int)} of {len(label)} labels are positive'))
-  return AuditReport((*found, *_canary_findings(dataset, seed)))
+  sides = tuple(zip(SIDES, (dataset.candidates, dataset.jobs)))
+  split_pairs = list(itertools.combinations(
+      [split for i, split in enumerate(SPLITS) if (log.split == i).any()], 2))
+
+  found = list(_overlaps(log, split_pairs))
+  repeated = len(log) - len(np.unique(pair_codes(log) * len(SPLITS) + log.split))
+  found.append(_finding('duplicates/pair', repeated,
+                        f'{repeated} rows repeat a pair of their own split'))
+  for side, entities in sides:
+    found += _duplicates(dataset, side, entities, split_pairs)
+  found += [impossible_log, *(_impossible_records(dataset.schema, *x) for x in sides)]
+  found += _ids_in_text(dataset)
+  found += [_balance(f'label_balance/{perspective}/{place}', getattr(rows, CENTRES[perspective]),
+                     getattr(rows, perspective))
+            for (perspective, place), rows in labelled(log).items()]
+  judged, unplaced = judge_canaries(dataset, seed)
+  found += [Finding(f'position_in_list/{where}', 'info', n,
+                    'not judged: every list stands in the order of the entities')
+            for where, n in unplaced.items()]
+  found += [Finding(c.name, 'error' if c.leaks else 'info', c.mrr,
+                    f'MRR {c.mrr:.4f}, chance {c.chance:.4f}, {c.lists:4} lists, '
+                    f'p <= {c.p_value:.2g}', c.chance, c.p_value) for c in judged]
+  # Checks in the order of their first finding, so that reports need not sort.
+  order = list(dict.fromkeys(f.check for f in found))
+  return AuditReport(tuple(sorted(found, key=lambda f: order.index(f.check))))

@@ -73,6 +73,45 @@ def tie_groups(scores: np.ndarray, mask: np.ndarray) -> TieGroups:
   return TieGroups(order, start, end)
 
 
+def first_positive_rank(n: int, m: int) -> np.ndarray:
+  """P(the best of m positives among n stands at rank r) under a uniformly random order.
+
+  P(r) = C(n - r, m - 1) / C(n, m), by the recurrence P(r + 1) = P(r) (n - m - r + 1) / (n - r).
+
+  Args:
+    n: items in random order.
+    m: positives among them, 1 <= m <= n.
+
+  Returns:
+    [n - m + 1] float64, for r = 1, 2, ...
+  """
+  r = np.arange(1, n - m + 1)
+  return np.cumprod(np.concatenate([[m / n], (n - m - r + 1) / (n - r)]))
+
+
+def reciprocal_rank(above: np.ndarray, tied: np.ndarray, positives: np.ndarray) -> np.ndarray:
+  """Expected 1 / rank of each list's first positive over random tie-breaking.
+
+  Σ_r P(r) / (above + r), with P the law `first_positive_rank` of the best tie group that holds a
+  positive.
+
+  Args:
+    above: [N] int, items ranked above that group.
+    tied: [N] int, items in it.
+    positives: [N] int, positives in it, at least 1.
+
+  Returns:
+    [N] float64.
+  """
+  counts = np.stack([above, tied, positives], axis=1)
+  kinds, inverse = np.unique(counts, axis=0, return_inverse=True)
+  values = np.zeros(len(kinds))
+  for i, (g, e, m) in enumerate(kinds):
+    law = first_positive_rank(e, m)
+    values[i] = law @ (1 / (g + np.arange(1, len(law) + 1)))
+  return values[inverse.ravel()]
+
+
 def ranking_metrics(
     scores: np.ndarray,
     relevance: np.ndarray,
@@ -85,9 +124,7 @@ def ranking_metrics(
     Recall@k = Σ_{r≤k} y_r / n+,
     NDCG@k = Σ_{r≤k} y_r / log2(r+1)  /  Σ_{r≤min(k, n+)} 1 / log2(r+1),
     mean rank = Σ_r r y_r / n+,
-    MRR = Σ_r Pr[the first positive is at r] / r,
-  where a tie group whose last rank is t and which holds m positives gives the first positive to
-  rank r, if no rank before had it, with probability min(1, m / (t − r + 1)).
+    MRR = Σ_r Pr[the first positive is at r] / r, see `reciprocal_rank`.
 
   Args:
     scores: [N, J]; higher ranks first.
@@ -124,8 +161,10 @@ def ranking_metrics(
     metrics[f'recall@{k}'] = gain[:, :k].sum(1) / found
     best = np.where(positives > 0, ideal[np.minimum(positives, k)], np.nan)
     metrics[f'ndcg@{k}'] = gain[:, :k] @ discount[:k] / best
-  here = np.minimum(tied / (groups.end - ranks + 1), 1)
-  not_before = np.cumprod(np.pad(1 - here[:, :-1], ((0, 0), (1, 0)), constant_values=1), axis=1)
-  metrics['mrr'] = np.where(positives > 0, (here * not_before) @ (1 / ranks), np.nan)
+  rows = np.flatnonzero(positives)
+  first = rows, (tied[rows] > 0).argmax(1)  # the best group with a positive starts there
+  start, end = groups.start[first], groups.end[first]
+  metrics['mrr'] = np.full(len(found), np.nan)
+  metrics['mrr'][rows] = reciprocal_rank(start, end - start, tied[first].astype(int))
   metrics['mean_rank'] = gain @ ranks / found
   return metrics

@@ -14,6 +14,8 @@ from jobrec_jax.schema.comparators import Comparator
 
 Value = int | float | bool | str | tuple[str, ...] | None
 Kind = Literal['number', 'integer', 'boolean', 'category', 'set', 'text']
+_TYPES = {'number': (int, float), 'integer': int, 'boolean': bool, 'category': str, 'set': tuple,
+          'text': str}
 Perspective = Literal['preference', 'qualification', 'both']
 PERSPECTIVES = ('preference', 'qualification')
 
@@ -65,10 +67,9 @@ class Attribute:
     """What is wrong with `value`, in words, or None."""
     if value is None:
       return 'is required and missing' if self.required else None
-    types = {'number': (int, float), 'integer': (int,), 'boolean': (bool,), 'category': (str,),
-             'set': (tuple,), 'text': (str,)}[self.kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and self.kind != 'boolean'):
-      return f'must be a {self.kind}, got {value!r}'
+    wrong = not isinstance(value, _TYPES[self.kind])
+    if wrong or (isinstance(value, bool) and self.kind != 'boolean'):
+      return f'must be {"an" if self.kind == "integer" else "a"} {self.kind}, got {value!r}'
     if self.kind in ('number', 'integer'):
       if value != value:
         return 'must be a number, got nan'

@@ -1,13 +1,18 @@
+import dataclasses
+
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from jobrec_jax.data.dataset import Interactions
+from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
     PreferenceLists,
     QualificationLists,
     labelled_lists,
+    load_lists,
     policy_lists,
+    sampled_lists,
+    save_lists,
     truth_lists,
     warm_jobs,
 )
@@ -140,3 +145,45 @@ def test_labelled_lists_hold_the_labels_of_a_split(dataset, perspective):
       seen.add((u, j))
   kept = lists.relevance.sum(1)
   assert ((kept > 0) & (kept < lists.mask.sum(1))).all()
+
+
+def test_stored_lists_come_back_and_are_checked(tmp_path, market):
+  _, truth = market
+  path = tmp_path / 'lists.npz'
+  lists = {p: truth_lists(truth, p, np.arange(20), np.arange(10)) for p in ('preference',
+                                                                            'qualification')}
+  save_lists(path, lists, 'this')
+  back = load_lists(path, 'this')
+  assert {k: v.fingerprint() for k, v in back.items()} == {
+      k: v.fingerprint() for k, v in lists.items()}
+  assert [p.name for p in tmp_path.iterdir()] == ['lists.npz']
+  with pytest.raises(ValueError, match=r'lists\.npz: must be made for that, got this'):
+    load_lists(path, 'that')
+  arrays = dict(np.load(path))
+  arrays['preference|job'][0, 0] += 1
+  np.savez(path, **arrays)
+  with pytest.raises(ValueError, match='lists preference must have the fingerprint'):
+    load_lists(path, 'this')
+  path.write_bytes(b'PK\x03\x04 torn')
+  with pytest.raises(ValueError, match=r'lists\.npz: must be a file of evaluation lists'):
+    load_lists(path, 'this')
+
+
+@pytest.mark.parametrize('perspective', ['preference', 'qualification'])
+def test_sampled_lists_have_one_positive_and_nothing_taken(market, perspective):
+  _, truth = market
+  rng = np.random.default_rng(1)
+  grid = rng.permutation(60)[:25], rng.permutation(20)[:12]
+  rows = np.ix_(*grid)
+  part = Truth(*(getattr(truth, f.name)[rows] for f in dataclasses.fields(Truth)))
+  taken = np.random.default_rng(0).random((25, 12)) < 0.3
+  lists = sampled_lists(part, perspective, *grid, length=6, seed=0, taken=taken)
+  outcome = truth.wants if perspective == 'preference' else truth.eligible
+  assert lists.job.shape[1] <= 6 and (lists.relevance.sum(1) == 1).all()
+  np.testing.assert_array_equal(lists.relevance, outcome[lists.candidate, lists.job] & lists.mask)
+  forbidden = {(grid[0][a], grid[1][b]) for a, b in zip(*np.nonzero(taken))}
+  seen = list(zip(lists.candidate[lists.mask], lists.job[lists.mask]))
+  assert not forbidden & set(seen) and len(seen) == len(set(seen))
+  assert lists.relevance[:, 0].mean() < 0.6  # the positive stands anywhere
+  with pytest.raises(ValueError, match=f'no {perspective} list has both'):
+    sampled_lists(part, perspective, *grid, length=6, seed=0, taken=np.ones((25, 12), bool))

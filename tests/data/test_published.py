@@ -11,14 +11,17 @@ import pytest
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
 from jobrec_jax.data.published import (
-    LABEL_FILES,
-    read_entities,
-    read_labels,
-    read_published,
-    write_published,
+  LABEL_FILES,
+  read_entities,
+  read_labels,
+  read_published,
+  write_published,
 )
+from jobrec_jax.data.repair import deal_shared_negatives
+from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.schema.schema import Attribute, Entity, Schema
 from jobrec_jax.schema.students import STUDENTS
+from tests.data.odd import ODD, small
 
 PUBLISHED = os.environ.get('JOBREC_PUBLISHED')
 needs_published = pytest.mark.skipif(
@@ -59,14 +62,19 @@ def test_reads_typed_values(tmp_path):
     ({'min_gpa': '5.0'}, r'min_gpa must lie in \[0, 4\], got 5.0'),
     ({'min_gpa': 'nan'}, "min_gpa must be a number, got 'nan'"),
     ({'min_gpa': '1e999'}, 'min_gpa must be a number'),
-    ({'min_hours_per_week': '9.5'}, "min_hours_per_week must be a integer, got '9.5'"),
-    ({'min_hours_per_week': '9' * 5000}, 'min_hours_per_week must be a integer'),
+    ({'min_hours_per_week': '9.5'}, "min_hours_per_week must be an integer, got '9.5'"),
+    ({'min_hours_per_week': '9' * 5000}, 'min_hours_per_week must be an integer'),
     ({'industry': 'Plumbing'}, "industry allows Robotics.*got 'Plumbing'"),
     ({'required_skills': "['GPT'"}, 'required_skills must be a Python list'),
     ({'required_skills': "('GPT',)"}, 'required_skills must be a Python list'),
     ({'required_skills': '[1]'}, 'required_skills must be a Python list'),
     ({'required_skills': '[' * 5000}, 'required_skills must be a Python list'),
     ({'required_skills': '__import__("os").getcwd()'}, 'required_skills must be a Python list'),
+    ({'required_skills': "['GPT' 'BERT']"}, 'required_skills must be a Python list'),
+    ({'required_skills': "[b'GPT']"}, 'required_skills must be a Python list'),
+    ({'required_skills': "['GPT',,]"}, 'required_skills must be a Python list'),
+    ({'required_skills': r"['\ud800']"}, 'required_skills must be a Python list'),
+    ({'required_skills': r"['\Uffffffff']"}, 'required_skills must be a Python list'),
     ({'acceptable_majors': "['Alchemy']"}, "acceptable_majors allows .*got 'Alchemy'"),
     ({'job_id': 'J1'}, "job_id must be unique and not empty, got 'J1', which stands on line 2"),
     ({'job_id': ''}, 'job_id must be unique and not empty'),
@@ -247,16 +255,16 @@ def test_shared_negatives_are_dealt_to_one_split(tmp_path):
   folder = published_folder(tmp_path, {name: [*pairs, ('S1', 'J6', 1)]
                                        for name in ('train.csv', 'val.csv', 'test.csv')})
   assert len(read_published(folder).interactions) == 48
-  dataset = read_published(folder, drop_shared_negatives=True)
+  dataset = deal_shared_negatives(read_published(folder))
   rows = rows_of(dataset)
   negatives = [row[:2] for row in rows if row[2] == 0]
   assert sorted(negatives) == sorted(pair[:2] for pair in pairs)
   assert {row[4] for row in rows if row[2] == 0} == {'train', 'validation', 'test'}
   assert sum(row[2] == 1 for row in rows) == 3  # positives stay where they stood
-  assert any('preference: 15 negatives' in note and '30 rows dropped' in note
+  assert any('preference: 15 negatives' in note and '30 labels dropped' in note
              for note in dataset.notes)
-  assert rows_of(read_published(folder, drop_shared_negatives=True)) == rows
-  assert rows_of(read_published(folder, seed=1, drop_shared_negatives=True)) != rows
+  assert rows_of(deal_shared_negatives(read_published(folder))) == rows
+  assert rows_of(deal_shared_negatives(read_published(folder), seed=1)) != rows
 
 
 WORDS = st.text(st.characters(codec='utf-8'), min_size=1, max_size=8)
@@ -301,6 +309,50 @@ def test_round_trip(tmp_path, dataset):
   assert read_published(tmp_path / 'out').fingerprint() == again.fingerprint()
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
       ['Final_items.csv', 'Final_users.csv', *LABEL_FILES.values()])
+
+
+@pytest.mark.parametrize('cell, members', [
+    ('[]', ()), ("['GPT',]", ('GPT',)), ('["GPT"]', ('GPT',)), ("[ 'a' , 'b' ]", ('a', 'b')),
+    (r"""['it\'s', "it's", '\n\x00\u2028']""", ("it's", "it's", '\n\0\u2028')),
+    (str(['a, b'] * 10_000), ('a, b',) * 10_000),
+])
+def test_reads_any_list_of_strings(tmp_path, cell, members):
+  (job,), _ = read_entities(job_file(tmp_path, {'required_skills': cell}), STUDENTS, 'job')
+  assert job['required_skills'] == members
+
+
+def test_a_world_of_any_schema_round_trips(tmp_path):
+  one = small()
+  log = dataclasses.replace(one.interactions, exposure=np.ones(len(one.interactions), np.float32))
+  one = dataclasses.replace(one, interactions=log)
+  write_published(one, tmp_path / 'odd')
+  again = read_published(tmp_path / 'odd', schema=ODD)
+  assert sorted(rows_of(again)) == sorted(rows_of(one))
+  for side in ('candidate', 'job'):
+    for a, b in zip(getattr(again, f'{side}s'), getattr(one, f'{side}s'), strict=True):
+      assert [a[x.name] for x in ODD.attributes(side)] == [b[x.name] for x in ODD.attributes(side)]
+  with pytest.raises(ValueError, match=r'Final_items.csv:1: columns must be among'):
+    read_published(tmp_path / 'odd')
+
+
+def test_a_simulated_world_round_trips(tmp_path):
+  world, _ = simulate(MarketConfig(candidates=30, jobs=12), seed=1)
+  write_published(world, tmp_path)
+  again = read_published(tmp_path)
+  assert sorted(rows_of(again)) == sorted(rows_of(world))
+  for side in ('candidate', 'job'):
+    for a, b in zip(getattr(again, f'{side}s'), getattr(world, f'{side}s'), strict=True):
+      assert a.id == b.id and all(a[x.name] == b[x.name] for x in STUDENTS.attributes(side))
+
+
+@pytest.mark.parametrize('value', [float('inf'), float('nan'), 10 ** 400])
+def test_what_cannot_be_read_back_is_not_written(tmp_path, value):
+  broken = dataclasses.replace(small(), candidates=(Entity('S1', {'score': value}),))
+  with pytest.raises(ValueError, match='score must be a finite number'):
+    write_published(broken, tmp_path)
+  broken = dataclasses.replace(small(), candidates=(Entity('S1', {'skills': ('\ud800',)}),))
+  with pytest.raises(UnicodeEncodeError):
+    write_published(broken, tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

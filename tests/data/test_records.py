@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from jobrec_jax.data.records import read_catalogue, read_entity_json
+from jobrec_jax.data.records import read_catalogue, read_entity_json, write_entities
+from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.students import STUDENTS
 
 
@@ -36,7 +37,12 @@ def test_reads_a_candidate(tmp_path):
     ({'id': 7}, ': id must be a string that is not empty, got 7'),
     ([], ': must be a JSON object .*got list'),
     ('{"gpa":\n 3,}', ':2: must be JSON'),
-    ('{"gpa": NaN}', ': must be JSON in UTF-8, got: NaN'),
+    ('{"gpa": NaN}', ': must be JSON, got: NaN'),
+    ('{"gpa": 3, "gpa": 2}', r": must be JSON, got: .* a key once, got \['gpa'\] again"),
+    ('{"extrac_1": "\\ud800"}', ': must be JSON, got: .*surrogates not allowed'),
+    ('{"gpa": 1e999}', ": candidate .*gpa must be a finite number, got inf"),
+    ('{"months_experience": ' + '9' * 5000 + '}', ': must be JSON'),
+    ('{"skills": ' + '[' * 900 + ']' * 900 + '}', ': .*'),
     ('', ':1: must be JSON'),
     ('[' * 100_000, ': must be JSON'),
 ])
@@ -50,7 +56,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
   with pytest.raises(ValueError, match=r'none\.json: must be a readable file'):
     read_entity_json(tmp_path / 'none.json', STUDENTS, 'job')
   (tmp_path / 'latin.json').write_bytes(b'"\xe9"')
-  with pytest.raises(ValueError, match=r'latin.json: must be JSON in UTF-8'):
+  with pytest.raises(ValueError, match=r'latin.json:1: must be UTF-8, got byte 0xe9'):
     read_entity_json(tmp_path / 'latin.json', STUDENTS, 'job')
 
 
@@ -76,6 +82,18 @@ def test_bad_catalogue_names_path_and_index(tmp_path, value, message):
   path = write(tmp_path, value)
   with pytest.raises(ValueError, match=re.escape(str(path)) + message):
     read_catalogue(path, STUDENTS)
+
+
+def test_what_is_written_reads_back(tmp_path):
+  jobs = (Entity('J1', {'min_gpa': 3.5, 'required_skills': ('a\u2028b',), 'industry': None}),
+          Entity('J \xe9', {'job_llm_output': '\0"\\\n'}))
+  write_entities(tmp_path / 'jobs.json', jobs)
+  again = read_catalogue(tmp_path / 'jobs.json', STUDENTS)
+  assert [(j.id, {k: v for k, v in j.attributes.items() if v is not None}) for j in again] == [
+      (j.id, {k: v for k, v in j.attributes.items() if v is not None}) for j in jobs]
+  with pytest.raises(ValueError, match='not JSON compliant'):
+    write_entities(tmp_path / 'jobs.json', [Entity('J', {'min_gpa': float('nan')})])
+  assert read_catalogue(tmp_path / 'jobs.json', STUDENTS) == again
 
 
 def test_bad_csv_catalogue_names_the_line(tmp_path):

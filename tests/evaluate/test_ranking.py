@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
-from jobrec_jax.evaluate.ranking import ranking_metrics, tie_groups
+from jobrec_jax.evaluate.ranking import first_positive_rank, ranking_metrics, tie_groups
 
 KS = (1, 2, 3, 7)
 
@@ -123,3 +123,11 @@ def test_wrong_shapes_and_cut_offs_are_named():
     ranking_metrics(np.zeros((2, 3)), np.ones((2, 1), bool), ones)
   with pytest.raises(ValueError, match='ks must be at least 1'):
     ranking_metrics(np.zeros((2, 3)), ones, ones, (0, 5))
+
+
+@pytest.mark.parametrize('n', range(1, 8))
+def test_first_positive_rank_counts_orders(n):
+  for m in range(1, n + 1):
+    first = [min(c) for c in itertools.combinations(range(n), m)]
+    expected = np.bincount(first, minlength=n - m + 1) / len(first)
+    np.testing.assert_allclose(first_positive_rank(n, m), expected, atol=1e-14)

@@ -51,13 +51,13 @@ def config():
   with c.unlocked():
     c.policy.list_length, c.policy.held_out, c.policy.width = 8, 30, 4
     c.evaluate.resamples = 50
-    c.tokenizer.vocab_size, c.tokenizer.candidate, c.tokenizer.job = 400, 600, 300
+    c.tokenizer.vocab_size, c.tokenizer.candidate, c.tokenizer.job = 400, 800, 400
   return c
 
 
 @pytest.fixture(scope='module')
 def market():
-  return simulate(MarketConfig(candidates=80, jobs=24), 0, (0.5, 0.1, 0.15, 0.25), 0.2)
+  return simulate(MarketConfig(candidates=80, jobs=24), 0)
 
 
 def policies_of(config):
@@ -168,6 +168,9 @@ def test_the_report_holds_figures_and_fetches_nothing(evaluated, config):
 def test_without_truths_labels_are_ranked(config, market, evaluated):
   dataset, _ = market
   run, _, experts, policies, _ = evaluated
+  with pytest.raises(ValueError, match=r'must be made for data \w+ without truth, .* got data'):
+    evaluation.evaluate(config, run, dataset, None, experts, CALIBRATION, policies)
+  (run / 'evaluation_lists.npz').unlink()
   results = evaluation.evaluate(config, run, dataset, None, experts, CALIBRATION, policies)
   assert {r.split for r in results.rows} == {'test', 'held-out lists', 'stage 2 lists',
                                              'test applicants'}
@@ -199,10 +202,10 @@ def test_blanking_removes_narratives_alone(config, market, evaluated):
   assert full.cut['candidate'] == full.cut['job'] == 0
   assert (blocks.candidates != full.candidates).any(1).all()
   assert (blocks.jobs != full.jobs).any(1).all()
-  assert not any(n in e.attributes for n in evaluation.NARRATIVES
+  assert not any(n in e.attributes for n in evaluation.narratives(dataset.schema)
                  for e in (*blocks._dataset.candidates, *blocks._dataset.jobs))
   before, after = dataset.candidates[0].attributes, blocks._dataset.candidates[0].attributes
-  assert set(before) - set(after) == {'student_llm_output'}
+  assert set(before) - set(after) == {'student_llm_output', 'extrac_1', 'extrac_2'}
 
 
 def test_pair_features_look_up_what_was_computed(market):

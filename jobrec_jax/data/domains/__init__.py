@@ -1,0 +1,1 @@
+"""One module for each domain of the simulator: its vocabulary and its `DOMAIN`."""

@@ -1,0 +1,114 @@
+"""A real browser for tests of pages: headless Chromium or Chrome, where there is one."""
+
+import json
+import os
+from pathlib import Path
+import select
+import shutil
+import subprocess
+import time
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, (
+    'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+
+
+class Chromium:
+  """A headless browser driven over its debugging pipe: messages of JSON, each ended by a zero."""
+
+  def __init__(self, profile: Path):
+    ours, theirs = os.pipe(), os.pipe()
+    command = [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--disable-sync',
+               '--disable-background-networking', '--disable-component-update', '--no-first-run',
+               '--disable-dev-shm-usage', f'--user-data-dir={profile}', '--window-size=1200,900',
+               '--remote-debugging-pipe']
+    self._process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3, 4),
+        # It reads from 3 and writes to 4.
+        preexec_fn=lambda: (os.dup2(ours[0], 3), os.dup2(theirs[1], 4)))
+    os.close(ours[0])
+    os.close(theirs[1])
+    self._write, self._read = ours[1], theirs[0]
+    self._buffer, self._count, self._session, self.events = b'', 0, None, []
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    try:
+      self._session = None
+      self.call('Browser.close')
+      self._process.wait(20)
+    finally:
+      self._process.kill()
+      self._process.wait()
+      os.close(self._write)
+      os.close(self._read)
+
+  def _message(self) -> dict:
+    end = time.monotonic() + 30
+    while b'\0' not in self._buffer:
+      ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
+      assert ready, 'the browser does not answer'
+      self._buffer += os.read(self._read, 1 << 16) or pytest.fail('the browser is gone')
+    text, self._buffer = self._buffer.split(b'\0', 1)
+    return json.loads(text)
+
+  def call(self, method: str, **params) -> dict:
+    self._count += 1
+    message = {'id': self._count, 'method': method, 'params': params}
+    if self._session:
+      message['sessionId'] = self._session
+    os.write(self._write, json.dumps(message).encode() + b'\0')
+    while (answer := self._message()).get('id') != self._count:
+      self.events.append(answer)
+    assert 'error' not in answer, answer
+    return answer['result']
+
+  def wait_for(self, method: str) -> dict:
+    while not (found := [e for e in self.events if e.get('method') == method]):
+      self.events.append(self._message())
+    self.events = [e for e in self.events if e.get('method') != method]
+    return found[-1]['params']
+
+  def open(self, path: Path) -> None:
+    if self._session is None:
+      target = self.call('Target.createTarget', url='about:blank')['targetId']
+      self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
+      for domain in ('Page', 'Runtime', 'Network', 'DOM'):
+        self.call(f'{domain}.enable')
+    self.call('Page.navigate', url=path.as_uri())
+    self.wait_for('Page.loadEventFired')
+
+  def js(self, expression: str):
+    result = self.call('Runtime.evaluate', expression=expression, returnByValue=True,
+                       awaitPromise=True)
+    assert 'exceptionDetails' not in result, result
+    return result['result'].get('value')
+
+  def text(self, element: str) -> str:
+    return self.js(f'document.getElementById("{element}").innerText')
+
+  def press(self, *keys: str) -> None:
+    for key in keys:
+      text = {'text': key} if len(key) == 1 else {}
+      self.call('Input.dispatchKeyEvent', type='keyDown', key=key, **text)
+      self.call('Input.dispatchKeyEvent', type='keyUp', key=key)
+
+  def click(self, element: str) -> None:
+    x, y = self.js(f'(r => [r.x + r.width / 2, r.y + r.height / 2])'
+                   f'(document.getElementById("{element}").getBoundingClientRect())')
+    for kind in ('mousePressed', 'mouseReleased'):
+      self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
+
+  def choose_file(self, path: Path) -> None:
+    document = self.call('DOM.getDocument')['root']['nodeId']
+    node = self.call('DOM.querySelector', nodeId=document, selector='#file')['nodeId']
+    self.call('DOM.setFileInputFiles', nodeId=node, files=[str(path)])
+
+  def until(self, condition: str) -> None:
+    end = time.monotonic() + 20
+    while not self.js(condition):
+      assert time.monotonic() < end, condition
+      time.sleep(0.05)
