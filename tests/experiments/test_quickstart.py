@@ -23,7 +23,7 @@ def tiny():
     c.model.width, c.model.heads, c.model.kv_heads, c.model.head_width = 32, 2, 1, 16
     c.model.layers, c.model.mlp_width, c.model.head_widths = 1, 64, (32,)
     c.lists.preference_negatives = c.lists.qualification_negatives = 3
-    c.warm_up.steps, c.cooperative.steps = 10, 80
+    c.warm_up.steps, c.cooperative.steps = 30, 40
     c.warm_up.warmup = c.cooperative.warmup = 2
     c.features.list_length = 10
     c.policy.list_length, c.policy.lists, c.policy.held_out = 8, 20, 12
