@@ -2,7 +2,7 @@
 
   python -m benchmarks.simulator --out=FOLDER [--sizes=10000,100000,1000000] [--workers=1,2]
 
-Jobs 10,000, a recommender's log of nine shown pairs a candidate, truth of those pairs apart. Rows go
+Jobs 10,000, a recommender shows nine a candidate, truth of those pairs apart. Rows go
 to benchmarks/results/simulator.json. The digest is of all files: it must not depend on the workers.
 """
 

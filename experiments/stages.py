@@ -84,7 +84,8 @@ def make_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
 def make_model(config: ConfigDict, vocab_size: int) -> JobRec:
   return JobRec(section(JobRecConfig, config.model, experts=('preference', 'qualification'),
                         decoder=section(DecoderConfig, config.model, vocab_size=vocab_size,
-                                        tie_embeddings=True)))
+                                        tie_embeddings=True, rope_scaling=None,
+                                        attention_bias=False, qk_norm=False, lora=None)))
 
 
 def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:

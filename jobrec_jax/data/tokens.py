@@ -14,34 +14,32 @@ from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import render_alignment, render_entity
 
-PAD = 0
-_PAD_TOKEN = '[ pad ]'  # Merges write a space as another character, so they never spell this.
+PAD = -1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-  """Trains a byte-level BPE tokenizer; id 0 is padding and no text can produce it.
+  """Trains a byte-level BPE tokenizer.
 
   Merges may span the words of a phrase but no punctuation: a short phrase such as ' gpa met,' can
   become one token, which keeps lists short.
 
   Args:
     texts: training text, of training candidates and jobs alone.
-    vocab_size: upper bound of the vocabulary, at least 257 (padding and every byte).
+    vocab_size: upper bound of the vocabulary, at least 256 (every byte).
 
   Raises:
     ValueError: the vocabulary is too small.
   """
-  if vocab_size < 257:
-    raise ValueError(f'tokenizer.vocab_size must be at least 257, got {vocab_size}')
+  if vocab_size < 256:
+    raise ValueError(f'tokenizer.vocab_size must be at least 256, got {vocab_size}')
   tokenizer = tokenizers.Tokenizer(models.BPE())
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
       pre_tokenizers.Split(tokenizers.Regex('[.,:;]'), 'merged_with_previous'),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-      vocab_size=vocab_size, special_tokens=[_PAD_TOKEN], show_progress=False,
+      vocab_size=vocab_size, show_progress=False,
       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-  tokenizer.encode_special_tokens = True  # Text that spells the padding token stays text.
   return tokenizer
 
 
@@ -55,7 +53,7 @@ def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
     raise ValueError(f'{path}: no tokenizer there')
   tokenizer = tokenizers.Tokenizer.from_file(str(path))
-  tokenizer.encode_special_tokens = True  # Not part of the file.
+  tokenizer.encode_special_tokens = True  # A text that spells a special token stays text.
   return tokenizer
 
 
@@ -106,7 +104,7 @@ class BlockEncoder:
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
     length = getattr(self._lengths, block)
     ids = np.full((len(texts), length), PAD, np.int32)
-    for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):
+    for row, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False)):
       self.cut[block] += len(encoding.ids) > length
       kept = encoding.ids[:length]
       ids[row, :len(kept)] = kept

@@ -1,6 +1,8 @@
 """Attention over lists: one causal prefix, and item blocks which see the prefix and themselves."""
 
+import dataclasses
 import math
+from typing import Any
 
 from flax import struct
 import flax.linen as nn
@@ -8,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jobrec_jax.models.axes import constrain, partitioned
+from jobrec_jax.models.lora import LoraConfig, adapted
+
+PyTree = Any
 
 MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
 
@@ -40,8 +45,24 @@ class ListMask:
     return jnp.concatenate([own, items.reshape(len(own), -1)], axis=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Llama 3's stretching of the rotary frequencies for contexts longer than those first trained on.
+
+  A frequency whose wavelength is longer than `original_positions / low` is divided by `factor`, one
+  shorter than `original_positions / high` stays, and those between are interpolated.
+
+  Reference: Dubey et al., The Llama 3 herd of models, 2024, and its released code.
+  """
+
+  factor: float = 8.0
+  low: float = 1.0
+  high: float = 4.0
+  original_positions: int = 8192
+
+
 class Projection(nn.Module):
-  """A linear map without bias from the last axes of x to `outputs`.
+  """A linear map from the last axes of x to `outputs`, with a bias and a LoRA update if asked.
 
   The kernel keeps its axes apart, [*inputs, *outputs] fp32, and all tokens are merged into one axis
   for the product: on CPUs its gradient is then a plain matrix product, about twice as fast.
@@ -52,19 +73,36 @@ class Projection(nn.Module):
   axes: tuple[str, ...]
   stddev: float
   dtype: str
+  bias: bool = False
+  lora: LoraConfig | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, adapter: PyTree | None = None) -> jax.Array:
     init = partitioned(nn.initializers.normal(self.stddev), *self.axes)
     kernel = self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32)
     matrix = kernel.astype(self.dtype).reshape(math.prod(self.inputs), math.prod(self.outputs))
-    y = x.astype(self.dtype).reshape(-1, len(matrix)) @ matrix
+    rows = x.astype(self.dtype).reshape(-1, len(matrix))
+    y = rows @ matrix
+    if self.bias:
+      axes = self.axes[len(self.inputs) :]
+      bias = partitioned(nn.initializers.zeros_init(), *axes)
+      y = y + self.param('bias', bias, self.outputs, jnp.float32).astype(self.dtype).ravel()
+    if adapter is not None:
+      silent = not self.has_rng('dropout')
+      rows = nn.Dropout(self.lora.dropout, name='lora_dropout')(rows, deterministic=silent)
+      y = y + adapted(rows, adapter, self.lora.scale)
     return y.reshape(*x.shape[: x.ndim - len(self.inputs)], *self.outputs)
 
 
-def rotary_angles(positions: jax.Array, head_width: int, base: float) -> jax.Array:
+def rotary_angles(
+  positions: jax.Array, head_width: int, base: float, scaling: RopeScaling | None = None
+) -> jax.Array:
   """position * base^(-2i/H) in radians: [..., H/2] fp32. Reference: Su et al., RoFormer, 2021."""
   frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+  if scaling is not None:
+    turns = scaling.original_positions * frequency / (2 * jnp.pi)
+    kept = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+    frequency = frequency * (kept + (1 - kept) / scaling.factor)
   return positions.astype(jnp.float32)[..., None] * frequency
 
 
@@ -83,6 +121,22 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
+class RMSNorm(nn.Module):
+  """scale * x / sqrt(mean(x^2) + epsilon), in fp32. Reference: Zhang and Sennrich, 2019."""
+
+  epsilon: float
+  dtype: str
+  axis: str = 'embed'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = partitioned(nn.initializers.ones_init(), self.axis)
+    scale = self.param('scale', init, x.shape[-1:], jnp.float32)
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+    return (scale * y).astype(self.dtype)
+
+
 class Attention(nn.Module):
   """Grouped-query attention with rotary positions. Head n of N reads kv head n // G.
 
@@ -90,6 +144,9 @@ class Attention(nn.Module):
     width, heads, kv_heads, head_width: D, N, K and H.
     output_stddev: initial scale of the output kernel.
     dtype: of the products; scores and softmax are fp32.
+    bias: whether q, k and v have one (Qwen 2).
+    qk_norm: epsilon of a norm over H of queries and keys (Qwen 3); None for no norm.
+    lora: how adapters are applied, where they are given.
   """
 
   width: int
@@ -98,16 +155,28 @@ class Attention(nn.Module):
   head_width: int
   output_stddev: float
   dtype: str
+  bias: bool = False
+  qk_norm: float | None = None
+  lora: LoraConfig | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, angles: jax.Array, mask: ListMask) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, angles: jax.Array, mask: ListMask, adapters: PyTree | None = None
+  ) -> jax.Array:
     """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens. Returns [B, L, D]."""
     B, L, D = x.shape
     N, K, H = self.heads, self.kv_heads, self.head_width
-    scale = D**-0.5
-    q = Projection((D,), (N, H), ('embed', 'heads', 'head'), scale, self.dtype, name='q')(x)
-    k = Projection((D,), (K, H), ('embed', 'kv_heads', 'head'), scale, self.dtype, name='k')(x)
-    v = Projection((D,), (K, H), ('embed', 'kv_heads', 'head'), scale, self.dtype, name='v')(x)
+    adapters = adapters or {}
+
+    def project(name: str, heads: int, axis: str) -> jax.Array:
+      projection = Projection((D,), (heads, H), ('embed', axis, 'head'), D**-0.5, self.dtype,
+                              self.bias, self.lora, name=name)
+      return projection(x, adapters.get(name))
+
+    q, k, v = project('q', N, 'heads'), project('k', K, 'kv_heads'), project('v', K, 'kv_heads')
+    if self.qk_norm is not None:
+      q = RMSNorm(self.qk_norm, self.dtype, 'head', name='q_norm')(q)
+      k = RMSNorm(self.qk_norm, self.dtype, 'head', name='k_norm')(k)
     q = constrain(q, 'batch', 'tokens', 'heads', 'head')
     k = constrain(k, 'batch', 'tokens', 'kv_heads', 'head')
     v = constrain(v, 'batch', 'tokens', 'kv_heads', 'head')
@@ -119,8 +188,9 @@ class Attention(nn.Module):
     )  # [B, K, G, L, H]
     out = out.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
     out = constrain(out, 'batch', 'tokens', 'heads', 'head')
-    axes = ('heads', 'head', 'embed')
-    return Projection((N, H), (D,), axes, self.output_stddev, self.dtype, name='o')(out)
+    output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
+                        lora=self.lora, name='o')
+    return output(out, adapters.get('o'))
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:

@@ -3,18 +3,30 @@
 Parameters (layers stacked on a leading axis by the scan): `embedding` [V, D]; `layers` with
 `attention_norm/scale` [D], `attention/{q,k,v,o}/kernel` [D, N, H], [D, K, H], [D, K, H], [N, H, D],
 `mlp_norm/scale` [D], `mlp/{gate,up,down}/kernel` [D, F], [D, F], [F, D]; `norm/scale` [D]; and
-`lm_head` [D, V] where embeddings are not tied.
+`lm_head` [D, V] where embeddings are not tied. Where the family has them,
+`attention/{q,k,v}/bias` [N, H], [K, H], [K, H] and `attention/{q,k}_norm/scale` [H].
 """
 
 import dataclasses
+from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jobrec_jax.models.attention import Attention, ListMask, Projection, rotary_angles
+from jobrec_jax.models.attention import (
+  Attention,
+  ListMask,
+  Projection,
+  RMSNorm,
+  RopeScaling,
+  rotary_angles,
+)
 from jobrec_jax.models.axes import constrain, partitioned
+from jobrec_jax.models.lora import LoraConfig
+
+PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +37,15 @@ class DecoderConfig:
     vocab_size, width, layers, heads, kv_heads, head_width, mlp_width: V, D, number of layers, N, K,
       H, F. K divides N; H is even.
     rope_base: base of the rotary frequencies.
+    rope_scaling: how Llama 3.x stretches them; None for not at all.
     rms_epsilon: added to the mean square in every norm.
+    attention_bias: whether queries, keys and values have a bias (Qwen 2).
+    qk_norm: whether queries and keys are normed by head (Qwen 3).
     tie_embeddings: whether logits use the embedding table.
     dtype: of the products, 'float32' or 'bfloat16'. Parameters, norms and softmax are fp32.
     remat: whether the backward pass recomputes each layer: far less memory, and on CPUs no slower.
     unroll: layers in one step of the scan; all of a few layers is fastest, but compiles for longer.
+    lora: how adapters are applied, where calls are given some.
 
   Raises:
     ValueError: a value out of its range, with key, allowed and got.
@@ -43,11 +59,15 @@ class DecoderConfig:
   head_width: int
   mlp_width: int
   rope_base: float = 10000.0
+  rope_scaling: RopeScaling | None = None
   rms_epsilon: float = 1e-5
+  attention_bias: bool = False
+  qk_norm: bool = False
   tie_embeddings: bool = True
   dtype: str = 'float32'
   remat: bool = False
   unroll: int = 1
+  lora: LoraConfig | None = None
 
   def __post_init__(self):
     sizes = (
@@ -66,24 +86,18 @@ class DecoderConfig:
     _require(self.dtype in dtypes, 'dtype', f'one of {dtypes}', self.dtype)
 
 
+  @property
+  def projection_sizes(self) -> dict[str, tuple[int, int]]:
+    """Of every projection of a layer, how many numbers it takes and gives."""
+    D, F = self.width, self.mlp_width
+    q, kv = self.heads * self.head_width, self.kv_heads * self.head_width
+    return {'q': (D, q), 'k': (D, kv), 'v': (D, kv), 'o': (q, D), 'gate': (D, F), 'up': (D, F),
+            'down': (F, D)}
+
+
 def _require(ok: bool, key: str, allowed: str, got: object) -> None:
   if not ok:
     raise ValueError(f'decoder {key}: allowed {allowed}, got {got!r}')
-
-
-class RMSNorm(nn.Module):
-  """scale * x / sqrt(mean(x^2) + epsilon), in fp32. Reference: Zhang and Sennrich, 2019."""
-
-  epsilon: float
-  dtype: str
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    init = partitioned(nn.initializers.ones_init(), 'embed')
-    scale = self.param('scale', init, x.shape[-1:], jnp.float32)
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
-    return (scale * y).astype(self.dtype)
 
 
 class SwiGLU(nn.Module):
@@ -92,15 +106,22 @@ class SwiGLU(nn.Module):
   mlp_width: int
   output_stddev: float
   dtype: str
+  lora: LoraConfig | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, adapters: PyTree | None = None) -> jax.Array:
     D, F = x.shape[-1], self.mlp_width
-    into, out = ('embed', 'mlp'), ('mlp', 'embed')
-    gate = Projection((D,), (F,), into, D**-0.5, self.dtype, name='gate')(x)
-    up = Projection((D,), (F,), into, D**-0.5, self.dtype, name='up')(x)
+    adapters = adapters or {}
+
+    def project(name: str, x: jax.Array, inputs: int, outputs: int, axes, stddev: float):
+      projection = Projection((inputs,), (outputs,), axes, stddev, self.dtype, lora=self.lora,
+                              name=name)
+      return projection(x, adapters.get(name))
+
+    gate = project('gate', x, D, F, ('embed', 'mlp'), D**-0.5)
+    up = project('up', x, D, F, ('embed', 'mlp'), D**-0.5)
     hidden = constrain(jax.nn.silu(gate) * up, 'batch', 'tokens', 'mlp')
-    return Projection((F,), (D,), out, self.output_stddev, self.dtype, name='down')(hidden)
+    return project('down', hidden, F, D, ('mlp', 'embed'), self.output_stddev)
 
 
 class Layer(nn.Module):
@@ -110,19 +131,22 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, angles: jax.Array, mask: ListMask
+    self, x: jax.Array, angles: jax.Array, mask: ListMask, adapters: PyTree | None = None
   ) -> tuple[jax.Array, None]:
-    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens."""
+    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens; this layer's adapters."""
     c = self.config
     # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
     shrink = (2 * c.layers) ** -0.5
     attention = Attention(
       c.width, c.heads, c.kv_heads, c.head_width,
-      output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype, name='attention',
+      output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype,
+      bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None, lora=c.lora,
+      name='attention',
     )
-    mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, name='mlp')
-    x = x + attention(RMSNorm(c.rms_epsilon, c.dtype, name='attention_norm')(x), angles, mask)
-    x = x + mlp(RMSNorm(c.rms_epsilon, c.dtype, name='mlp_norm')(x))
+    mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.lora, name='mlp')
+    normed = RMSNorm(c.rms_epsilon, c.dtype, name='attention_norm')(x)
+    x = x + attention(normed, angles, mask, adapters)
+    x = x + mlp(RMSNorm(c.rms_epsilon, c.dtype, name='mlp_norm')(x), adapters)
     return constrain(x, 'batch', 'tokens', 'embed'), None
 
 
@@ -145,8 +169,8 @@ class Decoder(nn.Module):
     self.layers = nn.scan(
       layer,
       variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=nn.broadcast,
+      split_rngs={'params': True, 'dropout': True},
+      in_axes=(nn.broadcast, nn.broadcast, 0),
       length=c.layers,
       unroll=c.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -156,12 +180,15 @@ class Decoder(nn.Module):
       head = partitioned(init, 'embed', 'vocab')
       self.lm_head = self.param('lm_head', head, shape[::-1], jnp.float32)
 
-  def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, tokens: jax.Array, mask: jax.Array | None = None, adapters: PyTree | None = None
+  ) -> jax.Array:
     """Reads plain sequences causally.
 
     Args:
       tokens: [B, T] int32 below vocab_size.
       mask: [B, T] bool, False at padding (left, right or between); None: no padding.
+      adapters: see `lora`; None for none.
 
     Returns:
       [B, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
@@ -169,7 +196,7 @@ class Decoder(nn.Module):
     chex.assert_rank(tokens, 2)
     mask = jnp.ones(tokens.shape, bool) if mask is None else mask
     chex.assert_equal_shape([tokens, mask])
-    return self._encode(self.embed(tokens), ListMask(mask))
+    return self._encode(self.embed(tokens), ListMask(mask), adapters)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """[...] int32 to [..., D] of the compute dtype; an id beyond the vocabulary gives nan."""
@@ -182,6 +209,7 @@ class Decoder(nn.Module):
     items: jax.Array,
     item_mask: jax.Array,
     block: jax.Array,
+    adapters: PyTree | None = None,
   ) -> jax.Array:
     """Reads each prefix once, and every item as if it alone followed that prefix.
 
@@ -192,6 +220,7 @@ class Decoder(nn.Module):
       item_mask: [B, J, T] bool, False at padding (which may lie between tokens).
       block: [T, S] bool with S = T, which key (column) of its own item a query (row) may see, each
         itself among them. A token's position is the number of tokens it sees before itself.
+      adapters: see `lora`; None for none.
 
     Returns:
       [B, J, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
@@ -204,7 +233,7 @@ class Decoder(nn.Module):
     chex.assert_shape(item_mask, (B, J, T))
     chex.assert_shape(block, (T, T))
     x = jnp.concatenate([prefix, items.reshape(B, J * T, D)], axis=1)  # [B, S + J*T, D]
-    hidden = self._encode(x, ListMask(prefix_mask, item_mask, jnp.asarray(block)))
+    hidden = self._encode(x, ListMask(prefix_mask, item_mask, jnp.asarray(block)), adapters)
     return hidden[:, prefix.shape[1] :].reshape(B, J, T, D)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
@@ -214,9 +243,9 @@ class Decoder(nn.Module):
     logits = jnp.matmul(rows, matrix.astype(hidden.dtype), preferred_element_type=jnp.float32)
     return logits.reshape(*hidden.shape[:-1], self.config.vocab_size)
 
-  def _encode(self, x: jax.Array, mask: ListMask) -> jax.Array:
+  def _encode(self, x: jax.Array, mask: ListMask, adapters: PyTree | None) -> jax.Array:
     c = self.config
     x = constrain(x, 'batch', 'tokens', 'embed')
-    angles = rotary_angles(mask.positions(), c.head_width, c.rope_base)
-    x, _ = self.layers(x, angles, mask)
+    angles = rotary_angles(mask.positions(), c.head_width, c.rope_base, c.rope_scaling)
+    x, _ = self.layers(x, angles, mask, adapters)
     return self.norm(x)

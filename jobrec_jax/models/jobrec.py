@@ -1,6 +1,7 @@
 """JobRec below the policy: one decoder, and experts who each read a pair for themselves."""
 
 import dataclasses
+from typing import Any
 
 import chex
 from flax import struct
@@ -11,8 +12,10 @@ import jax.numpy as jnp
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
+from jobrec_jax.models.lora import Adapters
 
-PAD = 0  # The token id of padding, wherever it stands in a block. No text holds it.
+PyTree = Any
+PAD = -1  # The token id of padding, wherever it stands in a block; no tokenizer's id.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +42,11 @@ class JobRecConfig:
       raise ValueError(f'head_widths: allowed positive integers, got {self.head_widths!r}')
     if not 0 <= self.head_dropout < 1:
       raise ValueError(f'head_dropout: allowed at least 0 and below 1, got {self.head_dropout!r}')
-    taken = {'decoder', 'readouts'} & set(self.experts)
+    taken = {'decoder', 'readouts', 'lora'} & set(self.experts)
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
       raise ValueError(
-        "experts: allowed one or more distinct names, none of them 'decoder' or 'readouts', "
-        f'got {self.experts!r}'
+        "experts: allowed one or more distinct names, none of them 'decoder', 'lora' or "
+        f"'readouts', got {self.experts!r}"
       )
 
 
@@ -66,7 +69,9 @@ class JobRec(nn.Module):
   A candidate is read once for its list. Each of its items is a job block, an alignment block and
   one readout token for each expert, whose hidden state that expert's head turns into a logit.
 
-  Parameters: `decoder`, `readouts` [E, D], and one head under each expert's name.
+  Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, and `lora` where the
+  decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
+  reads the pair in a pass of its own.
   """
 
   config: JobRecConfig
@@ -114,12 +119,24 @@ class JobRec(nn.Module):
     init = partitioned(nn.initializers.normal(c.width**-0.5), 'experts', 'embed')
     rows = self.param('readouts', init, (E, c.width), jnp.float32)
     decoder = Decoder(c, name='decoder')
-    lead = content.shape[:2]
-    readouts = jnp.broadcast_to(rows.astype(c.dtype), (*lead, E, c.width))
-    items = jnp.concatenate([decoder.embed(content), readouts], axis=2)  # [B, J, T, D]
-    item_mask = jnp.concatenate([content != PAD, jnp.ones((*lead, E), bool)], axis=2)
-    block = readout_block(content.shape[2], E)
-    hidden = decoder.encode_lists(
-      decoder.embed(prefix), prefix != PAD, items, item_mask, block
-    )
-    return hidden[:, :, content.shape[2] :].astype(jnp.float32)
+    lead, L = content.shape[:2], content.shape[2]
+    embedded = [decoder.embed(jnp.where(x == PAD, 0, x)) for x in (prefix, content)]
+
+    def read(rows: jax.Array, adapters: PyTree | None) -> jax.Array:
+      readouts = jnp.broadcast_to(rows.astype(c.dtype), (*lead, *rows.shape))
+      items = jnp.concatenate([embedded[1], readouts], axis=2)  # [B, J, T, D]
+      item_mask = jnp.concatenate([content != PAD, jnp.ones((*lead, len(rows)), bool)], axis=2)
+      hidden = decoder.encode_lists(
+        embedded[0], prefix != PAD, items, item_mask, readout_block(L, len(rows)), adapters
+      )
+      return hidden[:, :, L:].astype(jnp.float32)
+
+    if c.lora is None:
+      return read(rows, None)
+    adapters = Adapters(
+      c.lora, c.projection_sizes, c.layers, E if c.lora.per_expert else None, name='lora'
+    )()
+    if not c.lora.per_expert:
+      return read(rows, adapters)
+    passes = [read(rows[e, None], jax.tree.map(lambda x, e=e: x[e], adapters)) for e in range(E)]
+    return jnp.concatenate(passes, axis=2)

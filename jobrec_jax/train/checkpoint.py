@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jobrec_jax.train.state import merge_params
-
 PyTree = Any
 
 
@@ -77,7 +75,7 @@ def load_params(folder: Path, schema: str) -> PyTree:
     schema: the fingerprint that the checkpoint must carry.
 
   Returns:
-    Of a `TrainState` its trainable and frozen parameters in one tree, of a tuple its first entry.
+    Of a `TrainState` its trainable parameters, of a tuple its first entry.
 
   Raises:
     ValueError: there is no checkpoint, or it was written under another schema.
@@ -97,8 +95,8 @@ def load_params(folder: Path, schema: str) -> PyTree:
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(path).item_metadata.tree
     if isinstance(stored, dict):  # The optimiser's moments stay on disk.
-      stored = {k: stored[k] for k in ('trainable', 'frozen')}
+      stored = {'trainable': stored['trainable']}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
     state = reader.restore(path, args=ocp.args.PyTreeRestore(
         item=stored, restore_args=as_numpy, partial_restore=True))
-  return merge_params(**state) if isinstance(state, dict) else state[0]
+  return state['trainable'] if isinstance(state, dict) else state[0]

@@ -39,6 +39,8 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
           metrics: MetricsWriter, log_every: int = 20, save_seconds: float = 30.0) -> TrainState:
   """Runs a stage to its last step, from its newest checkpoint if there is one.
 
+  A checkpoint leaves frozen parameters out: they are what they were, from the seed or their source.
+
   Args:
     stage: its name in logs and metrics.
     step_fn: (state, batch, key) -> (state, flat metrics); compiled here, the state donated.
@@ -57,7 +59,7 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
   """
   state = on_mesh(state, mesh)  # Restored arrays take the layout of these.
   if checkpoints.latest() is not None:
-    state = checkpoints.restore(state, data)
+    state = checkpoints.restore(state.replace(frozen=()), data).replace(frozen=state.frozen)
     logging.info('%s: resumed at step %d of %d', stage, int(state.step), steps)
   step_fn = jax.jit(step_fn, donate_argnums=0)
   first = step = int(state.step)
@@ -78,7 +80,7 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
         if jax.process_index() == 0:
           metrics.write(stage=stage, step=step, **row)
       if step == steps or time.monotonic() - saved > save_seconds:
-        checkpoints.save(step, state, data)
+        checkpoints.save(step, state.replace(frozen=()), data)
         saved = time.monotonic()
   checkpoints.close()
   return state

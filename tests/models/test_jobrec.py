@@ -130,7 +130,7 @@ def test_lists_equal_transformers_on_each_pair(variables):
 
 def test_padding_has_no_say(variables):
   data = blocks(False)
-  padded = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)]) for x in data]
+  padded = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)], constant_values=PAD) for x in data]
   out, expected = SCORE(variables, *padded), SCORE(variables, *data)
   np.testing.assert_allclose(out.scores, expected.scores, atol=1e-5)
 

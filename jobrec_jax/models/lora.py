@@ -1,0 +1,123 @@
+"""Low-rank adapters: y = x W + scale * (dropout(x) a) b, in a parameter subtree of their own.
+
+The decoder's kernels never change. Adapters of all layers are stacked on a leading axis like the
+kernels they go with, and reach the layers as an argument: `{projection: {'a': [layers, in, R],
+'b': [layers, R, out]}}`, with a further leading axis E where every expert has its own.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+ATTENTION = ('q', 'k', 'v', 'o')
+TARGETS = (*ATTENTION, 'gate', 'up', 'down')
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Which projections are adapted, and how.
+
+  Attributes:
+    rank: R.
+    alpha: the update is scaled by alpha / R, or alpha / sqrt(R) where `rank_stabilised`.
+    dropout: rate on the adapters' input while training.
+    targets: projections of every layer, some of `TARGETS`.
+    per_expert: whether each expert has adapters of its own (and reads the pair for itself, at as
+      many times the cost) or all share them.
+    rank_stabilised: rsLoRA's scaling.
+
+  Raises:
+    ValueError: a value out of its range, with key, allowed and got.
+
+  Reference:
+    Hu et al., LoRA, 2021; Kalajdzievski, A rank stabilization scaling factor, 2023.
+  """
+
+  rank: int = 16
+  alpha: float = 32.0
+  dropout: float = 0.1
+  targets: tuple[str, ...] = ATTENTION
+  per_expert: bool = False
+  rank_stabilised: bool = False
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise ValueError(f'lora.rank: allowed at least 1, got {self.rank!r}')
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f'lora.dropout: allowed at least 0 and below 1, got {self.dropout!r}')
+    given = set(self.targets)
+    if not given or not given <= set(TARGETS) or len(given) < len(self.targets):
+      raise ValueError(f'lora.targets: allowed some of {TARGETS}, each once, got {self.targets!r}')
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+class Adapters(nn.Module):
+  """The adapters of a decoder as parameters: a ~ N(0, 1 / in), b = 0, so that they start as none.
+
+  Attributes:
+    config: see `LoraConfig`.
+    sizes: of every target, how many numbers its projection takes and gives.
+    layers: how many layers the decoder has.
+    experts: E where every expert has adapters of its own, else None.
+  """
+
+  config: LoraConfig
+  sizes: Mapping[str, tuple[int, int]]
+  layers: int
+  experts: int | None = None
+
+  @nn.compact
+  def __call__(self) -> PyTree:
+    lead = (self.layers,) if self.experts is None else (self.experts, self.layers)
+    tree = {}
+    for name in self.config.targets:
+      inputs, outputs = self.sizes[name]
+      a = self.param(f'{name}_a', nn.initializers.normal(inputs ** -0.5),
+                     (*lead, inputs, self.config.rank), jnp.float32)
+      b = self.param(f'{name}_b', nn.initializers.zeros_init(),
+                     (*lead, self.config.rank, outputs), jnp.float32)
+      tree[name] = {'a': a, 'b': b}
+    return tree
+
+
+def adapted(x: jax.Array, adapter: PyTree, scale: float) -> jax.Array:
+  """The adapter's part of a projection: x [M, in] to [M, out], of x's dtype."""
+  return (x @ adapter['a'].astype(x.dtype)) @ adapter['b'].astype(x.dtype) * scale
+
+
+def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTree:
+  """A decoder's parameters with the adapters folded in: kernel + scale * a b.
+
+  Args:
+    params: `JobRec` parameters with `decoder` and `lora`.
+    config: of the adapters.
+    expert: whose adapters, where each expert has its own.
+
+  Returns:
+    The parameters of the decoder alone, of the kernels' dtype.
+
+  Raises:
+    ValueError: an expert is named though all share, or none though each has its own.
+  """
+  if (expert is not None) != config.per_expert:
+    raise ValueError('expert: allowed an index where lora.per_expert, else None; got '
+                     f'{expert!r} with per_expert={config.per_expert}')
+  decoder = jax.tree.map(lambda x: x, params['decoder'])
+  for name in config.targets:
+    a, b = (params['lora'][f'{name}_{part}'] for part in 'ab')
+    if expert is not None:
+      a, b = a[expert], b[expert]
+    home = decoder['layers']['attention' if name in ATTENTION else 'mlp'][name]
+    kernel = home['kernel']
+    update = config.scale * jnp.einsum('lir,lro->lio', a, b).reshape(kernel.shape)
+    home['kernel'] = (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+  return decoder
