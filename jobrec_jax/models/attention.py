@@ -61,6 +61,45 @@ class RopeScaling:
   original_positions: int = 8192
 
 
+@struct.dataclass
+class PairMask:
+  """Who sees whom where a pair's two sides were read alone, each from a place of its own.
+
+  A token of a pair's block sees all valid keys of its two sides, and of its own block what `block`
+  lets it see.
+
+  Attributes:
+    prefix: [B, S] bool, the side that a list shares.
+    sides: [B, J, L] bool, the other side of every pair.
+    items: [B, J, T] bool, the pairs' own tokens, False at padding.
+    block: [T, T] bool, as in `ListMask`.
+    start: position of the first token of every pair's block, behind both sides.
+  """
+
+  prefix: jax.Array
+  sides: jax.Array
+  items: jax.Array
+  block: jax.Array
+  start: int = struct.field(pytree_node=False)
+
+  def positions(self) -> jax.Array:
+    """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
+    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
+    return (self.start + seen - 1).reshape(len(seen), -1)
+
+
+@struct.dataclass
+class States:
+  """Rotated keys, and values, of tokens that were read before: all that attention needs of them.
+
+  Attributes:
+    k, v: [..., K, L, H]; stacked over layers on the leading axis.
+  """
+
+  k: jax.Array
+  v: jax.Array
+
+
 class Projection(nn.Module):
   """A linear map from the last axes of x to `outputs`, with a bias and a LoRA update if asked.
 
@@ -161,9 +200,25 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, angles: jax.Array, mask: ListMask, adapters: PyTree | None = None
-  ) -> jax.Array:
-    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens. Returns [B, L, D]."""
+    self,
+    x: jax.Array,
+    angles: jax.Array,
+    mask: ListMask | PairMask,
+    adapters: PyTree | None = None,
+    seen: tuple[States, States] | None = None,
+  ) -> tuple[jax.Array, States]:
+    """Reads x, and what was seen before it.
+
+    Args:
+      x: [B, L, D].
+      angles: [B, L, H/2].
+      mask: over the same L tokens; with `PairMask` they are J*T.
+      adapters: of this layer, by projection; None for none.
+      seen: with `PairMask`, the states of the prefix [B, K, S, H] and of the sides [B, J, K, L, H].
+
+    Returns:
+      [B, L, D], and the states of these tokens [B, K, L, H].
+    """
     B, L, D = x.shape
     N, K, H = self.heads, self.kv_heads, self.head_width
     adapters = adapters or {}
@@ -183,14 +238,17 @@ class Attention(nn.Module):
     angles = angles[:, :, None]
     q = rotate(q, angles).reshape(B, L, K, N // K, H) * jnp.asarray(H**-0.5, self.dtype)
     k = rotate(k, angles)
-    out = attend(
-      q.transpose(0, 2, 3, 1, 4), k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask
-    )  # [B, K, G, L, H]
+    own = States(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+    q = q.transpose(0, 2, 3, 1, 4)
+    if isinstance(mask, PairMask):
+      out = attend_pairs(q, *seen, own, mask)
+    else:
+      out = attend(q, own.k, own.v, mask)  # [B, K, G, L, H]
     out = out.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
     out = constrain(out, 'batch', 'tokens', 'heads', 'head')
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')
-    return output(out, adapters.get('o'))
+    return output(out, adapters.get('o')), own
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:
@@ -246,16 +304,63 @@ def _attend_items(
   S, (_, J, T) = mask.prefix.shape[1], mask.items.shape
   q = q.reshape(B, K, G, J, T, H).swapaxes(2, 3)  # [B, K, J, G, T, H]
   k, v = k.reshape(B, K, J, T, H), v.reshape(B, K, J, T, H)
-  shared = _scores(q.reshape(B, K, J * G * T, H), k_prefix).reshape(B, K, J, G * T, S)
-  own = _scores(q.reshape(B, K, J, G * T, H), k).reshape(B, K, J, G, T, T)
-  shared = jnp.where(mask.prefix[:, None, None, None], shared, MASKED)
-  sees = mask.block & mask.items[:, :, None]  # [B, J, T, T]
-  own = jnp.where(sees[:, None, :, None], own, MASKED).reshape(B, K, J, G * T, T)
-  # One softmax over both key sets in two parts: they are never concatenated.
-  top = jnp.maximum(shared.max(-1, keepdims=True), own.max(-1, keepdims=True))
-  top = jax.lax.stop_gradient(top)
-  shared, own = jnp.exp(shared - top), jnp.exp(own - top)
-  total = shared.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
+  shared = _shared_scores(q, k_prefix, mask.prefix)
+  own = _own_scores(q, k, mask.items, mask.block)
+  (shared, own), total = _joint_softmax(shared, own)
   out = _values(shared.reshape(B, K, J * G * T, S), v_prefix).reshape(B, K, J, G * T, H)
   out = ((out + _values(own, v)) / total).astype(v.dtype)
   return out.reshape(B, K, J, G, T, H).swapaxes(2, 3).reshape(B, K, G, J * T, H)
+
+
+def attend_pairs(
+  q: jax.Array, prefix: States, sides: States, own: States, mask: PairMask
+) -> jax.Array:
+  """softmax(q k^T) v of the pairs' own tokens over both their sides and themselves.
+
+  Args:
+    q: [B, K, G, J*T, H], scaled.
+    prefix: states [B, K, S, H].
+    sides: states [B, J, K, L, H].
+    own: states [B, K, J*T, H].
+    mask: over the same tokens.
+
+  Returns:
+    [B, K, G, J*T, H] of the values' dtype.
+  """
+  B, K, G, _, H = q.shape
+  _, J, T = mask.items.shape
+  S = mask.prefix.shape[1]
+  q = q.reshape(B, K, G, J, T, H).swapaxes(2, 3)  # [B, K, J, G, T, H]
+  k, v = (x.reshape(B, K, J, T, H) for x in (own.k, own.v))
+  k_side, v_side = (x.swapaxes(1, 2) for x in (sides.k, sides.v))  # [B, K, J, L, H]
+  side = _scores(q.reshape(B, K, J, G * T, H), k_side)
+  side = jnp.where(mask.sides[:, None, :, None], side, MASKED)
+  (shared, side, own_weights), total = _joint_softmax(
+    _shared_scores(q, prefix.k, mask.prefix), side, _own_scores(q, k, mask.items, mask.block)
+  )
+  out = _values(shared.reshape(B, K, J * G * T, S), prefix.v).reshape(B, K, J, G * T, H)
+  out = ((out + _values(side, v_side) + _values(own_weights, v)) / total).astype(v.dtype)
+  return out.reshape(B, K, J, G, T, H).swapaxes(2, 3).reshape(B, K, G, J * T, H)
+
+
+def _shared_scores(q: jax.Array, k: jax.Array, valid: jax.Array) -> jax.Array:
+  """q [B, K, J, G, T, H] against one prefix k [B, K, S, H]: [B, K, J, G*T, S]."""
+  B, K, J, G, T, H = q.shape
+  scores = _scores(q.reshape(B, K, J * G * T, H), k).reshape(B, K, J, G * T, -1)
+  return jnp.where(valid[:, None, None, None], scores, MASKED)
+
+
+def _own_scores(q: jax.Array, k: jax.Array, items: jax.Array, block: jax.Array) -> jax.Array:
+  """q [B, K, J, G, T, H] against the keys of its own item [B, K, J, T, H]: [B, K, J, G*T, T]."""
+  B, K, J, G, T, H = q.shape
+  scores = _scores(q.reshape(B, K, J, G * T, H), k).reshape(B, K, J, G, T, T)
+  sees = block & items[:, :, None]  # [B, J, T, T]
+  return jnp.where(sees[:, None, :, None], scores, MASKED).reshape(B, K, J, G * T, T)
+
+
+def _joint_softmax(*parts: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+  """One softmax over several key sets, which are never concatenated: weights, and their sum."""
+  tops = [x.max(-1, keepdims=True) for x in parts]
+  top = jax.lax.stop_gradient(jnp.stack(tops).max(0))
+  weights = [jnp.exp(x - top) for x in parts]
+  return weights, sum(w.sum(-1, keepdims=True) for w in weights)

@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from jobrec_jax.models.attention import (
   Attention,
   ListMask,
+  PairMask,
   Projection,
   RMSNorm,
   RopeScaling,
+  States,
   rotary_angles,
 )
 from jobrec_jax.models.axes import constrain, partitioned
@@ -125,15 +127,20 @@ class SwiGLU(nn.Module):
 
 
 class Layer(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x)). Returns (x, None), as a scan wants it."""
+  """x + attention(norm(x)), then x + mlp(norm(x))."""
 
   config: DecoderConfig
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, angles: jax.Array, mask: ListMask, adapters: PyTree | None = None
-  ) -> tuple[jax.Array, None]:
-    """Args: x [B, L, D]; angles [B, L, H/2]; mask over the same L tokens; this layer's adapters."""
+    self,
+    x: jax.Array,
+    angles: jax.Array,
+    mask: ListMask | PairMask,
+    adapters: PyTree | None = None,
+    seen: tuple[States, States] | None = None,
+  ) -> tuple[jax.Array, States]:
+    """Args as in `Attention`. Returns x [B, L, D] and this layer's states of its tokens."""
     c = self.config
     # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
     shrink = (2 * c.layers) ** -0.5
@@ -145,9 +152,10 @@ class Layer(nn.Module):
     )
     mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.lora, name='mlp')
     normed = RMSNorm(c.rms_epsilon, c.dtype, name='attention_norm')(x)
-    x = x + attention(normed, angles, mask, adapters)
+    attended, states = attention(normed, angles, mask, adapters, seen)
+    x = x + attended
     x = x + mlp(RMSNorm(c.rms_epsilon, c.dtype, name='mlp_norm')(x), adapters)
-    return constrain(x, 'batch', 'tokens', 'embed'), None
+    return constrain(x, 'batch', 'tokens', 'embed'), states
 
 
 class Decoder(nn.Module):
@@ -170,7 +178,7 @@ class Decoder(nn.Module):
       layer,
       variable_axes={'params': 0},
       split_rngs={'params': True, 'dropout': True},
-      in_axes=(nn.broadcast, nn.broadcast, 0),
+      in_axes=(nn.broadcast, nn.broadcast, 0, 0),
       length=c.layers,
       unroll=c.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -196,7 +204,7 @@ class Decoder(nn.Module):
     chex.assert_rank(tokens, 2)
     mask = jnp.ones(tokens.shape, bool) if mask is None else mask
     chex.assert_equal_shape([tokens, mask])
-    return self._encode(self.embed(tokens), ListMask(mask), adapters)
+    return self._encode(self.embed(tokens), ListMask(mask), adapters)[0]
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """[...] int32 to [..., D] of the compute dtype; an id beyond the vocabulary gives nan."""
@@ -233,8 +241,51 @@ class Decoder(nn.Module):
     chex.assert_shape(item_mask, (B, J, T))
     chex.assert_shape(block, (T, T))
     x = jnp.concatenate([prefix, items.reshape(B, J * T, D)], axis=1)  # [B, S + J*T, D]
-    hidden = self._encode(x, ListMask(prefix_mask, item_mask, jnp.asarray(block)), adapters)
+    mask = ListMask(prefix_mask, item_mask, jnp.asarray(block))
+    hidden, _ = self._encode(x, mask, adapters)
     return hidden[:, prefix.shape[1] :].reshape(B, J, T, D)
+
+  def encode_blocks(
+    self, x: jax.Array, mask: jax.Array, start: int, adapters: PyTree | None = None
+  ) -> States:
+    """Reads blocks alone, each causally from a fixed position, for pairs to look at later.
+
+    Args:
+      x: [B, L, D] embeddings.
+      mask: [B, L] bool, False at padding.
+      start: position of the first token.
+      adapters: see `lora`; None for none.
+
+    Returns:
+      States [layers, B, K, L, H].
+    """
+    chex.assert_shape(x, (*mask.shape, self.config.width))
+    return self._encode(x, ListMask(mask), adapters, start=start)[1]
+
+  def encode_pairs(
+    self,
+    items: jax.Array,
+    mask: PairMask,
+    prefix: States,
+    sides: States,
+    adapters: PyTree | None = None,
+  ) -> jax.Array:
+    """Reads the pairs' own tokens over the states of both their sides.
+
+    Args:
+      items: [B, J, T, D] embeddings.
+      mask: who sees whom.
+      prefix: states [layers, B, K, S, H] of each list's shared side.
+      sides: states [layers, B, J, K, L, H] of every pair's other side.
+      adapters: see `lora`; None for none.
+
+    Returns:
+      [B, J, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
+    """
+    B, J, T, D = items.shape
+    chex.assert_shape(mask.items, (B, J, T))
+    hidden, _ = self._encode(items.reshape(B, J * T, D), mask, adapters, (prefix, sides))
+    return hidden.reshape(B, J, T, D)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """[..., D] normed hidden states to [..., V] fp32 logits of the next token."""
@@ -243,9 +294,17 @@ class Decoder(nn.Module):
     logits = jnp.matmul(rows, matrix.astype(hidden.dtype), preferred_element_type=jnp.float32)
     return logits.reshape(*hidden.shape[:-1], self.config.vocab_size)
 
-  def _encode(self, x: jax.Array, mask: ListMask, adapters: PyTree | None) -> jax.Array:
+  def _encode(
+    self,
+    x: jax.Array,
+    mask: ListMask | PairMask,
+    adapters: PyTree | None,
+    seen: tuple[States, States] | None = None,
+    start: int = 0,
+  ) -> tuple[jax.Array, States]:
     c = self.config
     x = constrain(x, 'batch', 'tokens', 'embed')
-    angles = rotary_angles(mask.positions(), c.head_width, c.rope_base, c.rope_scaling)
-    x, _ = self.layers(x, angles, mask, adapters)
-    return self.norm(x)
+    positions = mask.positions() + start
+    angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
+    x, states = self.layers(x, angles, mask, adapters, seen)
+    return self.norm(x), states

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jobrec_jax.models.attention import PairMask, States
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
@@ -27,6 +28,9 @@ class JobRecConfig:
     head_widths: hidden widths of every expert's head.
     head_dropout: dropout rate in the heads.
     experts: their names, in the order of the E axis.
+    attention: 'exact' or 'factored', see `JobRec`.
+    job_start, pair_start: 'factored': positions from which jobs, and what pairs have of their own,
+      are read; no candidate (no job) may be longer than what lies before.
 
   Raises:
     ValueError: a value out of its range, with key, allowed and got.
@@ -36,6 +40,9 @@ class JobRecConfig:
   head_widths: tuple[int, ...] = (512, 256)
   head_dropout: float = 0.1
   experts: tuple[str, ...] = ('preference', 'qualification')
+  attention: str = 'exact'
+  job_start: int = 0
+  pair_start: int = 0
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
@@ -48,6 +55,11 @@ class JobRecConfig:
         "experts: allowed one or more distinct names, none of them 'decoder', 'lora' or "
         f"'readouts', got {self.experts!r}"
       )
+    if self.attention not in ('exact', 'factored'):
+      raise ValueError(f"attention: allowed 'exact' or 'factored', got {self.attention!r}")
+    if self.attention == 'factored' and not 0 < self.job_start < self.pair_start:
+      raise ValueError("job_start, pair_start: allowed 0 < job_start < pair_start with 'factored' "
+                       f'attention, got {self.job_start} and {self.pair_start}')
 
 
 @struct.dataclass
@@ -66,17 +78,31 @@ class ExpertOutputs:
 class JobRec(nn.Module):
   """Scores of every expert for lists of pairs, candidate first.
 
-  A candidate is read once for its list. Each of its items is a job block, an alignment block and
-  one readout token for each expert, whose hidden state that expert's head turns into a logit.
+  A pair is a candidate block, a job block, an alignment block and one readout token for each
+  expert, whose hidden state that expert's head turns into a logit. Attention is `exact`: all of it
+  causal, the candidate read once for its list; or `factored`: candidate and job each read alone
+  from a fixed position, and only alignment and readouts look at both, so that the states of either
+  serve with any partner.
 
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, and `lora` where the
   decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
-  reads the pair in a pass of its own.
+  reads the pair in a pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig
 
-  @nn.compact
+  def setup(self):
+    c = self.config.decoder
+    self.decoder = Decoder(c)
+    init = partitioned(nn.initializers.normal(c.width**-0.5), 'experts', 'embed')
+    shape = (len(self.config.experts), c.width)
+    self.readouts = self.param('readouts', init, shape, jnp.float32)
+    if c.lora is not None:
+      own = len(self.config.experts) if c.lora.per_expert else None
+      self.lora = Adapters(c.lora, c.projection_sizes, c.layers, own)
+    for name in self.config.experts:
+      setattr(self, name, ExpertHead(self.config.head_widths, self.config.head_dropout))
+
   def __call__(
     self,
     candidate: jax.Array,
@@ -100,43 +126,112 @@ class JobRec(nn.Module):
     chex.assert_rank([candidate, job, alignment], [{2, 3}, 3, 3])
     chex.assert_shape(alignment, (B, J, None))
     chex.assert_shape(candidate, (B, None) if candidate.ndim == 2 else (B, J, None))
-    content = jnp.concatenate([job, alignment], axis=-1)  # [B, J, Lj + La]
     if candidate.ndim == 3:  # B * J lists of one item.
       candidate = candidate.reshape(B * J, candidate.shape[-1])
-      content = content.reshape(B * J, 1, content.shape[-1])
-    hidden = self._read(candidate, content).reshape(B, J, E, -1)
+      job, alignment = (x.reshape(B * J, 1, x.shape[-1]) for x in (job, alignment))
+    if self.config.attention == 'exact':
+      hidden = self._read(candidate, jnp.concatenate([job, alignment], axis=-1))
+    else:
+      sides = self.encode(job.reshape(-1, job.shape[-1]), 'job')
+      sides = jax.tree.map(lambda x: x.reshape(*x.shape[:2], *job.shape[:2], *x.shape[3:]), sides)
+      hidden = self._look(self.encode(candidate, 'candidate'), candidate != PAD, sides, job != PAD,
+                          alignment)
+    return self._judge(hidden.reshape(B, J, E, -1), deterministic)
+
+  def encode(self, tokens: jax.Array, side: str) -> States:
+    """The states of candidates or jobs read alone, for `score_pairs`.
+
+    Args:
+      tokens: [N, L] int32.
+      side: 'candidate' or 'job'.
+
+    Returns:
+      States [P, layers, N, K, L, H]; P passes: one, or one for each expert that has adapters.
+    """
+    start = {'candidate': 0, 'job': self.config.job_start}[side]
+    room = self.config.job_start if side == 'candidate' else (
+      self.config.pair_start - self.config.job_start)
+    if tokens.shape[1] > room:
+      raise ValueError(f'{side} blocks: allowed at most {room} tokens, which is where the next '
+                       f'block starts, got {tokens.shape[1]}')
+    x = self._embed(tokens)
+    states = [self.decoder.encode_blocks(x, tokens != PAD, start, adapters)
+              for _, adapters in self._passes()]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+
+  def score_pairs(
+    self,
+    candidates: States,
+    candidate_mask: jax.Array,
+    jobs: States,
+    job_mask: jax.Array,
+    alignment: jax.Array,
+  ) -> ExpertOutputs:
+    """Scores pairs of which both sides were encoded before.
+
+    Args:
+      candidates: states [P, layers, B, K, Lc, H] of each list's candidate.
+      candidate_mask: [B, Lc] bool, False at padding.
+      jobs: states [P, layers, B, J, K, Lj, H].
+      job_mask: [B, J, Lj] bool.
+      alignment: [B, J, La] int32 tokens.
+    """
+    return self._judge(self._look(candidates, candidate_mask, jobs, job_mask, alignment), True)
+
+  def _judge(self, hidden: jax.Array, deterministic: bool) -> ExpertOutputs:
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
-    heads = [
-      ExpertHead(self.config.head_widths, self.config.head_dropout, name=name)
-      for name in self.config.experts
-    ]
-    scores = [head(hidden[:, :, e], deterministic) for e, head in enumerate(heads)]
+    scores = [getattr(self, name)(hidden[:, :, e], deterministic)
+              for e, name in enumerate(self.config.experts)]
     return ExpertOutputs(hidden, jnp.stack(scores, axis=-1))
+
+  def _embed(self, tokens: jax.Array) -> jax.Array:
+    return self.decoder.embed(jnp.where(tokens == PAD, 0, tokens))
+
+  def _passes(self) -> list[tuple[slice, PyTree | None]]:
+    """The readouts that each pass over the text reads for, and its adapters."""
+    c = self.config.decoder
+    if c.lora is None:
+      return [(slice(None), None)]
+    adapters = self.lora()
+    if not c.lora.per_expert:
+      return [(slice(None), adapters)]
+    return [(slice(e, e + 1), jax.tree.map(lambda x, e=e: x[e], adapters))
+            for e in range(len(self.config.experts))]
+
+  def _items(self, tokens: jax.Array, of: slice) -> tuple[jax.Array, jax.Array]:
+    """[B, J, L] tokens with readouts behind them: embeddings [B, J, T, D], mask [B, J, T]."""
+    rows = self.readouts[of].astype(self.config.decoder.dtype)
+    lead = tokens.shape[:2]
+    readouts = jnp.broadcast_to(rows, (*lead, *rows.shape))
+    return (jnp.concatenate([self._embed(tokens), readouts], axis=2),
+            jnp.concatenate([tokens != PAD, jnp.ones((*lead, len(rows)), bool)], axis=2))
 
   def _read(self, prefix: jax.Array, content: jax.Array) -> jax.Array:
     """Args: prefix [B, S], content [B, J, L] tokens. Returns [B, J, E, D] fp32 of the readouts."""
-    c, E = self.config.decoder, len(self.config.experts)
-    init = partitioned(nn.initializers.normal(c.width**-0.5), 'experts', 'embed')
-    rows = self.param('readouts', init, (E, c.width), jnp.float32)
-    decoder = Decoder(c, name='decoder')
-    lead, L = content.shape[:2], content.shape[2]
-    embedded = [decoder.embed(jnp.where(x == PAD, 0, x)) for x in (prefix, content)]
+    L, embedded = content.shape[2], self._embed(prefix)
+    hidden = []
+    for of, adapters in self._passes():
+      items, mask = self._items(content, of)
+      block = readout_block(L, items.shape[2] - L)
+      out = self.decoder.encode_lists(embedded, prefix != PAD, items, mask, block, adapters)
+      hidden.append(out[:, :, L:].astype(jnp.float32))
+    return jnp.concatenate(hidden, axis=2)
 
-    def read(rows: jax.Array, adapters: PyTree | None) -> jax.Array:
-      readouts = jnp.broadcast_to(rows.astype(c.dtype), (*lead, *rows.shape))
-      items = jnp.concatenate([embedded[1], readouts], axis=2)  # [B, J, T, D]
-      item_mask = jnp.concatenate([content != PAD, jnp.ones((*lead, len(rows)), bool)], axis=2)
-      hidden = decoder.encode_lists(
-        embedded[0], prefix != PAD, items, item_mask, readout_block(L, len(rows)), adapters
-      )
-      return hidden[:, :, L:].astype(jnp.float32)
-
-    if c.lora is None:
-      return read(rows, None)
-    adapters = Adapters(
-      c.lora, c.projection_sizes, c.layers, E if c.lora.per_expert else None, name='lora'
-    )()
-    if not c.lora.per_expert:
-      return read(rows, adapters)
-    passes = [read(rows[e, None], jax.tree.map(lambda x, e=e: x[e], adapters)) for e in range(E)]
-    return jnp.concatenate(passes, axis=2)
+  def _look(
+    self,
+    candidates: States,
+    candidate_mask: jax.Array,
+    jobs: States,
+    job_mask: jax.Array,
+    alignment: jax.Array,
+  ) -> jax.Array:
+    """As `score_pairs`. Returns [B, J, E, D] fp32 of the readouts."""
+    L, hidden = alignment.shape[2], []
+    for p, (of, adapters) in enumerate(self._passes()):
+      items, item_mask = self._items(alignment, of)
+      block = jnp.asarray(readout_block(L, items.shape[2] - L))
+      mask = PairMask(candidate_mask, job_mask, item_mask, block, self.config.pair_start)
+      left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (candidates, jobs))
+      out = self.decoder.encode_pairs(items, mask, left, right, adapters)
+      hidden.append(out[:, :, L:].astype(jnp.float32))
+    return jnp.concatenate(hidden, axis=2)

@@ -88,7 +88,7 @@ def test_each_layer_equals_transformers(pair):
     (out, _), state = Layer(config).apply(
       {'params': params}, x, angles, mask, capture_intermediates=True
     )
-    return state['intermediates']['attention']['__call__'][0], out
+    return state['intermediates']['attention']['__call__'][0][0], out
 
   assert len(inputs) == config.layers
   for i, (x, a, y) in enumerate(zip(inputs, attended, outputs)):
