@@ -56,8 +56,23 @@ def get_config() -> ml_collections.ConfigDict:
   c.tokenizer.candidate = 64  # static length of the candidate block, tokens
   c.tokenizer.job = 40  # static length of the job block, tokens
   c.tokenizer.alignment = 20  # static length of the alignment block, tokens
+  c.tokenizer.verdicts = 'words'  # of the alignment block: 'words', or 'symbols' (+ - ?), shorter
 
-  c.model = ml_collections.ConfigDict()
+  c.backbone = ml_collections.ConfigDict()
+  # '': a decoder of the sizes below and a tokenizer, both trained from scratch. Else a pretrained
+  # one, frozen under LoRA adapters: a .gguf file, a Hugging Face directory or a hub name.
+  c.backbone.path = ''
+  c.backbone.dtype = 'bfloat16'  # of frozen weights: 'bfloat16' or 'float32'
+
+  c.lora = ml_collections.ConfigDict()  # adapters of a pretrained backbone
+  c.lora.rank = 16  # R
+  c.lora.alpha = 32.0  # updates are scaled by alpha / R
+  c.lora.dropout = 0.1  # dropout on the adapters' input
+  c.lora.targets = ('q', 'k', 'v', 'o')  # projections; also 'gate', 'up', 'down'
+  c.lora.per_expert = False  # adapters for each expert, at twice the cost; else shared
+  c.lora.rank_stabilised = False  # scale by alpha / sqrt(R) (rsLoRA)
+
+  c.model = ml_collections.ConfigDict()  # sizes: of a decoder that is trained from scratch
   c.model.width = 64  # D
   c.model.layers = 2  # decoder layers
   c.model.heads = 4  # query heads
@@ -69,6 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.dtype = 'float32'  # of activations: 'float32' or 'bfloat16'
   c.model.unroll = 2  # layers in one step of the layer loop: more is faster on CPU, compiles longer
   c.model.remat = False  # recompute activations in the backward pass
+  c.model.attention = 'exact'  # of lists: 'exact', or 'factored': entities are read alone, once
   c.model.head_widths = (512, 256)  # hidden layers of each expert's head
   c.model.head_dropout = 0.1  # dropout in the experts' heads
 

@@ -66,7 +66,7 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
   metrics = MetricsWriter(run / 'metrics.jsonl')
   # A head does not depend on which others are trained beside it, so that tau can be added later.
   depends = identity(config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts',
-                     'warm_up', 'cooperative') | {
+                     'warm_up', 'cooperative', 'backbone', 'lora') | {
       'policy': {k: v for k, v in config['policy'].to_dict().items()
                  if k not in ('taus', 'grid', 'held_out')}}
 

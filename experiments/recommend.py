@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from experiments.alignment import make_head
+from experiments.backbone import open_backbone
 from experiments.setup import Run, section, use_compilation_cache, validate
 from experiments.stages import load_calibration, make_model
 from jobrec_jax.data.domain import load_domain
@@ -102,13 +103,16 @@ def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
   tokenizer = load_tokenizer(run / 'tokenizer.json')
   calibration = load_calibration(run)
   fingerprint = schema.fingerprint()
+  backbone, mesh = open_backbone(config), make_mesh(settings.mesh)
+  params = load_params(run / 'checkpoints/cooperative', fingerprint)['model']
+  if backbone is not None:
+    params |= {'decoder': backbone.load(None)}
   experts = TrainedExperts(
-      make_model(config, tokenizer.get_vocab_size()),
-      load_params(run / 'checkpoints/cooperative', fingerprint)['model'], tokenizer,
+      make_model(config, tokenizer.get_vocab_size(), backbone), params, tokenizer,
       section(BlockLengths, config.tokenizer), calibration)
   head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', fingerprint)
   return recommend(schema, candidate, catalogue, experts, make_head(config), head_params,
-                   make_mesh(settings.mesh), top_k, config.policy.temperature,
+                   mesh, top_k, config.policy.temperature,
                    config.features.list_length, config.features.batch)
 
 

@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from experiments.backbone import Backbone, open_backbone
 from experiments.setup import Run, Settings, section
 from jobrec_jax.data import lists as listing
 from jobrec_jax.data.dataset import Dataset
@@ -36,7 +37,7 @@ from jobrec_jax.train import experts as stage1
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.features import FeatureExtractor
 from jobrec_jax.train.loop import MetricsWriter, train
-from jobrec_jax.train.sharding import init_sharded, make_mesh
+from jobrec_jax.train.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train.state import (
     create_state,
     make_optimizer,
@@ -68,12 +69,17 @@ def identity(config: ConfigDict, dataset: Dataset, *sections: str) -> dict[str, 
           'seed': config.seed} | {s: config[s].to_json() for s in sections}
 
 
-def make_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
-  """Token blocks; the tokenizer is trained once and then lies in the run folder."""
+def make_blocks(config: ConfigDict, run: Run, dataset: Dataset,
+                backbone: Backbone | None = None) -> BlockEncoder:
+  """Token blocks; the tokenizer, the backbone's or one trained here, lies in the run folder."""
   path = run / 'tokenizer.json'
   if not path.exists():
-    save_tokenizer(train_tokenizer(corpus(dataset, seed=config.seed), config.tokenizer.vocab_size),
-                   path)
+    if backbone is None:
+      texts = corpus(dataset, seed=config.seed, verdicts=config.tokenizer.verdicts)
+      tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size)
+    else:
+      tokenizer = backbone.tokenizer()
+    save_tokenizer(tokenizer, path)
   tokenizer = load_tokenizer(path)
   blocks = BlockEncoder(dataset, tokenizer, section(BlockLengths, config.tokenizer))
   logging.info('tokens: vocabulary of %d; cut to length: %s', tokenizer.get_vocab_size(),
@@ -81,33 +87,46 @@ def make_blocks(config: ConfigDict, run: Run, dataset: Dataset) -> BlockEncoder:
   return blocks
 
 
-def make_model(config: ConfigDict, vocab_size: int) -> JobRec:
+def make_model(config: ConfigDict, vocab_size: int, backbone: Backbone | None = None) -> JobRec:
+  if backbone is None:
+    decoder = section(DecoderConfig, config.model, vocab_size=vocab_size, tie_embeddings=True,
+                      rope_scaling=None, attention_bias=False, qk_norm=False, lora=None)
+  elif vocab_size > backbone.config.vocab_size:
+    raise ValueError(f'backbone.path: the tokenizer has {vocab_size} tokens, the embeddings only '
+                     f'{backbone.config.vocab_size}')
+  else:
+    decoder = backbone.config
+  lengths = config.tokenizer
   return JobRec(section(JobRecConfig, config.model, experts=('preference', 'qualification'),
-                        decoder=section(DecoderConfig, config.model, vocab_size=vocab_size,
-                                        tie_embeddings=True, rope_scaling=None,
-                                        attention_bias=False, qk_norm=False, lora=None)))
+                        job_start=lengths.candidate, pair_start=lengths.candidate + lengths.job,
+                        decoder=decoder))
 
 
 def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:
   """Stages 1A and 1B, each resumed where it stood."""
   mesh = make_mesh(settings.mesh)
-  blocks = make_blocks(config, run, dataset)
+  backbone = open_backbone(config)
+  blocks = make_blocks(config, run, dataset, backbone)
   write_entities(run / 'jobs.json', dataset.jobs)
-  model = make_model(config, blocks.vocab_size)
+  model = make_model(config, blocks.vocab_size, backbone)
   root = jax.random.key(config.seed)
   metrics = MetricsWriter(run / 'metrics.jsonl')
   log = dataset.interactions.of('train')
   preference = listing.PreferenceLists(log, config.lists.preference_negatives,
                                        config.lists.preference_policy)
   weighting = task_weights(config.experts.task_weights, 2, config.experts.fixed_weights)
-  params = {'model': init_model(model, blocks, mesh, stream_key(root, 'init')),
+  params = {'model': init_model(model, blocks, mesh, stream_key(root, 'init'), backbone),
             'task_weights': weighting.init()}
 
+  def pretrained(path):
+    return backbone is not None and 'decoder' in path
+
   def run_stage(stage, loss_fn, params, frozen, optimizer, data):
-    trainable, rest = split_params(params, frozen)
+    trainable, rest = split_params(params, lambda path: pretrained(path) or frozen(path))
     tx = make_optimizer(optimizer)
     checkpoints = Checkpoints(run / f'checkpoints/{stage}', identity(
-        config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts', 'warm_up', stage))
+        config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts', 'warm_up',
+        'backbone', 'lora', stage))
     state = train(stage, make_update(loss_fn, tx), create_state(trainable, rest, tx), data,
                   optimizer.steps, stream_key(root, stage), mesh, checkpoints, metrics,
                   config.log_every, config.save_seconds)
@@ -133,14 +152,21 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
   return Experts(model, params['model'], blocks, mesh)
 
 
-def init_model(model: JobRec, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
-               key: jax.Array) -> PyTree:
+def init_model(model: JobRec, blocks: BlockEncoder, mesh: jax.sharding.Mesh, key: jax.Array,
+               backbone: Backbone | None = None) -> PyTree:
+  """New parameters, each on its shards; those of a pretrained decoder come from its files."""
   candidate = np.zeros((1, blocks.candidates.shape[1]), np.int32)
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
 
   def init():
     return model.init(key, candidate, lists['job'], lists['alignment'])['params']
-  return init_sharded(init, mesh)
+
+  def init_rest():
+    return {name: part for name, part in init().items() if name != 'decoder'}
+  if backbone is None:
+    return init_sharded(init, mesh)
+  return init_sharded(init_rest, mesh) | {
+      'decoder': backbone.load(param_shardings(init, mesh)['decoder'])}
 
 
 def load_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:

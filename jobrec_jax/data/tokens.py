@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.schema.align import align
-from jobrec_jax.schema.render import render_alignment, render_entity
+from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 
 PAD = -1
 
@@ -57,7 +57,8 @@ def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0) -> list[str]:
+def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0,
+           verdicts: str = 'words') -> list[str]:
   """The text that training meets: entities of the train split, and some of its alignments."""
   train = dataset.interactions.of('train')
   rng = np.random.default_rng(seed)
@@ -67,17 +68,26 @@ def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0) -> list[str]:
   for row in rng.permutation(len(train))[:pairs]:
     alignment = align(dataset.schema, dataset.candidates[train.candidate[row]],
                       dataset.jobs[train.job[row]])
-    texts.append(render_alignment(alignment))
+    texts.append(render_alignment(alignment, verdicts))
   return texts
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockLengths:
-  """Static lengths in tokens of the candidate, job and alignment blocks."""
+  """Static lengths in tokens of the candidate, job and alignment blocks, and how the last reads.
+
+  Raises:
+    ValueError: `verdicts` is not one of `render.VERDICTS`.
+  """
 
   candidate: int
   job: int
   alignment: int
+  verdicts: str = 'words'
+
+  def __post_init__(self):
+    if self.verdicts not in VERDICTS:
+      raise ValueError(f'tokenizer.verdicts must be one of {VERDICTS}, got {self.verdicts!r}')
 
 
 class BlockEncoder:
@@ -113,7 +123,7 @@ class BlockEncoder:
   def _encode_alignment(self, candidate: int, job: int) -> np.ndarray:
     d = self._dataset
     alignment = align(d.schema, d.candidates[candidate], d.jobs[job])
-    return self._encode('alignment', [render_alignment(alignment)])[0]
+    return self._encode('alignment', [render_alignment(alignment, self._lengths.verdicts)])[0]
 
   def alignments(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """Alignment blocks of pairs given by index: [...] and [...] -> [..., La] int32."""

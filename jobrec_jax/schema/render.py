@@ -44,7 +44,17 @@ def render_entity(schema: Schema, side: str, entity: Entity) -> str:
   return f'{side}; ' + '; '.join(layers)
 
 
-def render_alignment(alignment: Alignment) -> str:
-  """The alignment block: each layer's verdicts in words; layers of text alone are left out."""
+VERDICTS = ('words', 'symbols')
+_SYMBOLS = {'met': '+', 'unmet': '-', 'unknown': '?'}
+
+
+def render_alignment(alignment: Alignment, verdicts: str = 'words') -> str:
+  """The alignment block: each layer's verdicts in words; layers of text alone are left out.
+
+  As 'symbols', one of + - ? for each field with a verdict, in the schema's order: a token or two
+  each, for attention that pays for this block alone. Margins are then left to the texts.
+  """
+  if verdicts == 'symbols':
+    return 'alignment; ' + ', '.join(_SYMBOLS[f.verdict] for f in alignment.fields() if f.verdict)
   layers = [f'{l.layer.name}: ' + ', '.join(l.reasons()) for l in alignment.layers if l.reasons()]
   return 'alignment; ' + '; '.join(layers)

@@ -1,15 +1,18 @@
 """What the frozen experts say of pairs, computed once and kept."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
+from jobrec_jax.models.attention import States
+from jobrec_jax.models.jobrec import PAD, ExpertOutputs, JobRec
 from jobrec_jax.train.sharding import layout, shard_batch
 
 PyTree = Any
@@ -37,11 +40,28 @@ def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
   return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_jobs(model: JobRec, params: PyTree, tokens: jax.Array) -> States:
+  return model.apply({'params': params}, tokens, 'job', method='encode')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_kept(model: JobRec, params: PyTree, lists: PyTree, index: jax.Array,
+                kept: States) -> ExpertOutputs:
+  """Lists whose jobs are rows `index` [B, J] of kept states; their candidates are read here."""
+  variables = {'params': params}
+  left = model.apply(variables, lists['candidate'], 'candidate', method='encode')
+  right = jax.tree.map(lambda x: x[:, :, index], kept)
+  return model.apply(variables, left, lists['candidate'] != PAD, right, lists['job'] != PAD,
+                     lists['alignment'], method='score_pairs')
+
+
 class FeatureExtractor:
   """Scores any set of pairs with one compiled program.
 
   Pairs are grouped by candidate into lists of `items` jobs, so that each list encodes its
-  candidate once; `batch` lists run at a time. Repeated pairs are scored once.
+  candidate once; `batch` lists run at a time. Repeated pairs are scored once. With factored
+  attention every job is encoded once, whatever the number of its candidates.
 
   Args:
     model: the experts.
@@ -70,10 +90,12 @@ class FeatureExtractor:
     rows, slots = self._rows(pairs)  # [rows, items] index into pairs; slots that count
     parts = []
     with layout(self._mesh):
+      score = self._scorer(np.unique(pairs[:, 1]))
       for start in range(0, len(rows), self._batch):
         chunk = np.resize(rows[start:start + self._batch], (self._batch, self._items))
-        lists = self._blocks.candidate_lists(pairs[chunk[:, 0], 0], pairs[chunk, 1])
-        out = jax.device_get(_score(self._model, self._params, shard_batch(lists, self._mesh)))
+        jobs = pairs[chunk, 1]
+        lists = self._blocks.candidate_lists(pairs[chunk[:, 0], 0], jobs)
+        out = jax.device_get(score(shard_batch(lists, self._mesh), jobs))
         kept = slots[start:start + self._batch]
         parts.append((out.hidden[:len(kept)][kept], out.scores[:len(kept)][kept]))
         done = start + len(kept)
@@ -84,6 +106,20 @@ class FeatureExtractor:
     shape = candidate.shape
     return ExpertFeatures(hidden.reshape(*shape, *hidden.shape[1:]),
                           scores[:, 0].reshape(shape), scores[:, 1].reshape(shape))
+
+  def _scorer(self, jobs: np.ndarray) -> Callable[[PyTree, np.ndarray], ExpertOutputs]:
+    """(lists, their jobs) -> outputs; where attention is factored, `jobs` are encoded here."""
+    model, params = self._model, self._params
+    if model.config.attention == 'exact':
+      return lambda lists, _: _score(model, params, lists)
+    # Whole batches, so that every catalogue runs the same program.
+    size = self._batch * max(1, self._items // 4)
+    padded = np.resize(jobs, -(-len(jobs) // size) * size)
+    parts = [_encode_jobs(model, params, self._blocks.jobs[padded[start:start + size]])
+             for start in range(0, len(padded), size)]
+    kept = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *parts)
+    return lambda lists, wanted: _score_kept(
+        model, params, lists, shard_batch(np.searchsorted(jobs, wanted), self._mesh), kept)
 
   def _rows(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted pairs -> rows of one candidate each, padded by repeating the row's first pair."""

@@ -81,10 +81,15 @@ def init_sharded(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
   Raises:
     ValueError: an axis of a parameter does not divide by the mesh axes it lies on.
   """
+  return jax.jit(lambda: nn.unbox(init()), out_shardings=param_shardings(init, mesh))()
+
+
+def param_shardings(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
+  """Where the parameters that `init` would make lie by `RULES`; see `init_sharded`."""
   abstract = jax.eval_shape(init)
   shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, logical_rules())
   _check_divisible(nn.unbox(abstract), shardings)
-  return jax.jit(lambda: nn.unbox(init()), out_shardings=shardings)()
+  return shardings
 
 
 def _check_divisible(shapes: PyTree, shardings: PyTree) -> None:

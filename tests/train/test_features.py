@@ -1,8 +1,11 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
+from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.train.features import FeatureExtractor
 from jobrec_jax.train.sharding import MeshConfig, make_mesh
 
@@ -13,8 +16,12 @@ def params(model, blocks):
   return jax.device_get(nn.unbox(model.init(jax.random.key(0), *lists.values())['params']))
 
 
+@pytest.mark.parametrize('attention', ['exact', 'factored'])
 @pytest.mark.parametrize('batch', [8, 16])
-def test_features_equal_the_model_pair_by_pair(model, blocks, params, batch):
+def test_features_equal_the_model_pair_by_pair(model, blocks, params, batch, attention):
+  starts = np.cumsum([blocks.candidates.shape[1], blocks.jobs.shape[1]]).tolist()
+  model = JobRec(dataclasses.replace(model.config, attention=attention, job_start=starts[0],
+                                     pair_start=starts[1]))
   rng = np.random.default_rng(0)
   candidate = rng.integers(0, 12, (9, 5))
   job = rng.integers(0, 20, (9, 5))  # scattered, with repeats and candidates of many jobs
