@@ -304,6 +304,9 @@ class Decoder(nn.Module):
   ) -> tuple[jax.Array, States]:
     c = self.config
     x = constrain(x, 'batch', 'tokens', 'embed')
+    unknown = set(adapters or ()) - set(c.lora.targets if c.lora else ())
+    if unknown:
+      raise ValueError(f'adapters: allowed for lora.targets of the decoder, got {sorted(unknown)}')
     positions = mask.positions() + start
     angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
     x, states = self.layers(x, angles, mask, adapters, seen)

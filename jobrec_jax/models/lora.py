@@ -118,6 +118,7 @@ def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTr
       a, b = a[expert], b[expert]
     home = decoder['layers']['attention' if name in ATTENTION else 'mlp'][name]
     kernel = home['kernel']
-    update = config.scale * jnp.einsum('lir,lro->lio', a, b).reshape(kernel.shape)
+    update = jnp.einsum('lir,lro->lio', a, b, precision='highest')  # accelerators round by default
+    update = config.scale * update.reshape(kernel.shape)
     home['kernel'] = (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
   return decoder

@@ -1,0 +1,34 @@
+"""The road with the real SmolLM2-135M, frozen under LoRA, on the paper's numbers of lists.
+
+  make smollm2
+  python -m experiments.quickstart --config=configs/smollm2.py --workdir=runs/smollm2
+
+Hours on two CPU cores: see benchmarks/RESULTS.md for what a list costs.
+"""
+
+from configs import base
+
+
+def get_config():
+  c = base.get_config()
+  with c.unlocked():
+    c.backbone.path = '~/.cache/jobrec_jax/models/smollm2-135m-instruct/model.gguf'
+    c.backbone.dtype = 'float32'  # CPUs multiply in fp32; bfloat16 where the hardware has it
+    c.tokenizer.candidate = 208
+    c.tokenizer.job = 144
+    c.tokenizer.alignment = 24
+    c.tokenizer.verdicts = 'symbols'
+    c.model.unroll = 1
+    c.model.remat = True
+    c.lists.preference_negatives = c.lists.qualification_negatives = 15
+    # 68 preference lists, then 68 of each perspective, one at a time.
+    c.warm_up.batch = c.cooperative.batch = c.cooperative.qualification_batch = 1
+    c.warm_up.steps = c.cooperative.steps = 68
+    c.warm_up.warmup = c.cooperative.warmup = 10
+    c.warm_up.learning_rate = c.cooperative.learning_rate = 5e-4
+    c.features.list_length = 50
+    c.features.batch = 1
+    c.policy.lists = 68
+    c.policy.held_out = 30
+    c.policy.batch = 34
+  return c

@@ -1,0 +1,392 @@
+"""Hugging Face directories in and out: config.json, *.safetensors and tokenizer.json.
+
+Weights stay in memory-mapped files until a device needs them: each parameter is read shard by
+shard, layer by layer, and no other copy of it is made. Pickled weights are refused.
+
+A tokenizer encodes each block of a prompt for itself, without special tokens, so the ids of a block
+never depend on what stands before it. At a border between blocks no merge spans both sides, and
+decoding shows what the family does there: byte-level tokenizers (Llama 3, Qwen, SmolLM2) run the
+texts together, those with a prefix space (Llama 2, Mistral) put a space between them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import functools
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+import tokenizers
+
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.weights.families import config_json
+from jobrec_jax.weights.places import Place, Spans, decoder_places
+
+PyTree = Any
+
+_SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
+# Not *.safetensors: some repositories carry a second copy of the weights in another layout.
+_WANTED = ('config.json', 'model*.safetensors', _INDEX, 'tokenizer*')
+_PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
+_DTYPES = ('F32', 'BF16', 'F16')
+_UNUSED = re.compile(r'\.rotary_emb\.inv_freq$')  # Llama 2's files carry this constant.
+_SHOWN = 12  # names of each kind in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Directory:
+  """An opened directory: nothing of the weights has been read but the files' headers.
+
+  Attributes:
+    path: where it lies.
+    config: content of config.json.
+    files: the opened file of every tensor, by the tensor's name.
+  """
+
+  path: Path
+  config: Mapping[str, Any]
+  files: Mapping[str, Any]
+
+  def shape(self, name: str) -> tuple[int, ...]:
+    return tuple(self.files[name].get_slice(name).get_shape())
+
+  def dtype(self, name: str) -> str:
+    """As the file names it, such as 'BF16'."""
+    return self.files[name].get_slice(name).get_dtype()
+
+  def read(self, name: str, spans: Spans) -> np.ndarray:
+    """Copies one rectangle of a tensor out of its memory-mapped file."""
+    return self.files[name].get_slice(name)[spans]
+
+
+def open_directory(place: str | Path, revision: str | None = None) -> Directory:
+  """Opens a local directory, or fetches one from the Hugging Face hub.
+
+  Args:
+    place: a directory, or a hub name 'owner/model'; access is what the environment of
+      huggingface_hub grants.
+    revision: branch, tag or commit on the hub.
+
+  Raises:
+    ValueError: it is not there, has no safetensors, or a file in it is malformed.
+  """
+  path = Path(place)
+  if not path.is_dir():
+    if not re.fullmatch(r'[A-Za-z0-9][\w.-]*/[\w.-]+', str(place)):
+      raise ValueError(f"weights: allowed a directory or a hub name 'owner/model', got {place!s}")
+    path = _fetch(str(place), revision)
+  config = _read_json(path / 'config.json')
+  files = {}
+  for file, names in _weight_files(path).items():
+    try:
+      opened = safe_open(path / file, 'np')
+    except (SafetensorError, OSError) as error:
+      raise ValueError(f'{path / file}: allowed a safetensors file, got {error}') from error
+    there = set(opened.keys())
+    if names is not None and not names <= there:
+      raise ValueError(f'{path / _INDEX}: weight_map: allowed tensors that lie in their file, got '
+                       f'{_some(names - there)} in {file}')
+    files |= dict.fromkeys(there if names is None else names, opened)
+  return Directory(path, config, files)
+
+
+def load_decoder(
+  directory: Directory,
+  config: DecoderConfig,
+  shardings: PyTree | None = None,
+  dtype: Any = jnp.bfloat16,
+) -> PyTree:
+  """Reads a decoder's parameters, one shard after another.
+
+  A device holds its shards alone. The host holds the shard being read and one tensor's part of it
+  (and the last shards, until JAX lets go of them), never the model.
+
+  Args:
+    directory: see `open_directory`.
+    config: see `families.decoder_config`.
+    shardings: a sharding for every parameter; None for the default device.
+    dtype: of the parameters, float32 or bfloat16.
+
+  Returns:
+    Parameters in the layout of `models.decoder`.
+
+  Raises:
+    ValueError: names or shapes differ from the decoder's (all of them in one message), the weights
+      are quantised, or the shardings do not fit.
+  """
+  dtype = np.dtype(dtype)
+  if dtype not in (np.float32, jnp.bfloat16):
+    raise ValueError(f'weights dtype: allowed float32 or bfloat16, got {dtype}')
+  places = decoder_places(config)
+  _check_tensors(directory, places, config)
+  flat = dict.fromkeys(places) if shardings is None else flatten_dict(shardings, sep='/')
+  if set(flat) != set(places):
+    raise ValueError(f'shardings: allowed one for every parameter, got {_some(flat)}; differ in '
+                     f'{_some(set(flat) ^ set(places))}')
+  return unflatten_dict(
+    {key: _load(directory, key, place, flat[key], dtype) for key, place in places.items()}, sep='/'
+  )
+
+
+def save_decoder(
+  directory: str | Path,
+  params: PyTree,
+  config: DecoderConfig,
+  family: str,
+  tokenizer_files: Iterable[str | Path] = (),
+  max_shard_bytes: int = 5 * 10**9,
+  **changes: Any,
+) -> None:
+  """Writes a directory that transformers' AutoModelForCausalLM loads; it appears when complete.
+
+  Args:
+    directory: where; nothing may lie there yet.
+    params: the decoder's, with any adapters merged; they keep their dtype.
+    config: of the decoder.
+    family: a key of `families.FAMILIES`.
+    tokenizer_files: copied beside the weights, such as tokenizer.json.
+    max_shard_bytes: weights beyond this are split over several files.
+    **changes: keys of config.json set otherwise, see `families.config_json`.
+
+  Raises:
+    ValueError: something lies there, the family cannot express the decoder, or the parameters are
+      not those of the decoder.
+  """
+  directory = Path(directory)
+  if directory.exists():
+    raise ValueError(f'{directory}: allowed a directory that does not exist yet')
+  places, params = decoder_places(config), flatten_dict(params, sep='/')
+  wrong = _differences({key: place.stacked for key, place in places.items()},
+                       {key: x.shape for key, x in params.items()})
+  if wrong:
+    raise ValueError(f'parameters do not fit the decoder{wrong}')
+  changes = {'torch_dtype': str(params['embedding'].dtype), **changes}
+  written = config_json(config, family, **changes)
+  temporary = directory.with_name(f'.{directory.name}.{os.getpid()}.tmp')
+  temporary.mkdir(parents=True)
+  try:
+    _write_json(temporary / 'config.json', written)
+    _write_weights(temporary, _tensors(params, places), max_shard_bytes)
+    for file in map(Path, tokenizer_files):
+      if (temporary / file.name).exists():
+        raise ValueError(f'tokenizer_files: allowed names other than {file.name}, got {file}')
+      shutil.copyfile(file, temporary / file.name)
+    temporary.rename(directory)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_tokenizer(directory: str | Path) -> tokenizers.Tokenizer:
+  """Reads tokenizer.json; text that spells a special token stays text, nothing is cut or padded.
+
+  Args:
+    directory: that holds the file, such as `Directory.path`.
+
+  Raises:
+    ValueError: there is none, or it is malformed.
+  """
+  path = Path(directory) / 'tokenizer.json'
+  if not path.is_file():
+    raise ValueError(f'{path}: no tokenizer there; transformers writes one from a sentencepiece '
+                     'model with AutoTokenizer.from_pretrained(...).save_pretrained(...)')
+  try:
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+  except Exception as error:  # The library raises nothing narrower.
+    raise ValueError(f'{path}: allowed a tokenizer, got {error}') from error
+  tokenizer.encode_special_tokens = True
+  tokenizer.no_padding()
+  tokenizer.no_truncation()
+  return tokenizer
+
+
+def encode_plain(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+  """Token ids of a text alone: no beginning- or end-of-text token is added."""
+  return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+  try:
+    return Path(huggingface_hub.snapshot_download(
+      name, revision=revision, allow_patterns=list(_WANTED)))
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{name}: neither a directory here nor a model that the hub gives us: '
+                     f'{error}') from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  if not path.is_file():
+    raise ValueError(f'{path}: no such file')
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path}: allowed JSON, got {error}') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{path}: allowed a JSON object, got {type(value).__name__}')
+  return value
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+
+
+def _weight_files(path: Path) -> dict[str, set[str] | None]:
+  """Names of the weight files, and of the tensors in each that count (None for all)."""
+  if (path / _SINGLE).is_file():
+    return {_SINGLE: None}
+  if not (path / _INDEX).is_file():
+    pickles = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
+    why = ('pickles run code when they are read; convert weights that you trust with transformers: '
+           'AutoModelForCausalLM.from_pretrained(...).save_pretrained(...), or use a safetensors '
+           'revision of the model')
+    other = sorted(f.name for f in path.glob('*.safetensors'))
+    raise ValueError(f'{path}: allowed {_SINGLE} or {_INDEX}, got '
+                     + (f'{_some(pickles)} ({why})' if pickles else _some(other)))
+  files = {}
+  weight_map = _read_json(path / _INDEX).get('weight_map')
+  if not isinstance(weight_map, dict) or not weight_map:
+    raise ValueError(f'{path / _INDEX}: weight_map: allowed tensor names with their files, got '
+                     f'{weight_map!r}')
+  for name, file in weight_map.items():
+    # A plain name cannot lead out of the directory.
+    if not isinstance(file, str) or not re.fullmatch(r'[\w][\w.-]*\.safetensors', file):
+      raise ValueError(f'{path / _INDEX}: weight_map: {name}: allowed the name of a safetensors '
+                       f'file in the same directory, got {file!r}')
+    files.setdefault(file, set()).add(name)
+  return files
+
+
+def _some(names: Iterable[str]) -> str:
+  names = sorted(names)
+  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  return (', '.join(names[:_SHOWN]) or 'none') + more
+
+
+def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> str:
+  """What is missing, extra or of another shape, each on a line of its own; '' for nothing."""
+  parts = {
+    'missing': expected.keys() - found.keys(),
+    'extra': found.keys() - expected.keys(),
+    'shapes': {f'{name} allowed {tuple(expected[name])}, got {tuple(found[name])}'
+               for name in expected.keys() & found.keys()
+               if tuple(expected[name]) != tuple(found[name])},
+  }
+  return ''.join(f'\n  {kind}: {_some(names)}' for kind, names in parts.items() if names)
+
+
+def _check_tensors(
+  directory: Directory, places: Mapping[str, Place], config: DecoderConfig
+) -> None:
+  expected = {n: place.tensor_shape for place in places.values() for n in place.names}
+  found = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
+  spare = found.pop('lm_head.weight', None) if config.tie_embeddings else None
+  wrong = _differences(expected, found)
+  if wrong:
+    raise ValueError(f'{directory.path}: its tensors do not fit the decoder{wrong}')
+  for name in expected:
+    if directory.dtype(name) not in _DTYPES:
+      raise ValueError(f'{directory.path}: {name}: allowed types {_DTYPES}, got '
+                       f'{directory.dtype(name)}')
+  if spare is not None and not _same(directory, 'lm_head.weight', places['embedding'].name):
+    raise ValueError(f'{directory.path}: lm_head.weight: allowed none, or the embedding where '
+                     'tie_word_embeddings is true, got another matrix; pass tie_embeddings=False '
+                     'to use it')
+
+
+def _same(directory: Directory, one: str, other: str) -> bool:
+  shape = directory.shape(one)
+  if shape != directory.shape(other):
+    return False
+  starts = range(0, shape[0], 1024)
+  parts = [(slice(i, min(i + 1024, shape[0])), slice(0, shape[1])) for i in starts]
+  return all(np.array_equal(directory.read(one, p), directory.read(other, p)) for p in parts)
+
+
+def _load(
+  directory: Directory,
+  key: str,
+  place: Place,
+  sharding: jax.sharding.Sharding | None,
+  dtype: np.dtype,
+) -> jax.Array:
+  shape = place.stacked
+
+  def part(spans: Spans) -> np.ndarray:
+    out = np.empty([s.stop - s.start for s in spans], dtype)
+    if place.layers is None:
+      _copy(out, place.ours(functools.partial(directory.read, place.name), spans))
+      return out
+    for row, name in enumerate(place.names[spans[0]]):
+      _copy(out[row], place.ours(functools.partial(directory.read, name), spans[1:]))
+    return out
+
+  if sharding is None:
+    return jnp.asarray(part(tuple(slice(0, n) for n in shape)))
+  try:
+    indices = sharding.addressable_devices_indices_map(shape)
+  except ValueError as error:
+    raise ValueError(f'parameter {key} of shape {shape} does not divide: {error}') from error
+  spans = {d: tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, shape))
+           for d, index in indices.items()}
+  # Equal shards one after another: each is read once and let go before the next.
+  shards, last = [], None
+  for device in sorted(spans, key=lambda d: [s.start for s in spans[d]]):
+    if last is None or last[0] != spans[device]:
+      last = None  # Before reading the next, not after.
+      last = spans[device], part(spans[device])
+    shards.append(jax.device_put(last[1], device))
+  return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+
+def _copy(out: np.ndarray, x: np.ndarray) -> None:
+  """out[...] = x, in blocks that fit a cache: large transposed kernels take half as long."""
+  axis = int(np.argmax(x.strides))
+  out, x = np.moveaxis(out, axis, 0), np.moveaxis(x, axis, 0)
+  step = max(1, 2**19 * len(x) // x.nbytes)
+  for i in range(0, len(x), step):
+    out[i : i + step] = x[i : i + step].astype(out.dtype, copy=False)
+
+
+def _tensors(
+  params: Mapping[str, jax.Array], places: Mapping[str, Place]
+) -> Iterator[tuple[str, np.ndarray]]:
+  for key, place in places.items():
+    for i, name in enumerate(place.names):
+      yield name, place.theirs(np.asarray(params[key] if place.layers is None else params[key][i]))
+
+
+def _write_weights(
+  path: Path, tensors: Iterator[tuple[str, np.ndarray]], max_shard_bytes: int
+) -> None:
+  files, held, size, total = [], {}, 0, 0
+
+  def flush() -> None:
+    save_file(held, path / f'{len(files)}.part', metadata={'format': 'pt'})
+    files.append(list(held))
+    held.clear()
+
+  for name, x in tensors:
+    if held and size + x.nbytes > max_shard_bytes:
+      flush()
+      size = 0
+    held[name] = x
+    size, total = size + x.nbytes, total + x.nbytes
+  flush()
+  if len(files) == 1:
+    (path / '0.part').rename(path / _SINGLE)
+    return
+  weight_map = {}
+  for i, names in enumerate(files):
+    file = f'model-{i + 1:05d}-of-{len(files):05d}.safetensors'
+    (path / f'{i}.part').rename(path / file)
+    weight_map |= dict.fromkeys(names, file)
+  _write_json(path / _INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})

@@ -1,0 +1,98 @@
+"""Where each parameter of the decoder lies in the tensors of Hugging Face's files."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+
+import numpy as np
+
+from jobrec_jax.models.decoder import DecoderConfig
+
+Spans = tuple[slice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where a parameter lies in Hugging Face's files.
+
+  Attributes:
+    name: of the tensor, with {} for the layer where there is one tensor for each.
+    shape: ours, without the axis of layers.
+    groups: for each axis of the tensor, which of our axes it merges.
+    layers: how many tensors our parameter stacks; None for one that is not stacked.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  groups: tuple[tuple[int, ...], ...]
+  layers: int | None = None
+
+  @property
+  def tensor_shape(self) -> tuple[int, ...]:
+    return tuple(math.prod(self.shape[a] for a in group) for group in self.groups)
+
+  @property
+  def stacked(self) -> tuple[int, ...]:
+    return self.shape if self.layers is None else (self.layers, *self.shape)
+
+  @property
+  def names(self) -> list[str]:
+    return [self.name] if self.layers is None else [self.name.format(i) for i in range(self.layers)]
+
+  def ours(self, read: Callable[[Spans], np.ndarray], spans: Spans) -> np.ndarray:
+    """The part of one tensor that `spans` asks for, over our axes and in their order.
+
+    Args:
+      read: gives a rectangle of the tensor.
+      spans: for each axis of `shape`, a slice with start and stop.
+    """
+    rows = []
+    for first, *rest in self.groups:
+      inner = math.prod(self.shape[a] for a in rest)
+      rows.append(slice(spans[first].start * inner, spans[first].stop * inner))
+    x = read(tuple(rows))
+    # Of merged axes only the outermost was cut while reading.
+    outer = {group[0] for group in self.groups}
+    sizes = [spans[a].stop - spans[a].start if a in outer else self.shape[a] for a in self._order]
+    x = x.reshape(sizes).transpose(np.argsort(self._order))
+    return x[tuple(slice(None) if a in outer else spans[a] for a in range(x.ndim))]
+
+  def theirs(self, x: np.ndarray) -> np.ndarray:
+    """One layer's parameter as the tensor that the file holds."""
+    return np.ascontiguousarray(x.transpose(self._order).reshape(self.tensor_shape))
+
+  @property
+  def _order(self) -> list[int]:
+    return [a for group in self.groups for a in group]
+
+
+def decoder_places(config: DecoderConfig) -> dict[str, Place]:
+  """The place of every parameter, by its path in the decoder's tree ('layers/mlp/up/kernel')."""
+  V, D, F = config.vocab_size, config.width, config.mlp_width
+  N, K, H = config.heads, config.kv_heads, config.head_width
+  vector, straight, swapped = ((0,),), ((0,), (1,)), ((1,), (0,))
+  layer = {
+    'attention_norm/scale': ('input_layernorm.weight', (D,), vector),
+    'mlp_norm/scale': ('post_attention_layernorm.weight', (D,), vector),
+    'attention/o/kernel': ('self_attn.o_proj.weight', (N, H, D), ((2,), (0, 1))),
+    'mlp/gate/kernel': ('mlp.gate_proj.weight', (D, F), swapped),
+    'mlp/up/kernel': ('mlp.up_proj.weight', (D, F), swapped),
+    'mlp/down/kernel': ('mlp.down_proj.weight', (F, D), swapped),
+  }
+  for name, heads in (('q', N), ('k', K), ('v', K)):
+    home, theirs = f'attention/{name}', f'self_attn.{name}_proj'
+    layer[f'{home}/kernel'] = (f'{theirs}.weight', (D, heads, H), ((1, 2), (0,)))
+    if config.attention_bias:
+      layer[f'{home}/bias'] = (f'{theirs}.bias', (heads, H), ((0, 1),))
+  if config.qk_norm:
+    for name in 'qk':
+      layer[f'attention/{name}_norm/scale'] = (f'self_attn.{name}_norm.weight', (H,), vector)
+  places = {
+    'embedding': Place('model.embed_tokens.weight', (V, D), straight),
+    'norm/scale': Place('model.norm.weight', (D,), vector),
+  }
+  for key, (name, *rest) in layer.items():
+    places[f'layers/{key}'] = Place(f'model.layers.{{}}.{name}', *rest, layers=config.layers)
+  if not config.tie_embeddings:
+    places['lm_head'] = Place('lm_head.weight', (D, V), swapped)
+  return places
