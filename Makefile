@@ -6,7 +6,7 @@ RUN ?= runs/quickstart
 # Huge pages for malloc: a quarter less CPU time in training. Other C libraries ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint clean smollm2
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(RUN)
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+
+# A real, small Llama (Apache-2.0, 98 MB) into ~/.cache/jobrec_jax/models.
+smollm2: $(VENV)/.installed
+	$(BIN)/python -m jobrec_jax.weights.fetch
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
