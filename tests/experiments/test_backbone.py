@@ -1,0 +1,104 @@
+"""Scripts on a pretrained backbone: a small random Llama in a Hugging Face directory."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from experiments import stages
+from experiments.backbone import open_backbone
+from experiments.setup import Run, load_data, validate
+from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
+from jobrec_jax.models.decoder import Decoder, DecoderConfig
+from jobrec_jax.train.checkpoint import load_params
+from jobrec_jax.weights.huggingface import save_decoder
+
+SIZES = DecoderConfig(vocab_size=600, width=32, layers=2, heads=2, kv_heads=1, head_width=16,
+                      mlp_width=64)
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('pretrained')
+  dataset, _ = simulate(MarketConfig(candidates=60, jobs=20), 0)
+  save_tokenizer(train_tokenizer(corpus(dataset, pairs=200), 600), folder / 'tokenizer.json')
+  made = nn.unbox(jax.jit(Decoder(SIZES).init)(jax.random.key(1), jnp.ones((1, 3), jnp.int32)))
+  save_decoder(folder / 'model', jax.device_get(made['params']), SIZES, 'llama',
+               [folder / 'tokenizer.json'])
+  return folder / 'model'
+
+
+def config_for(place, **changes):
+  c = base.get_config()
+  c.market.candidates, c.market.jobs = 60, 20
+  c.backbone.path, c.backbone.dtype = str(place), 'float32'
+  c.model.head_widths = (16,)
+  c.lora.rank = 2
+  c.lists.preference_negatives = c.lists.qualification_negatives = 3
+  c.warm_up.steps, c.cooperative.steps = 4, 4
+  c.warm_up.warmup = c.cooperative.warmup = 1
+  c.warm_up.batch = c.cooperative.batch = c.cooperative.qualification_batch = 8
+  c.experts.censoring = 'none'
+  for key, value in changes.items():
+    section, name = key.split('__')
+    c[section][name] = value
+  return c
+
+
+def train(config, folder):
+  settings, run = validate(config), Run(folder)
+  run.folder.mkdir(parents=True, exist_ok=True)
+  dataset, _ = load_data(config, settings.market)
+  return run, dataset, stages.train_experts(config, settings, run, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('changes', [
+    {},
+    {'model__attention': 'factored', 'tokenizer__verdicts': 'symbols', 'lora__per_expert': True},
+], ids=['exact, shared', 'factored, per expert'])
+def test_only_adapters_readouts_and_heads_learn(pretrained, tmp_path, changes):
+  config = config_for(pretrained, **changes)
+  run, dataset, experts = train(config, tmp_path)
+  decoder = open_backbone(config).load(None)
+  # Frozen weights never change a bit, and no checkpoint holds them.
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(experts.params['decoder']),
+               jax.device_get(decoder))
+  stored = load_params(run / 'checkpoints/cooperative', dataset.schema.fingerprint())['model']
+  assert set(stored) == {'lora', 'readouts', 'preference', 'qualification'}
+  for name, part in stored['lora'].items():
+    assert np.abs(part).max() > 0, name  # b starts at zero
+  again = stages.load_experts(config, validate(config), run, dataset)
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.params),
+               jax.device_get(experts.params))
+  scores = experts.extractor(config)(np.arange(10), np.arange(10))
+  assert np.isfinite(scores.preference).all() and np.ptp(scores.preference) > 0
+
+
+def test_the_backbone_says_its_own_sizes(pretrained):
+  backbone = open_backbone(config_for(pretrained))
+  for name in ('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_width', 'mlp_width'):
+    assert getattr(backbone.config, name) == getattr(SIZES, name)
+  assert backbone.config.lora.rank == 2 and backbone.tokenizer().get_vocab_size() <= 600
+  assert open_backbone(config_for('')) is None
+
+
+def test_bad_backbones_are_named(pretrained, tmp_path):
+  with pytest.raises(ValueError, match=r"backbone\.dtype must be .* got 'int4'"):
+    open_backbone(config_for(pretrained, backbone__dtype='int4'))
+  for name in ('model.bin', 'x.gguf'):
+    path = tmp_path / name
+    path.write_bytes(b'\x80\x04 no weights')
+    with pytest.raises(ValueError, match=name):
+      open_backbone(config_for(path))
+  folder = tmp_path / 'pickled'
+  folder.mkdir()
+  (folder / 'config.json').write_text(json.dumps({'model_type': 'llama'}))
+  (folder / 'pytorch_model.bin').write_bytes(b'\x80\x04')
+  with pytest.raises(ValueError, match='safetensors'):
+    open_backbone(config_for(folder))
