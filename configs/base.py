@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.experts.censoring = 'ips'  # 'ips': reweight applicants by estimated propensity; or 'none'
   c.experts.ips_clip = 10.0  # greatest weight of an applicant, in means
 
-  for stage, steps in (('warm_up', 300), ('cooperative', 250)):  # stages 1A and 1B
+  for stage, steps in (('warm_up', 300), ('cooperative', 350)):  # stages 1A and 1B
     s = c[stage] = ml_collections.ConfigDict()
     s.batch = 16  # preference lists in a step
     s.steps = steps  # updates
