@@ -1,263 +1,392 @@
-"""SmolLM2-135M on lists: PyTorch transformers and PEFT against ours; same weights, text, threads.
+"""Lists on a pretrained decoder: PyTorch transformers and PEFT against ours, one machine, one run.
 
-  make smollm2 && python -m benchmarks.backbone [--quick] [--systems=torch_pairs,ours_exact]
+  make smollm2 && .venv/bin/pip install -r requirements-dev.txt -c constraints.txt
+  python -m benchmarks.backbone [--quick] [--model=tiny] [--systems=torch_pairs,ours_exact]
 
-A list is one candidate with 50 jobs of the simulated market. Every system runs in a process of its
-own, so that peaks of memory do not mix; medians after a warm-up. Rows go to
-benchmarks/results/backbone.json. `machine` is this machine's peak of a matrix product.
+A list is one candidate with 50 jobs of the simulated market. Its prompts:
+
+| prompt | a pair reads |
+|---|---|
+| published | a task description, then all attributes of both sides by name, as published |
+| schema | our blocks, every field of the schema in them, verdicts in words |
+| symbols | the same blocks, verdicts as one symbol each |
+
+Every system runs in a process of its own, so that peaks of memory do not mix: a first call, then
+the median of the next. Memory is the peak while running, after the weights are loaded. Rows go to
+benchmarks/results/backbone.json. Where JAX has a GPU, ours run on it too, in bfloat16.
 """
 
+import functools
+import importlib.metadata
 import json
 import os
 from pathlib import Path
 import platform
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from absl import app, flags
 import numpy as np
 
-QUICK = flags.DEFINE_bool('quick', False, 'one repetition, no training step of PyTorch')
+QUICK = flags.DEFINE_bool('quick', False, 'fewer repetitions, PyTorch in its better precision')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
-RESULTS = Path(__file__).parent / 'results/backbone.json'
-J = 50
-RANK, ALPHA = 16, 32.0
-PROJECTIONS = ('q', 'k', 'v', 'o')
+MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
+                          'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
+RESULTS = Path(__file__).parent / 'results'
+J, CATALOGUE = 50, 100
+RANK, ALPHA, TARGETS = 16, 32.0, ('q', 'k', 'v', 'o')
+TASK = ('You advise both students and the people who hire them. Read the record of a student and '
+        'the record of a research position. Say how likely the student is to apply, and how likely '
+        'the employer is to find the student eligible.\n')
+TINY = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
+        'num_key_value_heads': 2, 'head_dim': 16, 'intermediate_size': 192, 'vocab_size': 49152,
+        'rope_theta': 1e5, 'rms_norm_eps': 1e-5, 'tie_word_embeddings': True}
 
 
-def gguf_path() -> Path:
+@functools.cache
+def gguf():
   from jobrec_jax.weights.fetch import fetch_smollm2
-  return fetch_smollm2()
+  from jobrec_jax.weights.gguf_file import open_gguf
+  return open_gguf(fetch_smollm2())
 
 
-def texts(verdicts: str):
-  """A candidate's text, 50 jobs' and 50 alignments', of the simulated market."""
+@functools.cache
+def tokenizer():
+  from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
+  return load_tokenizer(gguf())
+
+
+def dump(schema, side: str, entity) -> str:
+  """All attributes by their column names, lists as Python writes them."""
+  values = {a.name: entity[a.name] for a in schema.attributes(side)}
+  parts = [f'{name}: {list(x) if isinstance(x, tuple) else x}' for name, x in values.items()]
+  return ', '.join([f'id: {entity.id}', *parts])
+
+
+@functools.cache
+def prompts(name: str):
+  """Token ids of one list: its candidate's, its jobs', and what each pair has of its own."""
   from jobrec_jax.data.simulator import MarketConfig, simulate
   from jobrec_jax.schema.align import align
   from jobrec_jax.schema.render import render_alignment, render_entity
   dataset, _ = simulate(MarketConfig(candidates=20, jobs=J), 0)
   schema, candidate = dataset.schema, dataset.candidates[0]
-  return (render_entity(schema, 'candidate', candidate),
-          [render_entity(schema, 'job', job) for job in dataset.jobs],
-          [render_alignment(align(schema, candidate, job), verdicts) for job in dataset.jobs])
 
-
-def blocks(verdicts: str):
-  """The token ids of the same texts, one list for each, and of the blocks of a whole list."""
-  from jobrec_jax.weights import gguf_file, gguf_tokenizer
-  tokenizer = gguf_tokenizer.load_tokenizer(gguf_file.open_gguf(gguf_path()))
   def ids(text):
-    return tokenizer.encode(text, add_special_tokens=False).ids
-  candidate, jobs, alignments = texts(verdicts)
-  return ids(candidate), [ids(x) for x in jobs], [ids(x) for x in alignments]
+    return tokenizer().encode(text, add_special_tokens=False).ids
+  if name == 'published':
+    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n'),
+            [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs],
+            [[] for _ in dataset.jobs])
+  verdicts = {'schema': 'words', 'symbols': 'symbols'}[name]
+  return (ids(render_entity(schema, 'candidate', candidate)),
+          [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
+          [ids(render_alignment(align(schema, candidate, job), verdicts)) for job in dataset.jobs])
 
 
-def timed(run, repeat: int) -> tuple[float, float]:
-  """(seconds of the first call, median seconds of the next)."""
-  def once():
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-  first = once()
-  return first, statistics.median(once() for _ in range(repeat))
+def pairs(name: str) -> list[list[int]]:
+  candidate, jobs, own = prompts(name)
+  return [candidate + j + a for j, a in zip(jobs, own)]
 
 
-def pad(rows: list[list[int]], value: int) -> np.ndarray:
+def pad(rows: list[list[int]], value: int = -1) -> np.ndarray:
   out = np.full((len(rows), max(map(len, rows))), value, np.int32)
   for row, ids in zip(out, rows):
     row[:len(ids)] = ids
   return out
 
 
+def tiny_folder() -> Path:
+  """A Hugging Face directory of the tiny model, the same in every process."""
+  import torch
+  from transformers import LlamaConfig, LlamaForCausalLM
+  folder = Path(tempfile.gettempdir()) / f'jobrec_jax_tiny_{os.getuid()}'
+  if not (folder / 'model.safetensors').exists():
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(folder)
+  return folder
+
+
 def torch_model(dtype: str, lora: bool = False):
   import torch
   from transformers import AutoModelForCausalLM
   torch.set_num_threads(os.cpu_count())
-  path = gguf_path()
-  model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name,
+  place = (tiny_folder(), None) if MODEL.value == 'tiny' else (gguf().path.parent, gguf().path.name)
+  model = AutoModelForCausalLM.from_pretrained(place[0], gguf_file=place[1],
                                                dtype=getattr(torch, dtype)).model
   if lora:
     from peft import LoraConfig, get_peft_model
     model = get_peft_model(model, LoraConfig(
         r=RANK, lora_alpha=ALPHA, lora_dropout=0.0,
-        target_modules=[f'{p}_proj' for p in PROJECTIONS]))
+        target_modules=[f'{p}_proj' for p in TARGETS]))
   return torch, model.eval()
 
 
-def torch_pairs(dtype: str, repeat: int) -> dict:
-  """Each pair alone, ten at a time, right-padded: the published way of scoring, our text."""
+def torch_read(torch, model, ids: np.ndarray, **more):
+  mask = more.pop('mask', ids >= 0)
+  return model(input_ids=torch.tensor(np.maximum(ids, 0)).long(),
+               attention_mask=torch.tensor(mask), **more)
+
+
+def torch_pairs(dtype: str, prompt: str):
+  """Each pair alone, ten at a time, right-padded."""
   torch, model = torch_model(dtype)
-  candidate, jobs, alignments = blocks('words')
-  rows = [candidate + j + a for j, a in zip(jobs, alignments)]
+  rows = pairs(prompt)
 
   def run():
     with torch.inference_mode():
       for start in range(0, J, 10):
-        ids = pad(rows[start:start + 10], -1)
-        model(input_ids=torch.tensor(np.maximum(ids, 0)).long(),
-              attention_mask=torch.tensor(ids >= 0))
-  first, median = timed(run, repeat)
-  return {'seconds': median, 'first': first, 'tokens': sum(map(len, rows))}
+        torch_read(torch, model, pad(rows[start:start + 10]))
+  return run, {'tokens': sum(map(len, rows)), 'pairs': J}
 
 
-def torch_shared(dtype: str, repeat: int) -> dict:
-  """The candidate's keys and values once, then its jobs as a batch over them."""
+def torch_shared(dtype: str, prompt: str):
+  """The candidate's keys and values once, then its jobs in tens over them."""
   torch, model = torch_model(dtype)
-  candidate, jobs, alignments = blocks('words')
-  rows = pad([j + a for j, a in zip(jobs, alignments)], -1)
-  prefix = torch.tensor([candidate]).long()
+  candidate, jobs, own = prompts(prompt)
+  rows = pad([j + a for j, a in zip(jobs, own)])
 
   def run():
     with torch.inference_mode():
+      whole = torch_read(torch, model, np.array([candidate]), use_cache=True).past_key_values
       for start in range(0, J, 10):
         ids = rows[start:start + 10]
-        if start == 0:
-          whole = model(input_ids=prefix, use_cache=True).past_key_values
         cache = type(whole)()
         for i, layer in enumerate(whole.layers):
           cache.update(layer.keys.expand(len(ids), -1, -1, -1),
                        layer.values.expand(len(ids), -1, -1, -1), i)
         mask = np.concatenate([np.ones((len(ids), len(candidate)), bool), ids >= 0], axis=1)
-        model(input_ids=torch.tensor(np.maximum(ids, 0)).long(), past_key_values=cache,
-              attention_mask=torch.tensor(mask))
-  first, median = timed(run, repeat)
-  return {'seconds': median, 'first': first, 'tokens': len(candidate) + int((rows >= 0).sum())}
+        torch_read(torch, model, ids, mask=mask, past_key_values=cache)
+  return run, {'tokens': len(candidate) + int((rows >= 0).sum()), 'pairs': J}
 
 
-def torch_step(dtype: str, repeat: int) -> dict:
-  """Forward and backward of a list, pair by pair in tens, gradients of LoRA alone."""
+def torch_step(dtype: str, prompt: str):
+  """Forward and backward of a list, pair by pair in tens, gradients of LoRA alone.
+
+  Each ten is read once for its scores and again for its gradient: all graphs at once would take
+  several times the memory, and the loss couples all pairs of a list.
+  """
   torch, model = torch_model(dtype, lora=True)
-  candidate, jobs, alignments = blocks('words')
-  rows = [candidate + j + a for j, a in zip(jobs, alignments)]
+  rows = pairs(prompt)
+
+  def score(start):
+    ids = pad(rows[start:start + 10])
+    out = torch_read(torch, model, ids).last_hidden_state
+    return out[torch.arange(len(ids)), torch.tensor((ids >= 0).sum(1) - 1)].float().mean(-1)
 
   def run():
-    scores = []
-    for start in range(0, J, 10):
-      ids = pad(rows[start:start + 10], -1)
-      out = model(input_ids=torch.tensor(np.maximum(ids, 0)).long(),
-                  attention_mask=torch.tensor(ids >= 0)).last_hidden_state
-      last = torch.tensor((ids >= 0).sum(1) - 1)
-      scores.append(out[torch.arange(len(ids)), last].float().mean(-1))
-    (torch.logsumexp(torch.cat(scores), 0) - scores[0][0]).backward()
+    scores = torch.cat([score(start) for start in range(0, J, 10)])
+    (torch.logsumexp(scores, 0) - scores[0]).backward()
     model.zero_grad()
-  first, median = timed(run, repeat)
-  return {'seconds': median, 'first': first, 'tokens': sum(map(len, rows))}
+  return run, {'tokens': sum(map(len, rows)), 'pairs': J}
 
 
-def our_model(attention: str, dtype: str, lora: bool = False, remat: bool = False):
+def our_model(attention: str, dtype: str, blocks, lora: bool = False, per_expert: bool = False,
+              remat: bool = False):
+  """(model, params): the decoder's weights, new heads."""
   import flax.linen as nn
   import jax
   import jax.numpy as jnp
 
-  from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
+  from jobrec_jax.models.jobrec import JobRec, JobRecConfig
   from jobrec_jax.models.lora import LoraConfig
-  from jobrec_jax.weights import gguf_file
-  file = gguf_file.open_gguf(gguf_path())
-  adapters = LoraConfig(RANK, ALPHA, 0.0, PROJECTIONS) if lora else None
-  decoder = gguf_file.decoder_config(file, dtype=dtype, lora=adapters, remat=remat)
-  candidate, jobs, alignments = blocks('symbols' if attention == 'factored' else 'words')
-  data = (pad([candidate], PAD), pad(jobs, PAD)[None], pad(alignments, PAD)[None])
-  starts = np.cumsum([x.shape[-1] for x in data[:2]]).tolist()
+  from jobrec_jax.weights import families, gguf_file, huggingface
+  adapters = LoraConfig(RANK, ALPHA, 0.0, TARGETS, per_expert) if lora else None
+  how = {'dtype': dtype, 'lora': adapters, 'remat': remat}
+  if MODEL.value == 'tiny':
+    directory = huggingface.open_directory(tiny_folder())
+    decoder = families.decoder_config(directory.config, **how)
+    weights = huggingface.load_decoder(directory, decoder, None, jnp.dtype(dtype))
+  else:
+    decoder = gguf_file.decoder_config(gguf(), **how)
+    weights = gguf_file.load_decoder(gguf(), decoder, None, jnp.dtype(dtype))
+  starts = np.cumsum([x.shape[-1] for x in blocks[:2]]).tolist()
   model = JobRec(JobRecConfig(decoder, attention=attention, job_start=starts[0],
                               pair_start=starts[1]))
 
   def rest():
-    made = model.init(jax.random.key(0), *data)['params']
+    made = model.init(jax.random.key(0), *blocks)['params']
     return nn.unbox({k: v for k, v in made.items() if k != 'decoder'})
-  params = jax.jit(rest)()
-  params['decoder'] = gguf_file.load_decoder(file, decoder, None, jnp.dtype(dtype))
-  used = len(candidate) + sum(map(len, jobs)) + sum(map(len, alignments)) + 2 * J
-  return jax, model, params, data, used
+  return model, jax.jit(rest)() | {'decoder': weights}
 
 
-def ours_exact(dtype: str, repeat: int) -> dict:
-  """The candidate once, every job and alignment behind it: equal to pair by pair."""
-  jax, model, params, data, used = our_model('exact', dtype)
+def our_blocks(prompt: str):
+  candidate, jobs, own = prompts(prompt)
+  used = len(candidate) + sum(map(len, jobs)) + sum(map(len, own)) + 2 * J
+  return (pad([candidate]), pad(jobs)[None], pad(own)[None]), {'tokens': used, 'pairs': J}
+
+
+def ours_exact(dtype: str, prompt: str):
+  """The candidate once, every job behind it: equal to pair by pair."""
+  import jax
+  blocks, counts = our_blocks(prompt)
+  model, params = our_model('exact', dtype, blocks)
   score = jax.jit(lambda p, *x: model.apply({'params': p}, *x).scores)
-  first, median = timed(lambda: score(params, *data).block_until_ready(), repeat)
-  return {'seconds': median, 'first': first, 'tokens': used}
+  return lambda: score(params, *blocks).block_until_ready(), counts
 
 
-def ours_factored(dtype: str, repeat: int) -> dict:
-  """Both sides' states kept: only the alignment, in symbols, and the readouts are read."""
-  jax, model, params, data, _ = our_model('factored', dtype)
-  candidate, job, alignment = data
-  encode = jax.jit(model.apply, static_argnames=('method', 'side'))
-  left = encode({'params': params}, candidate, side='candidate', method='encode')
-  right = encode({'params': params}, job[0], side='job', method='encode')
-  right = jax.tree.map(lambda x: x[:, :, None], right)
-  score = jax.jit(lambda p, *x: model.apply({'params': p}, *x, method='score_pairs').scores)
-  args = (params, left, candidate >= 0, right, job >= 0, alignment)
-  first, median = timed(lambda: score(*args).block_until_ready(), repeat)
-  return {'seconds': median, 'first': first, 'tokens': int((alignment >= 0).sum()) + 2 * J}
-
-
-def ours_step(dtype: str, repeat: int) -> dict:
+def ours_step(dtype: str, prompt: str):
   """Forward and backward of the same list, gradients of LoRA alone, layers rematerialised."""
-  jax, model, params, data, used = our_model('exact', dtype, lora=True, remat=True)
+  import jax
+  blocks, counts = our_blocks(prompt)
+  model, params = our_model('exact', dtype, blocks, lora=True, remat=True)
 
-  def loss(lora, params, *data):
-    hidden = model.apply({'params': params | {'lora': lora}}, *data).hidden
+  def loss(lora, params, *blocks):
+    hidden = model.apply({'params': params | {'lora': lora}}, *blocks).hidden
     scores = hidden[0, :, 0].mean(-1)
     return jax.nn.logsumexp(scores) - scores[0]
   grad = jax.jit(jax.grad(loss))
-  first, median = timed(lambda: jax.block_until_ready(grad(params['lora'], params, *data)), repeat)
-  return {'seconds': median, 'first': first, 'tokens': used}
+  return lambda: jax.block_until_ready(grad(params['lora'], params, *blocks)), counts
 
 
-def machine(dtype: str, repeat: int) -> dict:
-  """GFLOP/s of a product at SmolLM2's MLP shape over a list's tokens."""
+def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
+  """Four of 600 candidates against 100 jobs, all states on disk: the extractor, tokens to scores.
+
+  Jobs are read from disk once for the catalogue, outside the time; candidates inside it.
+  """
+  from jobrec_jax.data.simulator import MarketConfig, simulate
+  from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
+  from jobrec_jax.train.block_states import BlockStates
+  from jobrec_jax.train.features import FeatureExtractor
+  from jobrec_jax.train.sharding import MeshConfig, make_mesh
+  dataset, _ = simulate(MarketConfig(candidates=600, jobs=CATALOGUE), 0)
+  blocks = BlockEncoder(dataset, tokenizer(), BlockLengths(224, 160, 10, prompt))
+  assert not any(blocks.cut.values()), blocks.cut
+  lists = tuple(blocks.candidate_lists(np.zeros(1, int), np.arange(J)[None]).values())
+  model, params = our_model('factored', dtype, lists, lora=per_expert, per_expert=per_expert)
+  folder = tempfile.TemporaryDirectory()
+  states = BlockStates(Path(folder.name), model, params)
+  extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), CATALOGUE, 1, states)
+  candidate, job = np.repeat(np.arange(4), CATALOGUE), np.tile(np.arange(CATALOGUE), 4)
+  start = time.perf_counter()
+  states(blocks.jobs, 'job')
+  states(blocks.candidates[:4], 'candidate')
+  encode = time.perf_counter() - start
+  disk = sum(f.stat().st_size for f in Path(folder.name).rglob('*.npy'))
+
+  def run(folder=folder):
+    return extract(candidate, job)
+  return run, {'tokens': 12 * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + 4,
+               'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + 4) / 1e6}
+
+
+def machine(dtype: str, prompt: str):
+  """A product at SmolLM2's MLP shape over a list's tokens."""
   import jax
   import jax.numpy as jnp
   x, w = jnp.ones((8192, 576), dtype), jnp.ones((576, 1536), dtype)
   product = jax.jit(lambda x, w: x @ w)
-  first, median = timed(lambda: [product(x, w).block_until_ready() for _ in range(20)], repeat)
-  return {'seconds': median, 'first': first, 'gflops': 20 * 2 * 8192 * 576 * 1536 / median / 1e9}
+  return (lambda: [product(x, w).block_until_ready() for _ in range(20)],
+          {'flop': 20 * 2 * 8192 * 576 * 1536})
 
 
-SYSTEMS = {
-    'machine fp32': (machine, 'float32'),
-    'torch_pairs fp32': (torch_pairs, 'float32'), 'torch_pairs bf16': (torch_pairs, 'bfloat16'),
-    'torch_shared fp32': (torch_shared, 'float32'), 'torch_shared bf16': (torch_shared, 'bfloat16'),
-    'ours_exact fp32': (ours_exact, 'float32'), 'ours_factored fp32': (ours_factored, 'float32'),
-    'torch_step fp32': (torch_step, 'float32'), 'torch_step bf16': (torch_step, 'bfloat16'),
-    'ours_step fp32': (ours_step, 'float32'),
-}
-FLOP_A_TOKEN = 2 * 106.2e6  # of the layers' kernels, forward; attention's scores come on top
+SYSTEMS = {'machine': machine, 'torch_pairs': torch_pairs, 'torch_shared': torch_shared,
+           'ours_exact': ours_exact, 'ours_catalogue': ours_catalogue,
+           'ours_catalogue_per_expert': functools.partial(ours_catalogue, per_expert=True),
+           'torch_step': torch_step, 'ours_step': ours_step}
+RUNS = [(system, prompt, dtype)
+        for system, names in {
+            'machine': ('none',), 'torch_pairs': ('published', 'schema'),
+            'torch_shared': ('published',), 'ours_exact': ('published', 'schema', 'symbols'),
+            'ours_catalogue': ('symbols',), 'ours_catalogue_per_expert': ('symbols',),
+            'torch_step': ('published',), 'ours_step': ('published', 'schema', 'symbols')}.items()
+        for prompt in names for dtype in ('float32', 'bfloat16')]
+
+
+def wanted(system: str, dtype: str, gpu: bool) -> bool:
+  if ONLY.value and system not in ONLY.value:
+    return False
+  if system.startswith('ours') and not gpu and dtype == 'bfloat16':
+    return False  # on CPUs ours multiply in fp32: see the rows of `machine`
+  return not (gpu and system.startswith('torch'))  # a PyTorch of CPUs is no peer of a GPU
+
+
+def peak_memory() -> float:
+  """GB, since `forget_peak`."""
+  status = Path('/proc/self/status').read_text()
+  return int(status.split('VmHWM:')[1].split()[0]) / 1e6
+
+
+def forget_peak() -> None:
+  Path('/proc/self/clear_refs').write_text('5')
+
+
+def one(system: str, prompt: str, dtype: str) -> dict:
+  """Runs in a process of its own."""
+  run, row = SYSTEMS[system](dtype, prompt)
+  forget_peak()
+
+  def once():
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+  first = once()
+  times = [once()]
+  while len(times) < (1 if QUICK.value else 3):
+    times.append(once())
+  row |= {'seconds': statistics.median(times), 'first_seconds': first, 'peak_gb': peak_memory()}
+  if system.startswith('ours') or system == 'machine':
+    import jax
+    row['device'] = jax.devices()[0].device_kind
+    used = jax.devices()[0].memory_stats()
+    if used:
+      row['peak_device_gb'] = used['peak_bytes_in_use'] / 1e9
+  return row
+
+
+def flop_a_token() -> float:
+  """Of the layers' kernels, forward; attention's scores come on top."""
+  if MODEL.value == 'tiny':
+    return 2 * 2 * (64 * 64 * 2 + 2 * 64 * 32 + 3 * 64 * 192)
+  return 2 * 30 * (576 * 576 * 2 + 2 * 576 * 192 + 3 * 576 * 1536)
+
+
+def describe() -> dict:
+  commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
+                          check=True).stdout.strip()
+  return {'commit': commit, 'cores': os.cpu_count(), 'machine': platform.machine(),
+          'python': platform.python_version()} | {
+              name: importlib.metadata.version(name)
+              for name in ('jax', 'torch', 'transformers', 'peft')}
 
 
 def main(argv: list[str]) -> None:
-  repeat = 1 if QUICK.value else 3
-  if len(argv) > 1:  # one system, in a process of its own
-    run, dtype = SYSTEMS[argv[1]]
-    row = run(dtype, repeat)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(json.dumps(row | {'peak_gb': round(peak, 2)}))
+  if len(argv) > 1:
+    print(json.dumps(one(*argv[1:])))
     return
-  commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
-                          check=True).stdout.strip()
-  rows = []
-  for name in SYSTEMS:
-    if (ONLY.value and name.split()[0] not in ONLY.value) or (QUICK.value and 'torch_step' in name):
+  gpu = subprocess.run([sys.executable, '-c', 'import jax; print(jax.default_backend())'],
+                       capture_output=True, text=True, check=True).stdout.strip() != 'cpu'
+  rows, about = [], describe()
+  prompt_tokens = {name: (len(prompts(name)[0]), *(float(np.mean([len(x) for x in part]))
+                                                   for part in prompts(name)[1:]))
+                   for name in ('published', 'schema', 'symbols')}
+  print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
+  for system, prompt, dtype in RUNS:
+    if not wanted(system, dtype, gpu):
       continue
-    command = [sys.executable, '-m', 'benchmarks.backbone', name, *(['--quick'] * QUICK.value)]
+    command = [sys.executable, '-m', 'benchmarks.backbone', system, prompt, dtype,
+               f'--model={MODEL.value}', f'--quick={QUICK.value}']
     done = subprocess.run(command, capture_output=True, text=True)
+    name = {'system': system, 'prompt': prompt, 'dtype': dtype, 'model': MODEL.value}
     if done.returncode:
-      print(f'{name}: failed\n{done.stderr[-2000:]}', file=sys.stderr)
+      print(f'{name}: failed\n{done.stderr[-2000:]}', file=sys.stderr, flush=True)
       continue
-    row = {'system': name, **json.loads(done.stdout.splitlines()[-1]), 'commit': commit,
-           'cores': os.cpu_count(), 'machine': platform.machine(),
-           'python': platform.python_version()}
-    if 'tokens' in row:
-      row |= {'pairs_per_second': J / row['seconds'],
-              'gflops': row['tokens'] * FLOP_A_TOKEN / row['seconds'] / 1e9}
-    rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-    print(rows[-1], flush=True)
-  RESULTS.parent.mkdir(exist_ok=True)
-  RESULTS.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+    row = name | json.loads(done.stdout.splitlines()[-1])
+    if 'pairs' in row:
+      row |= {'pairs_per_second': row['pairs'] / row['seconds'],
+              'tokens_per_second': row['tokens'] / row['seconds']}
+      # A step: forward, backward to activations, and ours forward again; adapters are small.
+      passes = {'torch_step': 2, 'ours_step': 3}.get(system, 1)
+      row['flop'] = passes * row['tokens'] * flop_a_token()
+    row['gflops'] = row.pop('flop') / row['seconds'] / 1e9
+    rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} | about)
+    print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
+  where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}.json'
+  where.parent.mkdir(exist_ok=True)
+  where.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
 
 
 if __name__ == '__main__':

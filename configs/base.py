@@ -113,6 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.features = ml_collections.ConfigDict()
   c.features.list_length = 20  # jobs in a list when pairs are scored
   c.features.batch = 16  # lists scored at a time
+  c.features.states = ''  # 'factored' attention: a folder that keeps block states; '': none
 
   c.policy = ml_collections.ConfigDict()
   c.policy.lists = 300  # N: stage 2's lists

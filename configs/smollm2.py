@@ -16,7 +16,7 @@ def get_config():
     c.backbone.dtype = 'float32'  # CPUs multiply in fp32; bfloat16 where the hardware has it
     c.tokenizer.candidate = 208
     c.tokenizer.job = 144
-    c.tokenizer.alignment = 24
+    c.tokenizer.alignment = 10
     c.tokenizer.verdicts = 'symbols'
     c.model.unroll = 1
     c.model.remat = True

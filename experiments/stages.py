@@ -1,6 +1,7 @@
 """The stages of the road, as functions that the scripts share: train, calibrate, align."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -34,6 +35,7 @@ from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.report.results import write_text
 from jobrec_jax.train import experts as stage1
+from jobrec_jax.train.block_states import BlockStates
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.features import FeatureExtractor
 from jobrec_jax.train.loop import MetricsWriter, train
@@ -59,8 +61,13 @@ class Experts(NamedTuple):
   mesh: jax.sharding.Mesh
 
   def extractor(self, config: ConfigDict) -> FeatureExtractor:
-    return FeatureExtractor(self.model, self.params, self.blocks, self.mesh,
-                            config.features.list_length, config.features.batch)
+    f = config.features
+    if f.states and self.model.config.attention != 'factored':
+      raise ValueError("features.states: allowed with model.attention='factored', whose blocks are "
+                       f'read alone, got {f.states!r} with {self.model.config.attention!r}')
+    states = BlockStates(Path(f.states).expanduser(), self.model, self.params) if f.states else None
+    return FeatureExtractor(self.model, self.params, self.blocks, self.mesh, f.list_length, f.batch,
+                            states)
 
 
 def identity(config: ConfigDict, dataset: Dataset, *sections: str) -> dict[str, Any]:
@@ -142,7 +149,8 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
   weights = censoring_weights(config, Experts(model, params['model'], blocks, mesh), dataset, run)
   qualification = list_dataset(
       listing.QualificationLists(log, config.lists.qualification_negatives, weights),
-      qualification_finisher(blocks), config.cooperative.qualification_batch, config.seed + 2,
+      qualification_finisher(blocks, model.config.attention == 'factored'),
+      config.cooperative.qualification_batch, config.seed + 2,
       jax.process_index(), jax.process_count())
   params = run_stage('cooperative',
                      stage1.cooperative_loss(model, weighting, config.experts.beta), params,

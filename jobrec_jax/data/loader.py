@@ -39,10 +39,13 @@ def preference_finisher(blocks: BlockEncoder) -> Callable[[dict], dict]:
   return finish
 
 
-def qualification_finisher(blocks: BlockEncoder) -> Callable[[dict], dict]:
-  """Token blocks of a job-centred list: candidate [J, Lc], job [J, Lj], alignment [J, La]."""
+def qualification_finisher(blocks: BlockEncoder, shared: bool = False) -> Callable[[dict], dict]:
+  """Token blocks of a job-centred list: candidate [J, Lc], alignment [J, La], and job [J, Lj].
+
+  With `shared` the job is [Lj]: all that factored attention needs, which reads it once.
+  """
   def finish(drawn: dict) -> dict:
-    return blocks.job_lists(drawn['candidate'], drawn['job']) | {
+    return blocks.job_lists(drawn['candidate'], drawn['job'], shared) | {
         'mask': drawn['mask'], 'weight': drawn['weight']}
   return finish
 

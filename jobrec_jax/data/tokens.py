@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 import dataclasses
 import functools
+import math
 import os
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 
 PAD = -1
+BUCKETS = (0.5, 0.75, 1.0)  # shares of the static block lengths that texts are padded to
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
   """Trains a byte-level BPE tokenizer.
 
   Merges may span the words of a phrase but no punctuation: a short phrase such as ' gpa met,' can
-  become one token, which keeps lists short.
+  become one token, which keeps lists short. Symbols of verdicts stay a token each.
 
   Args:
     texts: training text, of training candidates and jobs alone.
@@ -34,6 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
     raise ValueError(f'tokenizer.vocab_size must be at least 256, got {vocab_size}')
   tokenizer = tokenizers.Tokenizer(models.BPE())
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+      pre_tokenizers.Split(tokenizers.Regex(r' [-+?](?= |$)'), 'isolated'),
       pre_tokenizers.Split(tokenizers.Regex('[.,:;]'), 'merged_with_previous'),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
   tokenizer.decoder = decoders.ByteLevel()
@@ -136,8 +139,30 @@ class BlockEncoder:
     return {'candidate': self.candidates[candidate], 'job': self.jobs[job],
             'alignment': self.alignments(pairs, job)}
 
-  def job_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
-    """Blocks of lists of J candidates [B, J] and one job [B]: candidate [B, J, Lc], job alike."""
+  def job_lists(self, candidate: np.ndarray, job: np.ndarray,
+                shared: bool = False) -> dict[str, np.ndarray]:
+    """Blocks of lists of J candidates [B, J] and one job [B].
+
+    Args:
+      candidate, job: indices.
+      shared: whether the list's job stands there once, [B, Lj], or for each candidate, [B, J, Lj].
+    """
     pairs = np.broadcast_to(job[..., None], candidate.shape)
-    return {'candidate': self.candidates[candidate], 'job': self.jobs[pairs],
+    return {'candidate': self.candidates[candidate],
+            'job': self.jobs[job if shared else pairs],
             'alignment': self.alignments(candidate, pairs)}
+
+
+def bucket(tokens: np.ndarray) -> np.ndarray:
+  """The least share of `BUCKETS` whose part of a block [..., L] holds its text: [...] float."""
+  length = tokens.shape[-1]
+  used = length - np.argmax((tokens != PAD)[..., ::-1], axis=-1)
+  used = np.where((tokens != PAD).any(-1), used, 0)
+  ends = [math.ceil(share * length) for share in BUCKETS]
+  return np.asarray(BUCKETS)[np.searchsorted(ends, used)]
+
+
+def trim(lists: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+  """Lists whose candidate and job blocks keep only this share of their lengths."""
+  return {name: x[..., :math.ceil(share * x.shape[-1])] if name in ('candidate', 'job') else x
+          for name, x in lists.items()}

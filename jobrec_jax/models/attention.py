@@ -241,6 +241,7 @@ class Attention(nn.Module):
     own = States(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
     q = q.transpose(0, 2, 3, 1, 4)
     if isinstance(mask, PairMask):
+      seen = jax.tree.map(lambda x: x.astype(own.k.dtype), seen)  # states may be stored in less
       out = attend_pairs(q, *seen, own, mask)
     else:
       out = attend(q, own.k, own.v, mask)  # [B, K, G, L, H]

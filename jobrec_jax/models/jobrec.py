@@ -76,11 +76,11 @@ class ExpertOutputs:
 
 
 class JobRec(nn.Module):
-  """Scores of every expert for lists of pairs, candidate first.
+  """Scores of every expert for lists of pairs.
 
-  A pair is a candidate block, a job block, an alignment block and one readout token for each
+  A pair is a candidate block and a job block, an alignment block and one readout token for each
   expert, whose hidden state that expert's head turns into a logit. Attention is `exact`: all of it
-  causal, the candidate read once for its list; or `factored`: candidate and job each read alone
+  causal, what a list shares read once and first; or `factored`: candidate and job each read alone
   from a fixed position, and only alignment and readouts look at both, so that the states of either
   serve with any partner.
 
@@ -112,30 +112,40 @@ class JobRec(nn.Module):
   ) -> ExpertOutputs:
     """Scores lists; a pair's result depends neither on the rest of its list nor on padding.
 
+    What a list shares is read once. Its rank says which side that is, and with exact attention the
+    shared side is read first: candidate-first, the serving layout, or job-first.
+
     Args:
       candidate: [B, Lc] int32 tokens of one candidate for each list, or [B, J, Lc] of one for each
-        pair (job-centred lists); `PAD` is padding in every block.
-      job: [B, J, Lj] int32.
+        pair; `PAD` is padding in every block.
+      job: [B, J, Lj] int32 of one job for each pair, or [B, Lj] of one for each list. Where neither
+        side is shared, pairs are read candidate-first.
       alignment: [B, J, La] int32.
       deterministic: False draws dropout from the 'dropout' stream.
 
     Returns:
       `ExpertOutputs`. A pair that is all padding has finite outputs without meaning.
     """
-    B, J, E = *job.shape[:2], len(self.config.experts)
-    chex.assert_rank([candidate, job, alignment], [{2, 3}, 3, 3])
-    chex.assert_shape(alignment, (B, J, None))
+    B, J, E = *alignment.shape[:2], len(self.config.experts)
+    chex.assert_rank([candidate, job, alignment], [{2, 3}, {2, 3}, 3])
     chex.assert_shape(candidate, (B, None) if candidate.ndim == 2 else (B, J, None))
-    if candidate.ndim == 3:  # B * J lists of one item.
-      candidate = candidate.reshape(B * J, candidate.shape[-1])
+    chex.assert_shape(job, (B, None) if job.ndim == 2 else (B, J, None))
+    if candidate.ndim == job.ndim == 2:
+      raise ValueError('candidate, job: allowed one of them shared by its list, got both of rank 2')
+    if candidate.ndim == job.ndim:  # B * J lists of one item.
+      candidate = candidate.reshape(B * J, -1)
       job, alignment = (x.reshape(B * J, 1, x.shape[-1]) for x in (job, alignment))
+    sides = {'candidate': candidate, 'job': job}
+    shared, other = sorted(sides, key=lambda side: sides[side].ndim)
     if self.config.attention == 'exact':
-      hidden = self._read(candidate, jnp.concatenate([job, alignment], axis=-1))
+      hidden = self._read(sides[shared], jnp.concatenate([sides[other], alignment], axis=-1))
     else:
-      sides = self.encode(job.reshape(-1, job.shape[-1]), 'job')
-      sides = jax.tree.map(lambda x: x.reshape(*x.shape[:2], *job.shape[:2], *x.shape[3:]), sides)
-      hidden = self._look(self.encode(candidate, 'candidate'), candidate != PAD, sides, job != PAD,
-                          alignment)
+      partners = sides[other]
+      states = self.encode(partners.reshape(-1, partners.shape[-1]), other)
+      states = jax.tree.map(lambda x: x.reshape(*x.shape[:2], *partners.shape[:2], *x.shape[3:]),
+                            states)
+      hidden = self._look(self.encode(sides[shared], shared), sides[shared] != PAD, states,
+                          partners != PAD, alignment)
     return self._judge(hidden.reshape(B, J, E, -1), deterministic)
 
   def encode(self, tokens: jax.Array, side: str) -> States:
@@ -161,22 +171,22 @@ class JobRec(nn.Module):
 
   def score_pairs(
     self,
-    candidates: States,
-    candidate_mask: jax.Array,
-    jobs: States,
-    job_mask: jax.Array,
+    shared: States,
+    shared_mask: jax.Array,
+    others: States,
+    other_mask: jax.Array,
     alignment: jax.Array,
   ) -> ExpertOutputs:
     """Scores pairs of which both sides were encoded before.
 
     Args:
-      candidates: states [P, layers, B, K, Lc, H] of each list's candidate.
-      candidate_mask: [B, Lc] bool, False at padding.
-      jobs: states [P, layers, B, J, K, Lj, H].
-      job_mask: [B, J, Lj] bool.
+      shared: states [P, layers, B, K, L, H] of the side that each list shares, candidate or job.
+      shared_mask: [B, L] bool, False at padding.
+      others: states [P, layers, B, J, K, L', H] of the pairs' other sides.
+      other_mask: [B, J, L'] bool.
       alignment: [B, J, La] int32 tokens.
     """
-    return self._judge(self._look(candidates, candidate_mask, jobs, job_mask, alignment), True)
+    return self._judge(self._look(shared, shared_mask, others, other_mask, alignment), True)
 
   def _judge(self, hidden: jax.Array, deterministic: bool) -> ExpertOutputs:
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
@@ -219,10 +229,10 @@ class JobRec(nn.Module):
 
   def _look(
     self,
-    candidates: States,
-    candidate_mask: jax.Array,
-    jobs: States,
-    job_mask: jax.Array,
+    shared: States,
+    shared_mask: jax.Array,
+    others: States,
+    other_mask: jax.Array,
     alignment: jax.Array,
   ) -> jax.Array:
     """As `score_pairs`. Returns [B, J, E, D] fp32 of the readouts."""
@@ -230,8 +240,8 @@ class JobRec(nn.Module):
     for p, (of, adapters) in enumerate(self._passes()):
       items, item_mask = self._items(alignment, of)
       block = jnp.asarray(readout_block(L, items.shape[2] - L))
-      mask = PairMask(candidate_mask, job_mask, item_mask, block, self.config.pair_start)
-      left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (candidates, jobs))
+      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start)
+      left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (shared, others))
       out = self.decoder.encode_pairs(items, mask, left, right, adapters)
       hidden.append(out[:, :, L:].astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)

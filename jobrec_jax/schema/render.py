@@ -45,16 +45,16 @@ def render_entity(schema: Schema, side: str, entity: Entity) -> str:
 
 
 VERDICTS = ('words', 'symbols')
-_SYMBOLS = {'met': '+', 'unmet': '-', 'unknown': '?'}
+_SYMBOLS = {'met': ' +', 'unmet': ' -', 'unknown': ' ?'}
 
 
 def render_alignment(alignment: Alignment, verdicts: str = 'words') -> str:
   """The alignment block: each layer's verdicts in words; layers of text alone are left out.
 
-  As 'symbols', one of + - ? for each field with a verdict, in the schema's order: a token or two
+  As 'symbols', ' +', ' -' or ' ?' for each field with a verdict, in the schema's order: a token
   each, for attention that pays for this block alone. Margins are then left to the texts.
   """
   if verdicts == 'symbols':
-    return 'alignment; ' + ', '.join(_SYMBOLS[f.verdict] for f in alignment.fields() if f.verdict)
+    return ''.join(_SYMBOLS[f.verdict] for f in alignment.fields() if f.verdict)
   layers = [f'{l.layer.name}: ' + ', '.join(l.reasons()) for l in alignment.layers if l.reasons()]
   return 'alignment; ' + '; '.join(layers)

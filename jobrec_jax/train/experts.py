@@ -78,16 +78,21 @@ def qualification_losses(scores: jax.Array, mask: jax.Array,
                          weight: jax.Array) -> tuple[jax.Array, jax.Array]:
   """InfoNCE over applicants of one job, and cross-entropy of accepted against rejected.
 
+  A list weighs as its accepted applicant. Its rejected ones were drawn from those who applied, not
+  from all: their weights enter as the logQ correction of their draw. Weights on one side alone
+  would teach that whoever wants the job is not eligible.
+
   Args:
     scores: [B, J] logits, the accepted applicant first and rejected ones after.
     mask: [B, J] bool, real items.
-    weight: [B, J] censoring weights of the applicants; a list weighs as its accepted one.
+    weight: [B, J] censoring weights of the applicants, positive where real.
 
   Returns:
     Two weighted means.
   """
   labels = jnp.zeros_like(scores).at[:, 0].set(1.0)
-  nce = info_nce(scores, jnp.zeros(len(scores), jnp.int32), mask)
+  log_q = -jnp.log(jnp.where(mask, weight, 1.0))
+  nce = info_nce(scores, jnp.zeros(len(scores), jnp.int32), mask, log_q)
   bce = optax.sigmoid_binary_cross_entropy(scores, labels)
   weight = jnp.where(mask, weight, 0.0)
   return ((nce * weight[:, 0]).sum() / weight[:, 0].sum(),

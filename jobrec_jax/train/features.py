@@ -1,6 +1,6 @@
 """What the frozen experts say of pairs, computed once and kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import Any
@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.data.tokens import BlockEncoder
+from jobrec_jax.data.tokens import BUCKETS, BlockEncoder, bucket, trim
 from jobrec_jax.models.attention import States
 from jobrec_jax.models.jobrec import PAD, ExpertOutputs, JobRec
+from jobrec_jax.train.block_states import BlockStates, encode_blocks
 from jobrec_jax.train.sharding import layout, shard_batch
 
 PyTree = Any
@@ -41,27 +42,22 @@ def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode_jobs(model: JobRec, params: PyTree, tokens: jax.Array) -> States:
-  return model.apply({'params': params}, tokens, 'job', method='encode')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _score_kept(model: JobRec, params: PyTree, lists: PyTree, index: jax.Array,
-                kept: States) -> ExpertOutputs:
-  """Lists whose jobs are rows `index` [B, J] of kept states; their candidates are read here."""
-  variables = {'params': params}
-  left = model.apply(variables, lists['candidate'], 'candidate', method='encode')
-  right = jax.tree.map(lambda x: x[:, :, index], kept)
-  return model.apply(variables, left, lists['candidate'] != PAD, right, lists['job'] != PAD,
-                     lists['alignment'], method='score_pairs')
+def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States, index: jax.Array,
+                jobs: States) -> ExpertOutputs:
+  """Lists of which both sides were encoded before; their jobs are rows `index` [B, J] of `jobs`."""
+  right = jax.tree.map(lambda x: x[:, :, index], jobs)
+  return model.apply({'params': params}, candidates, lists['candidate'] != PAD, right,
+                     lists['job'] != PAD, lists['alignment'], method='score_pairs')
 
 
 class FeatureExtractor:
   """Scores any set of pairs with one compiled program.
 
   Pairs are grouped by candidate into lists of `items` jobs, so that each list encodes its
-  candidate once; `batch` lists run at a time. Repeated pairs are scored once. With factored
-  attention every job is encoded once, whatever the number of its candidates.
+  candidate once; `batch` lists run at a time. Repeated pairs are scored once. With exact attention
+  texts are padded to one of three lengths (`BUCKETS`), not all to the longest. With factored
+  attention every job is encoded once, whatever the number of its candidates, and no block that
+  `states` has on disk is encoded at all.
 
   Args:
     model: the experts.
@@ -70,10 +66,12 @@ class FeatureExtractor:
     mesh: the mesh to run on; `batch` must divide by its data and fsdp axes.
     items: jobs in a list of the program.
     batch: lists in a call of the program.
+    states: factored attention: where block states are kept; None to keep them for a call alone.
   """
 
   def __init__(self, model: JobRec, params: PyTree, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
-               items: int = 20, batch: int = 16):
+               items: int = 20, batch: int = 16, states: BlockStates | None = None):
+    self._states = states
     self._model, self._params, self._blocks, self._mesh = model, params, blocks, mesh
     self._items, self._batch = items, batch
 
@@ -87,22 +85,21 @@ class FeatureExtractor:
     """Features of the pairs (candidate, job), index arrays of the same shape [...]."""
     pairs, inverse = np.unique(np.stack([candidate.ravel(), job.ravel()], 1), axis=0,
                                return_inverse=True)
-    rows, slots = self._rows(pairs)  # [rows, items] index into pairs; slots that count
-    parts = []
+    chunks = list(self._chunks(pairs))
+    out = None
     with layout(self._mesh):
       score = self._scorer(np.unique(pairs[:, 1]))
-      for start in range(0, len(rows), self._batch):
-        chunk = np.resize(rows[start:start + self._batch], (self._batch, self._items))
-        jobs = pairs[chunk, 1]
-        lists = self._blocks.candidate_lists(pairs[chunk[:, 0], 0], jobs)
-        out = jax.device_get(score(shard_batch(lists, self._mesh), jobs))
-        kept = slots[start:start + self._batch]
-        parts.append((out.hidden[:len(kept)][kept], out.scores[:len(kept)][kept]))
-        done = start + len(kept)
-        if name and (done // self._batch) % 10 == 0:
-          logging.info('%s: %d of %d lists encoded', name, done, len(rows))
-    # Rows are filled in the order of the pairs, so the kept slots are the pairs in order.
-    hidden, scores = (np.concatenate(p)[inverse.ravel()] for p in zip(*parts))
+      for done, (share, rows, kept) in enumerate(chunks, 1):
+        jobs = pairs[rows, 1]
+        lists = trim(self._blocks.candidate_lists(pairs[rows[:, 0], 0], jobs), share)
+        said = jax.device_get(score(shard_batch(lists, self._mesh), jobs))
+        if out is None:
+          out = [np.empty((len(pairs), *x.shape[2:]), np.float32)
+                 for x in (said.hidden, said.scores)]
+        out[0][rows[kept]], out[1][rows[kept]] = said.hidden[kept], said.scores[kept]
+        if name and done % 10 == 0:
+          logging.info('%s: %d of %d batches of lists scored', name, done, len(chunks))
+    hidden, scores = (x[inverse.ravel()] for x in out)
     shape = candidate.shape
     return ExpertFeatures(hidden.reshape(*shape, *hidden.shape[1:]),
                           scores[:, 0].reshape(shape), scores[:, 1].reshape(shape))
@@ -115,11 +112,34 @@ class FeatureExtractor:
     # Whole batches, so that every catalogue runs the same program.
     size = self._batch * max(1, self._items // 4)
     padded = np.resize(jobs, -(-len(jobs) // size) * size)
-    parts = [_encode_jobs(model, params, self._blocks.jobs[padded[start:start + size]])
+    parts = [self._encode(self._blocks.jobs[padded[start:start + size]], 'job')
              for start in range(0, len(padded), size)]
     kept = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *parts)
     return lambda lists, wanted: _score_kept(
-        model, params, lists, shard_batch(np.searchsorted(jobs, wanted), self._mesh), kept)
+        model, params, lists, self._encode(lists['candidate'], 'candidate'),
+        shard_batch(np.searchsorted(jobs, wanted), self._mesh), kept)
+
+  def _encode(self, tokens: np.ndarray | jax.Array, side: str) -> States:
+    if self._states is None:
+      return encode_blocks(self._model, self._params, tokens, side)
+    everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(self._states(jax.device_get(tokens), side), everywhere)
+
+  def _chunks(self, pairs: np.ndarray) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """(share of the block lengths, rows [batch, items] of pairs, which of them count) by bucket."""
+    if self._model.config.attention == 'exact':
+      share = np.maximum(bucket(self._blocks.candidates)[pairs[:, 0]],
+                         bucket(self._blocks.jobs)[pairs[:, 1]])
+    else:
+      share = np.full(len(pairs), BUCKETS[-1])  # every entity is read once: little to save
+    for s in np.unique(share):
+      wanted = np.flatnonzero(share == s)
+      rows, slots = self._rows(pairs[wanted])
+      for start in range(0, len(rows), self._batch):
+        part = rows[start:start + self._batch]
+        kept = np.zeros((self._batch, self._items), bool)
+        kept[:len(part)] = slots[start:start + self._batch]
+        yield float(s), wanted[np.resize(part, kept.shape)], kept
 
   def _rows(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted pairs -> rows of one candidate each, padded by repeating the row's first pair."""

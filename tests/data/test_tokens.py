@@ -3,13 +3,16 @@ import numpy as np
 import pytest
 
 from jobrec_jax.data.tokens import (
+    BUCKETS,
     PAD,
     BlockEncoder,
     BlockLengths,
+    bucket,
     corpus,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
+    trim,
 )
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import render_alignment, render_entity
@@ -33,6 +36,13 @@ def test_text_that_spells_a_special_token_stays_text(tmp_path):
   save_tokenizer(tokenizer, tmp_path / 'tokenizer.json')
   ids = load_tokenizer(tmp_path / 'tokenizer.json').encode('a <|end|> b').ids
   assert special not in ids and tokenizer.decode(ids) == 'a <|end|> b'
+
+
+def test_symbols_of_verdicts_stay_a_token_each(dataset):
+  texts = corpus(dataset, pairs=200, verdicts='symbols')
+  text = render_alignment(align(dataset.schema, dataset.candidates[0], dataset.jobs[0]), 'symbols')
+  encoding = train_tokenizer(texts, 2000).encode(text)
+  assert len(encoding.tokens) == len(text) // 2
 
 
 def test_too_small_a_vocabulary_fails():
@@ -86,3 +96,22 @@ def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
   assert (short.candidates != PAD).all()
   padded = short.jobs == PAD
   assert padded.any() and (np.diff(padded.astype(int), axis=1) >= 0).all()
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_a_bucket_holds_its_text_and_is_the_least(length, used):
+  tokens = np.full((2, length), PAD)
+  tokens[1, :min(used, length)] = 7
+  assert bucket(tokens)[0] == BUCKETS[0]
+  share = bucket(tokens)[1]
+  kept = trim({'job': tokens}, share)['job']
+  assert (kept != PAD).sum() == min(used, length)
+  for smaller in BUCKETS[:BUCKETS.index(share)]:
+    assert (trim({'job': tokens}, smaller)['job'] != PAD).sum() < min(used, length)
+
+
+def test_trimming_leaves_alignment_alone():
+  lengths = {'candidate': 9, 'job': 5, 'alignment': 4}
+  lists = {name: np.zeros((1, length)) for name, length in lengths.items()}
+  assert {name: x.shape[-1] for name, x in trim(lists, 0.5).items()} == {
+      'candidate': 5, 'job': 3, 'alignment': 4}

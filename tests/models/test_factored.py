@@ -117,6 +117,15 @@ def test_a_list_of_one_candidate_each_equals_a_shared_candidate(reference):
                              atol=1e-5)
 
 
+def test_a_shared_job_equals_one_job_each(reference):
+  _, model, params = reference
+  candidates = np.stack([CANDIDATE, CANDIDATE[::-1], CANDIDATE], axis=1)
+  each = np.repeat(JOB[:, :1], J, axis=1)
+  expected = run(model, params, candidates, each, ALIGNMENT).scores
+  shared = run(model, params, candidates, JOB[:, 0], ALIGNMENT).scores
+  np.testing.assert_allclose(shared, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize('attention', ['exact', 'factored'])
 def test_adapters_of_an_expert_equal_its_merged_decoder(attention):
   lora = LoraConfig(rank=3, alpha=6, targets=('q', 'v', 'down'), per_expert=True)

@@ -28,7 +28,7 @@ SCORE = jax.jit(MODEL.apply)
 def blocks(padded: bool):
   """Token blocks; if padded, of several true lengths with the padding at random places.
 
-  The pairs of a list keep one total length, so that the reference compiles once for each list.
+  The pairs of a list keep one total length, so that the reference compiles few shapes.
   """
   rng = np.random.default_rng(0)
   out = [rng.integers(1, 50, s).astype(np.int32) for s in ((B, 6), (B, J, 5), (B, J, 4))]
@@ -65,9 +65,9 @@ def gradient_of(model):
 GRADIENT = gradient_of(MODEL)
 
 
-def plain_tokens(candidate, job, alignment, expert):
+def plain_tokens(first, second, alignment, expert):
   """The pair alone, without padding; the readout is row `expert` after the vocabulary."""
-  text = np.concatenate([candidate, job, alignment])
+  text = np.concatenate([first, second, alignment])
   return np.append(text[text != PAD], 50 + expert).astype(np.int32)
 
 
@@ -84,20 +84,30 @@ def pair_by_pair(variables, candidate, job, alignment):
   head = ExpertHead(CONFIG.head_widths)
   hidden = []
   for b in range(B):
-    rows = [
-      plain_tokens(candidate[b], job[b, j], alignment[b, j], e) for j, e in np.ndindex(J, E)
-    ]
-    hidden.append(decoder.apply(extended(params), np.stack(rows))[:, -1].reshape(J, E, -1))
-  hidden = jnp.stack(hidden)
+    for j in range(J):
+      sides = (candidate[b], job[b, j]) if candidate.ndim == 2 else (job[b], candidate[b, j])
+      rows = [plain_tokens(*sides, alignment[b, j], e) for e in range(E)]
+      hidden.append(decoder.apply(extended(params), np.stack(rows))[:, -1])
+  hidden = jnp.stack(hidden).reshape(B, J, E, -1)
   scores = [
     head.apply({'params': params[name]}, hidden[:, :, e]) for e, name in enumerate(CONFIG.experts)
   ]
   return hidden, jnp.stack(scores, axis=-1)
 
 
+def job_first(candidate, job, alignment):
+  """The same blocks as lists of one job and J candidates."""
+  each = np.stack([candidate, candidate[::-1], candidate], axis=1)
+  return each, job[:, 0], alignment
+
+
+LAYOUTS = {'candidate-first': lambda *data: data, 'job-first': job_first}
+
+
 @pytest.mark.parametrize('padded', [False, True])
-def test_lists_equal_pairs_read_one_by_one(variables, padded):
-  data = blocks(padded)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_lists_equal_pairs_read_one_by_one(variables, padded, layout):
+  data = LAYOUTS[layout](*blocks(padded))
   out = SCORE(variables, *data)
   hidden, scores = jax.jit(lambda v: pair_by_pair(v, *data))(variables)
   np.testing.assert_allclose(out.hidden, hidden, atol=1e-5)
@@ -105,11 +115,18 @@ def test_lists_equal_pairs_read_one_by_one(variables, padded):
 
 
 @pytest.mark.parametrize('padded', [False, True])
-def test_gradients_of_lists_equal_those_of_pairs(variables, padded):
-  data = blocks(padded)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_gradients_of_lists_equal_those_of_pairs(variables, padded, layout):
+  data = LAYOUTS[layout](*blocks(padded))
   _, ours = GRADIENT(variables, WEIGHTS, *data)
   expected = jax.jit(jax.grad(lambda v: jnp.sum(WEIGHTS * pair_by_pair(v, *data)[1])))(variables)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
+
+
+def test_a_side_must_differ_within_a_list(variables):
+  candidate, job, alignment = blocks(False)
+  with pytest.raises(ValueError, match='allowed one of them shared'):
+    MODEL.apply(variables, candidate, job[:, 0], alignment)
 
 
 def test_lists_equal_transformers_on_each_pair(variables):
