@@ -62,7 +62,8 @@ def get_config() -> ml_collections.ConfigDict:
   # '': a decoder of the sizes below and a tokenizer, both trained from scratch. Else a pretrained
   # one, frozen under LoRA adapters: a .gguf file, a Hugging Face directory or a hub name.
   c.backbone.path = ''
-  c.backbone.dtype = 'bfloat16'  # of frozen weights: 'bfloat16' or 'float32'
+  # of frozen weights: 'bfloat16' or 'float32'; or quantised (QLoRA): 'int8', 'nf4'
+  c.backbone.dtype = 'bfloat16'
 
   c.lora = ml_collections.ConfigDict()  # adapters of a pretrained backbone
   c.lora.rank = 16  # R

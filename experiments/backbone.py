@@ -11,6 +11,7 @@ import tokenizers
 from experiments.setup import section
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.models.quantized import QTYPES, quantizer
 from jobrec_jax.weights import families, gguf_file, gguf_tokenizer, huggingface
 
 PyTree = Any
@@ -39,18 +40,23 @@ def open_backbone(config: ConfigDict) -> Backbone | None:
   place = config.backbone.path
   if not place:
     return None
-  dtype = {'bfloat16': jnp.bfloat16, 'float32': jnp.float32}.get(config.backbone.dtype)
-  if dtype is None:
-    raise ValueError("backbone.dtype must be 'bfloat16' or 'float32', "
-                     f'got {config.backbone.dtype!r}')
+  stored, dtype, then = config.backbone.dtype, jnp.bfloat16, lambda name, x: x
+  if stored == 'float32':
+    dtype = jnp.float32
+  elif stored in QTYPES:
+    then = quantizer(stored)
+  elif stored != 'bfloat16':
+    raise ValueError(f"backbone.dtype must be 'bfloat16', 'float32' or one of {QTYPES}, "
+                     f'got {stored!r}')
   changes = {'dtype': config.model.dtype, 'unroll': config.model.unroll,
              'remat': config.model.remat, 'lora': section(LoraConfig, config.lora)}
   if place.endswith('.gguf'):
     file = gguf_file.open_gguf(Path(place).expanduser())
     decoder = gguf_file.decoder_config(file, **changes)
     return Backbone(decoder, lambda: gguf_tokenizer.load_tokenizer(file),
-                    lambda shardings: gguf_file.load_decoder(file, decoder, shardings, dtype))
+                    lambda shardings: gguf_file.load_decoder(file, decoder, shardings, dtype, then))
   directory = huggingface.open_directory(place)
   decoder = families.decoder_config(directory.config, **changes)
   return Backbone(decoder, lambda: huggingface.load_tokenizer(directory.path),
-                  lambda shardings: huggingface.load_decoder(directory, decoder, shardings, dtype))
+                  lambda shardings: huggingface.load_decoder(directory, decoder, shardings, dtype,
+                                                             then))

@@ -10,19 +10,13 @@ import json
 import sys
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 
-from configs import base
 from experiments.alignment import make_head
-from experiments.backbone import open_backbone
-from experiments.setup import Run, section, use_compilation_cache, validate
-from experiments.stages import load_calibration, make_model
-from jobrec_jax.data.domain import load_domain
+from experiments.setup import Run, use_compilation_cache
+from experiments.trained import load_trained
 from jobrec_jax.data.records import read_catalogue, read_entity_json
-from jobrec_jax.data.tokens import BlockLengths, load_tokenizer
-from jobrec_jax.recommend import RankedJobs, TrainedExperts, recommend
+from jobrec_jax.recommend import RankedJobs, recommend
 from jobrec_jax.train.checkpoint import load_params
-from jobrec_jax.train.sharding import make_mesh
 
 FLAGS = flags.FLAGS
 COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')
@@ -36,21 +30,6 @@ def define_flags() -> None:
   flags.DEFINE_integer('top_k', 5, 'how many jobs to print', lower_bound=1)
   flags.DEFINE_string('catalogue', None, 'JSON or CSV file of jobs; the run\'s own without it')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
-
-
-def read_config(run: Run) -> ConfigDict:
-  """The config that a run was made with.
-
-  Raises:
-    ValueError: the file holds a key or a type that the defaults do not have.
-  """
-  config = base.get_config()
-  try:
-    config.update(run.read_json('config.json', 'experiments.quickstart'))
-  except (KeyError, TypeError) as error:
-    raise ValueError(f'{run / "config.json"}: must hold the keys of configs/base.py alone, '
-                     f'got: {error.args[0]}') from error
-  return config
 
 
 def find_tau(run: Run, tau: float) -> float:
@@ -94,25 +73,14 @@ def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
   Raises:
     ValueError: a file is missing or wrong, or no policy was trained for tau.
   """
-  config = read_config(run)
-  settings = validate(config)
+  trained = load_trained(run)
+  config, schema = trained.config, trained.schema
   tau = find_tau(run, tau)
-  schema = load_domain(settings.market.domain).schema
   candidate = read_entity_json(candidate_file, schema, 'candidate')
   catalogue = read_catalogue(catalogue_file or run / 'jobs.json', schema)
-  tokenizer = load_tokenizer(run / 'tokenizer.json')
-  calibration = load_calibration(run)
-  fingerprint = schema.fingerprint()
-  backbone, mesh = open_backbone(config), make_mesh(settings.mesh)
-  params = load_params(run / 'checkpoints/cooperative', fingerprint)['model']
-  if backbone is not None:
-    params |= {'decoder': backbone.load(None)}
-  experts = TrainedExperts(
-      make_model(config, tokenizer.get_vocab_size(), backbone), params, tokenizer,
-      section(BlockLengths, config.tokenizer), calibration)
-  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', fingerprint)
-  return recommend(schema, candidate, catalogue, experts, make_head(config), head_params,
-                   mesh, top_k, config.policy.temperature,
+  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', schema.fingerprint())
+  return recommend(schema, candidate, catalogue, trained.experts, make_head(config), head_params,
+                   trained.mesh, top_k, config.policy.temperature,
                    config.features.list_length, config.features.batch)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from experiments import recommend as script
+from experiments import recommend as script, trained
 from experiments.alignment import make_head
 from experiments.setup import Run
 from experiments.stages import make_model
@@ -150,7 +150,7 @@ def test_a_config_with_an_unknown_key_is_named(run_folder, tmp_path):
   values['model']['depth'] = 3
   (tmp_path / 'config.json').write_text(json.dumps(values))
   with pytest.raises(ValueError, match=r'config.json: .*depth'):
-    script.read_config(Run(tmp_path))
+    trained.read_config(Run(tmp_path))
 
 
 def test_the_table_is_aligned_and_holds_every_reason(ranked):

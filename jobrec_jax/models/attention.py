@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.lora import LoraConfig, adapted
+from jobrec_jax.models.quantized import dense
 
 PyTree = Any
 
@@ -103,8 +104,9 @@ class States:
 class Projection(nn.Module):
   """A linear map from the last axes of x to `outputs`, with a bias and a LoRA update if asked.
 
-  The kernel keeps its axes apart, [*inputs, *outputs] fp32, and all tokens are merged into one axis
-  for the product: on CPUs its gradient is then a plain matrix product, about twice as fast.
+  The kernel, plain or quantised, keeps its axes apart, [*inputs, *outputs] fp32, and all tokens are
+  merged into one axis for the product: on CPUs its gradient is then a plain matrix product, about
+  twice as fast.
   """
 
   inputs: tuple[int, ...]
@@ -118,7 +120,7 @@ class Projection(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, adapter: PyTree | None = None) -> jax.Array:
     init = partitioned(nn.initializers.normal(self.stddev), *self.axes)
-    kernel = self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32)
+    kernel = dense(self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32))
     matrix = kernel.astype(self.dtype).reshape(math.prod(self.inputs), math.prod(self.outputs))
     rows = x.astype(self.dtype).reshape(-1, len(matrix))
     y = rows @ matrix

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jobrec_jax.models.quantized import dense_params
+
 PyTree = Any
 ATTENTION = ('q', 'k', 'v', 'o')
 TARGETS = (*ATTENTION, 'gate', 'up', 'down')
@@ -103,7 +105,7 @@ def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTr
     expert: whose adapters, where each expert has its own.
 
   Returns:
-    The parameters of the decoder alone, of the kernels' dtype.
+    The parameters of the decoder alone, of the kernels' dtype; float32 where they were quantised.
 
   Raises:
     ValueError: an expert is named though all share, or none though each has its own.
@@ -111,7 +113,7 @@ def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTr
   if (expert is not None) != config.per_expert:
     raise ValueError('expert: allowed an index where lora.per_expert, else None; got '
                      f'{expert!r} with per_expert={config.per_expert}')
-  decoder = jax.tree.map(lambda x: x, params['decoder'])
+  decoder = dense_params(params['decoder'])
   for name in config.targets:
     a, b = (params['lora'][f'{name}_{part}'] for part in 'ab')
     if expert is not None:

@@ -87,6 +87,11 @@ def decoder_config(
   return DecoderConfig(**{**fields, **changes})
 
 
+def family_of(config: DecoderConfig) -> str:
+  """A key of `FAMILIES` that can express the decoder; Mistral's are Llama's but for their name."""
+  return 'qwen3' if config.qk_norm else 'qwen2' if config.attention_bias else 'llama'
+
+
 def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str, Any]:
   """The config.json of a decoder, which transformers of any version reads.
 

@@ -5,7 +5,7 @@ Read are the architectures llama (Mistral among them), qwen2 and qwen3, plain or
 tensor at hand is ever held dequantised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import mmap
@@ -296,6 +296,7 @@ def load_decoder(
   config: DecoderConfig,
   shardings: PyTree | None = None,
   dtype: Any = jnp.bfloat16,
+  then: Callable[[str, jax.Array], PyTree] = lambda name, x: x,
 ) -> PyTree:
   """Dequantises a decoder's parameters and puts them on devices, one after another.
 
@@ -306,6 +307,8 @@ def load_decoder(
     config: see `decoder_config`.
     shardings: a sharding for every parameter; None for the default device.
     dtype: of the parameters, float32 or bfloat16.
+    then: applied to each parameter and its name ('layers/mlp/up/kernel') before the next is read,
+      such as `models.quantized.quantizer`.
 
   Returns:
     Parameters in the layout of `models.decoder`.
@@ -333,7 +336,7 @@ def load_decoder(
       if turned and key.startswith(('layers/attention/q/', 'layers/attention/k/')):
         x = _halves(x, config.head_width)
       host[row] = place.ours(x.__getitem__, whole)
-    params[key] = jax.device_put(host, flat[key])
+    params[key] = then(key, jax.device_put(host, flat[key]))
   return unflatten_dict(params, sep='/')
 
 

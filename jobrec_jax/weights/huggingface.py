@@ -9,7 +9,7 @@ decoding shows what the family does there: byte-level tokenizers (Llama 3, Qwen,
 texts together, those with a prefix space (Llama 2, Mistral) put a space between them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import functools
 import json
@@ -105,6 +105,7 @@ def load_decoder(
   config: DecoderConfig,
   shardings: PyTree | None = None,
   dtype: Any = jnp.bfloat16,
+  then: Callable[[str, jax.Array], PyTree] = lambda name, x: x,
 ) -> PyTree:
   """Reads a decoder's parameters, one shard after another.
 
@@ -116,6 +117,8 @@ def load_decoder(
     config: see `families.decoder_config`.
     shardings: a sharding for every parameter; None for the default device.
     dtype: of the parameters, float32 or bfloat16.
+    then: applied to each parameter and its name ('layers/mlp/up/kernel') before the next is read,
+      such as `models.quantized.quantizer`.
 
   Returns:
     Parameters in the layout of `models.decoder`.
@@ -134,8 +137,8 @@ def load_decoder(
     raise ValueError(f'shardings: allowed one for every parameter, got {_some(flat)}; differ in '
                      f'{_some(set(flat) ^ set(places))}')
   return unflatten_dict(
-    {key: _load(directory, key, place, flat[key], dtype) for key, place in places.items()}, sep='/'
-  )
+    {key: then(key, _load(directory, key, place, flat[key], dtype))
+     for key, place in places.items()}, sep='/')
 
 
 def save_decoder(

@@ -110,7 +110,6 @@ def save_adapter(
   lead = (len(experts),) if config.per_expert else ()
   expected = {name: (*lead, decoder.layers, *shape) for name, shape in _shapes(config, decoder)}
   _compare('lora', expected, {name: value.shape for name, value in arrays.items()})
-  trees = {name: tree for name, tree in extras.items() if name != 'calibration'}
 
   temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
   temporary.mkdir(parents=True)
@@ -121,13 +120,19 @@ def save_adapter(
         _write_adapter(temporary / name, part, config, base_name)
     else:
       _write_adapter(temporary, arrays, config, base_name)
-    save_file(_flatten(trees), temporary / HEADS, {'experts': json.dumps(list(experts))})
-    if 'calibration' in extras:
-      values = {key: float(v) for key, v in extras['calibration']._asdict().items()}
-      _write_json(temporary / CALIBRATION, values)
+    save_heads(temporary, extras, experts)
     temporary.rename(folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_heads(folder: Path, extras: Mapping[str, PyTree], experts: Sequence[str] = ()) -> None:
+  """Writes what else a score needs into an existing folder; see `save_adapter`."""
+  trees = {name: tree for name, tree in extras.items() if name != 'calibration'}
+  save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(experts))})
+  if 'calibration' in extras:
+    values = {key: float(v) for key, v in extras['calibration']._asdict().items()}
+    _write_json(folder / CALIBRATION, values)
 
 
 def load_adapter(

@@ -1,5 +1,6 @@
 """Scripts on a pretrained backbone: a small random Llama in a Hugging Face directory."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -11,12 +12,18 @@ import pytest
 from configs import base
 from experiments import stages
 from experiments.backbone import open_backbone
+from experiments.export_weights import export_adapter, export_merged
 from experiments.setup import Run, load_data, validate
+from experiments.trained import load_trained
 from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
+from jobrec_jax.objectives.calibration import Calibration
+from jobrec_jax.recommend import TrainedExperts
+from jobrec_jax.report.results import write_text
 from jobrec_jax.train.checkpoint import load_params
 from jobrec_jax.weights.huggingface import save_decoder
+from jobrec_jax.weights.peft import load_adapter
 
 SIZES = DecoderConfig(vocab_size=600, width=32, layers=2, heads=2, kv_heads=1, head_width=16,
                       mlp_width=64)
@@ -57,14 +64,23 @@ def train(config, folder):
   return run, dataset, stages.train_experts(config, settings, run, dataset)
 
 
+CHANGES = {
+    'exact, shared': {},
+    'factored, per expert, quantised': {
+        'model__attention': 'factored', 'tokenizer__verdicts': 'symbols', 'lora__per_expert': True,
+        'backbone__dtype': 'nf4'},
+}
+
+
+@pytest.fixture(scope='module', params=CHANGES)
+def trained(request, pretrained, tmp_path_factory):
+  config = config_for(pretrained, **CHANGES[request.param])
+  return config, *train(config, tmp_path_factory.mktemp('run'))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('changes', [
-    {},
-    {'model__attention': 'factored', 'tokenizer__verdicts': 'symbols', 'lora__per_expert': True},
-], ids=['exact, shared', 'factored, per expert'])
-def test_only_adapters_readouts_and_heads_learn(pretrained, tmp_path, changes):
-  config = config_for(pretrained, **changes)
-  run, dataset, experts = train(config, tmp_path)
+def test_only_adapters_readouts_and_heads_learn(trained):
+  config, run, dataset, experts = trained
   decoder = open_backbone(config).load(None)
   # Frozen weights never change a bit, and no checkpoint holds them.
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(experts.params['decoder']),
@@ -78,6 +94,43 @@ def test_only_adapters_readouts_and_heads_learn(pretrained, tmp_path, changes):
                jax.device_get(experts.params))
   scores = experts.extractor(config)(np.arange(10), np.arange(10))
   assert np.isfinite(scores.preference).all() and np.ptp(scores.preference) > 0
+
+
+@pytest.mark.slow
+def test_exported_weights_score_alike(trained, tmp_path):
+  config, run, _, experts = trained
+  run.start(config, 'test')
+  write_text(run / 'calibration.json', json.dumps({'b': 0.5, 't': 2.0}))
+  given = load_trained(run).experts
+  export_adapter(given, 'the/base', tmp_path / 'adapter')
+  export_merged(given, tmp_path / 'merged', run / 'tokenizer.json')
+
+  c = experts.model.config
+  lora, lora_config, extras = load_adapter(tmp_path / 'adapter', c.decoder, c.experts)
+  assert lora_config == c.decoder.lora and extras.pop('calibration') == Calibration(0.5, 2.0)
+  read = experts.params | extras | {'lora': lora}
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(experts.params), jax.device_get(read))
+
+  pairs = np.arange(6), np.arange(6)
+  expected = experts.extractor(config)(*pairs)
+  for name in c.experts:
+    folder = tmp_path / 'merged' / (name if c.decoder.lora.per_expert else '')
+    plain = config_for(folder, **{'model__attention': c.attention,
+                                  'tokenizer__verdicts': config.tokenizer.verdicts})
+    backbone = open_backbone(plain)
+    backbone = backbone._replace(config=dataclasses.replace(backbone.config, lora=None))
+    assert backbone.tokenizer().get_vocab() == given.tokenizer.get_vocab()
+    merged = experts._replace(
+        model=stages.make_model(plain, given.tokenizer.get_vocab_size(), backbone),
+        params=extras | {'decoder': backbone.load(None)})
+    np.testing.assert_allclose(getattr(merged.extractor(plain)(*pairs), name),
+                               getattr(expected, name), atol=1e-4)
+
+
+def test_a_run_without_adapters_exports_none(model, blocks, tokenizer, tmp_path):
+  experts = TrainedExperts(model, {}, tokenizer, blocks, Calibration(0.0, 1.0))
+  with pytest.raises(ValueError, match='has no adapter: use --merged'):
+    export_adapter(experts, '', tmp_path / 'adapter')
 
 
 def test_the_backbone_says_its_own_sizes(pretrained):
