@@ -3,7 +3,9 @@
   make smollm2
   python -m experiments.quickstart --config=configs/smollm2.py --workdir=runs/smollm2
 
-Hours on two CPU cores: see benchmarks/RESULTS.md for what a list costs.
+Attention is factored, so that the evaluation's thousands of pairs cost a dozen tokens each, and the
+market has half of the quickstart's candidates: the experts meet 136 preference lists in all.
+How long it takes and what comes out: benchmarks/RESULTS.md.
 """
 
 from configs import base
@@ -14,13 +16,15 @@ def get_config():
   with c.unlocked():
     c.backbone.path = '~/.cache/jobrec_jax/models/smollm2-135m-instruct/model.gguf'
     c.backbone.dtype = 'float32'  # CPUs multiply in fp32; bfloat16 where the hardware has it
-    c.tokenizer.candidate = 208
+    c.market.candidates = 300
+    c.tokenizer.candidate = 216
     c.tokenizer.job = 144
     c.tokenizer.alignment = 10
     c.tokenizer.verdicts = 'symbols'
+    c.model.attention = 'factored'
     c.model.unroll = 1
     c.model.remat = True
-    c.lists.preference_negatives = c.lists.qualification_negatives = 15
+    c.lists.preference_negatives = c.lists.qualification_negatives = 3
     # 68 preference lists, then 68 of each perspective, one at a time.
     c.warm_up.batch = c.cooperative.batch = c.cooperative.qualification_batch = 1
     c.warm_up.steps = c.cooperative.steps = 68

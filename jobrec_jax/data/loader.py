@@ -7,6 +7,7 @@ import grain
 from jobrec_jax.data.lists import PreferenceLists, QualificationLists
 from jobrec_jax.data.tokens import BlockEncoder
 
+EPOCHS = 10**9  # as good as endless; the length of an endless one in batches of 1 overflows
 ListSource = PreferenceLists | QualificationLists
 
 
@@ -27,7 +28,7 @@ def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, 
   if batch % processes:
     raise ValueError(f'a batch of {batch} lists does not divide by {processes} processes')
   # Slicing after the shuffle gives the processes disjoint parts of one global order.
-  return (grain.MapDataset.source(lists.positives).seed(seed).shuffle().repeat()
+  return (grain.MapDataset.source(lists.positives).seed(seed).shuffle().repeat(EPOCHS)
           .random_map(lambda positive, rng: finish(lists.draw(positive, rng)))
           .slice(slice(process, None, processes)).batch(batch // processes))
 

@@ -33,10 +33,9 @@ def quantizer(qtype: str) -> Callable[[str, jax.Array], PyTree]:
     raise ValueError(f'quantised kernels: allowed one of {QTYPES}, got {qtype!r}')
 
   def apply(name: str, x: jax.Array) -> PyTree:
-    *_, owner, kind = name.split('/')
-    if kind != 'kernel':
+    if not name.endswith('/kernel'):
       return x
-    return _quantize(x, qtype, 1 if owner == 'o' else 0)  # o has two axes of inputs, heads first
+    return _quantize(x, qtype, 1 if name.endswith('/o/kernel') else 0)  # o's inputs: heads, H
   return apply
 
 

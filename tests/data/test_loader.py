@@ -36,6 +36,11 @@ def test_an_epoch_visits_every_positive_once(lists):
   assert sorted(seen) == sorted(map(tuple, lists.positives.tolist()))
 
 
+def test_batches_of_one_list_iterate(lists):
+  batches = list_dataset(lists, dict, 1, 0)
+  same(next(iterate(batches, batches)), (batches[0], batches[0]))
+
+
 def test_negatives_are_drawn_anew_in_each_epoch(lists):
   batches = list_dataset(lists, dict, 1, 0)
   epochs = [{tuple(np.sort(batches[i]['job'][0]).tolist()) for i in range(k, k + len(lists))}

@@ -130,7 +130,7 @@ def test_a_side_must_differ_within_a_list(variables):
     MODEL.apply(variables, candidate, job[:, 0], alignment)
 
 
-@pytest.mark.parametrize('scores', [1, 2000])
+@pytest.mark.parametrize('scores', [1, 12_000])
 def test_items_in_chunks_equal_all_at_once(variables, monkeypatch, scores):
   """With a bound on the bytes of scores, items are taken one at a time, or two and the rest."""
   data = blocks(True)
