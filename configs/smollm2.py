@@ -32,6 +32,7 @@ def get_config():
     c.warm_up.learning_rate = c.cooperative.learning_rate = 5e-4
     c.features.list_length = 50
     c.features.batch = 1
+    c.features.states = '~/.cache/jobrec_jax/states'  # several stages score the same entities
     c.policy.lists = 68
     c.policy.held_out = 30
     c.policy.batch = 34

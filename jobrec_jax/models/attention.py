@@ -241,14 +241,12 @@ class Attention(nn.Module):
     q = rotate(q, angles).reshape(B, L, K, N // K, H) * jnp.asarray(H**-0.5, self.dtype)
     k = rotate(k, angles)
     own = States(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
-    q = q.transpose(0, 2, 3, 1, 4)
     if isinstance(mask, PairMask):
       seen = jax.tree.map(lambda x: x.astype(own.k.dtype), seen)  # states may be stored in less
       out = attend_pairs(q, *seen, own, mask)
     else:
-      out = attend(q, own.k, own.v, mask)  # [B, K, G, L, H]
-    out = out.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
-    out = constrain(out, 'batch', 'tokens', 'heads', 'head')
+      out = attend(q, own.k, own.v, mask)  # [B, L, K, G, H]
+    out = constrain(out.reshape(B, L, N, H), 'batch', 'tokens', 'heads', 'head')
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')
     return output(out, adapters.get('o')), own
@@ -258,21 +256,21 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Arra
   """softmax(q k^T) v for the prefix and for the items, whose softmax joins prefix and own block.
 
   Args:
-    q: [B, K, G, L, H], scaled.
+    q: [B, L, K, G, H], scaled.
     k, v: [B, K, L, H].
     mask: over the same L tokens.
 
   Returns:
-    [B, K, G, L, H] of v's dtype.
+    [B, L, K, G, H] of v's dtype.
   """
   S = mask.prefix.shape[1]
   prefix = States(k[:, :, :S], v[:, :, :S])
-  first = _attend_prefix(q[:, :, :, :S], prefix, mask.prefix)
+  first = _attend_prefix(q[:, :S], prefix, mask.prefix)
   if mask.items is None:
     return first
   own = States(k[:, :, S:], v[:, :, S:])
-  items = _attend_items(q[:, :, :, S:], prefix, mask.prefix, own, mask.items, mask.block)
-  return jnp.concatenate([first, items], axis=3)
+  items = _attend_items(q[:, S:], prefix, mask.prefix, own, mask.items, mask.block)
+  return jnp.concatenate([first, items], axis=1)
 
 
 def attend_pairs(
@@ -281,14 +279,14 @@ def attend_pairs(
   """softmax(q k^T) v of the pairs' own tokens over both their sides and themselves.
 
   Args:
-    q: [B, K, G, J*T, H], scaled.
+    q: [B, J*T, K, G, H], scaled.
     prefix: states [B, K, S, H].
     sides: states [B, J, K, L, H].
     own: states [B, K, J*T, H].
     mask: over the same tokens.
 
   Returns:
-    [B, K, G, J*T, H] of the values' dtype.
+    [B, J*T, K, G, H] of the values' dtype.
   """
   return _attend_items(q, prefix, mask.prefix, own, mask.items, mask.block, (sides, mask.sides))
 
@@ -307,12 +305,13 @@ def _values(weights: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _attend_prefix(q: jax.Array, prefix: States, valid: jax.Array) -> jax.Array:
-  B, K, G, S, H = q.shape
-  scores = _scores(q.reshape(B, K, G * S, H), prefix.k).reshape(B, K, G, S, S)
+  B, S, K, G, H = q.shape
+  rows = q.transpose(0, 2, 3, 1, 4).reshape(B, K, G * S, H)
+  scores = _scores(rows, prefix.k).reshape(B, K, G, S, S)
   sees = jnp.tril(jnp.ones((S, S), bool)) & valid[:, None, None, None]
   weights = jax.nn.softmax(jnp.where(sees, scores, MASKED), axis=-1)
   out = _values(weights.reshape(B, K, G * S, S), prefix.v)
-  return out.reshape(q.shape).astype(prefix.v.dtype)
+  return out.reshape(B, K, G, S, H).transpose(0, 3, 1, 2, 4).astype(prefix.v.dtype)
 
 
 def _attend_items(
@@ -329,11 +328,11 @@ def _attend_items(
   The key sets are never concatenated, and items are taken as many at a time as `_SCORES` allows:
   on CPUs their scores then stay in the cache, which halves the time; elsewhere memory is bounded.
   """
-  B, K, G, _, H = q.shape
+  B, _, K, G, H = q.shape
   _, J, T = items.shape
 
-  def each(x: jax.Array) -> jax.Array:  # [B, K, ..., J*T, H] -> [J, B, K, ..., T, H]
-    return jnp.moveaxis(x.reshape(*x.shape[:-2], J, T, H), -3, 0)
+  def each(x: jax.Array) -> jax.Array:  # [B, K, J*T, H] -> [J, B, K, T, H]
+    return jnp.moveaxis(x.reshape(B, K, J, T, H), 2, 0)
 
   def attend_item(item):
     q, own, items, *side = item
@@ -349,7 +348,7 @@ def _attend_items(
     total = sum(w.sum(-1, keepdims=True) for w in weights)
     return (sum(map(_values, weights, (s.v for s in seen))) / total).astype(own.v.dtype)
 
-  rows = each(q).reshape(J, B, K, G * T, H)
+  rows = q.reshape(B, J, T, K, G, H).transpose(1, 0, 3, 4, 2, 5).reshape(J, B, K, G * T, H)
   parts = rows, jax.tree.map(each, own), items.swapaxes(0, 1)
   keys = prefix.k.shape[2] + T
   if sides is not None:
@@ -360,7 +359,7 @@ def _attend_items(
     out = jax.vmap(attend_item)(parts)
   else:
     out = jax.lax.map(attend_item, parts, batch_size=max(1, fits))
-  return jnp.moveaxis(out.reshape(J, B, K, G, T, H), 0, 3).reshape(q.shape)
+  return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
 
 
 _SCORES = {'cpu': 2**24}  # bytes of scores at a time; 2**28 where not named

@@ -127,6 +127,24 @@ def test_exported_weights_score_alike(trained, tmp_path):
                                getattr(expected, name), atol=1e-4)
 
 
+@pytest.mark.slow
+def test_states_on_disk_serve_every_extractor_of_a_run(trained, tmp_path):
+  config, _, _, experts = trained
+  kept = config.copy_and_resolve_references()
+  kept.features.states = str(tmp_path)
+  if config.model.attention == 'exact':
+    with pytest.raises(ValueError, match=r"allowed with model\.attention='factored'"):
+      experts.extractor(kept)
+    return
+  pairs = np.arange(6), np.arange(6)
+  ours, expected = (experts.extractor(c)(*pairs) for c in (kept, config))
+  np.testing.assert_allclose(ours.preference, expected.preference, atol=0.02)  # bfloat16 states
+  written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.npy')}
+  assert len(written) == 12
+  experts.extractor(kept)(*pairs)
+  assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.npy')}
+
+
 def test_a_run_without_adapters_exports_none(model, blocks, tokenizer, tmp_path):
   experts = TrainedExperts(model, {}, tokenizer, blocks, Calibration(0.0, 1.0))
   with pytest.raises(ValueError, match='has no adapter: use --merged'):
