@@ -30,8 +30,8 @@ def get_config():
     c.warm_up.steps = c.cooperative.steps = 68
     c.warm_up.warmup = c.cooperative.warmup = 10
     c.warm_up.learning_rate = c.cooperative.learning_rate = 5e-4
-    c.features.list_length = 50
-    c.features.batch = 1
+    c.features.list_length = 25  # a candidate's dozen applications, or half of a list of 50
+    c.features.batch = 2
     c.features.states = '~/.cache/jobrec_jax/states'  # several stages score the same entities
     c.policy.lists = 68
     c.policy.held_out = 30

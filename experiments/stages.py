@@ -36,7 +36,7 @@ from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.report.results import write_text
 from jobrec_jax.train import experts as stage1
 from jobrec_jax.train.block_states import BlockStates
-from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.checkpoint import Checkpoints, save_array
 from jobrec_jax.train.features import FeatureExtractor
 from jobrec_jax.train.loop import MetricsWriter, train
 from jobrec_jax.train.sharding import init_sharded, make_mesh, param_shardings
@@ -230,13 +230,6 @@ def censoring_weights(config: ConfigDict, experts: Experts, dataset: Dataset,
 def applicant_weights(config: ConfigDict, propensity: np.ndarray) -> np.ndarray:
   return np.asarray(ips_weights(propensity, np.ones(len(propensity), bool),
                                 config.experts.ips_clip))
-
-
-def save_array(path, array: np.ndarray) -> None:
-  temporary = path.with_name(f'.{path.name}')
-  with temporary.open('wb') as f:
-    np.save(f, array, allow_pickle=False)
-  temporary.replace(path)
 
 
 def calibrate(config: ConfigDict, run: Run, dataset: Dataset,

@@ -16,6 +16,7 @@ from jobrec_jax.models.quantized import dense
 PyTree = Any
 
 MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
+_SCORES = {'cpu': 2**24}  # bytes of items' scores at a time; 2**28 where not named
 
 
 @struct.dataclass
@@ -326,7 +327,7 @@ def _attend_items(
   """One softmax over the prefix, a side if there are any, and the item itself.
 
   The key sets are never concatenated, and items are taken as many at a time as `_SCORES` allows:
-  on CPUs their scores then stay in the cache, which halves the time; elsewhere memory is bounded.
+  on CPUs their scores then stay in the cache (16 to 35% faster); elsewhere memory is bounded.
   """
   B, _, K, G, H = q.shape
   _, J, T = items.shape
@@ -360,6 +361,3 @@ def _attend_items(
   else:
     out = jax.lax.map(attend_item, parts, batch_size=max(1, fits))
   return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
-
-
-_SCORES = {'cpu': 2**24}  # bytes of scores at a time; 2**28 where not named

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from jobrec_jax.models.attention import States
 from jobrec_jax.models.jobrec import PAD, JobRec
+from jobrec_jax.train.checkpoint import save_array
 
 PyTree = Any
 
@@ -62,11 +62,15 @@ class BlockStates:
                    ml_dtypes.bfloat16)
     for i, path in enumerate(paths):
       real = np.flatnonzero(tokens[i] != PAD)
-      block = np.load(path, mmap_mode='r', allow_pickle=False)
       wanted = (*lead, decoder.kv_heads, len(real), decoder.head_width)
-      if block.shape != wanted or block.dtype != np.uint16:
-        raise ValueError(f'{path}: allowed uint16 {wanted}, got {block.dtype} {block.shape}; '
-                         'delete it, and it will be encoded again')
+      try:
+        block = np.load(path, mmap_mode='r', allow_pickle=False)
+        found = f'{block.dtype} {block.shape}'
+      except (ValueError, OSError, EOFError) as error:
+        found = f'no array ({error})'
+      if found != f'uint16 {wanted}':
+        raise ValueError(f'{path}: allowed uint16 {wanted}, got {found}; delete it, and it will '
+                         'be encoded again')
       out[:, :, :, i, :, real] = np.moveaxis(block.view(ml_dtypes.bfloat16), 4, 0)
     return States(*out)
 
@@ -84,7 +88,7 @@ class BlockStates:
       for i, (path, row) in enumerate(zip(paths, rows)):
         real = np.flatnonzero(tokens[row] != PAD)
         block = np.stack([states.k[:, :, i][..., real, :], states.v[:, :, i][..., real, :]])
-        _save(path, block.astype(ml_dtypes.bfloat16).view(np.uint16))
+        save_array(path, block.astype(ml_dtypes.bfloat16).view(np.uint16))
       self.encoded += len(rows)
 
 
@@ -95,11 +99,3 @@ def _fingerprint(model: JobRec, params: PyTree) -> str:
     digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
     digest.update(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8).data)
   return digest.hexdigest()[:16]
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  with temporary.open('wb') as f:
-    np.save(f, array, allow_pickle=False)
-  temporary.replace(path)

@@ -51,7 +51,7 @@ def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States
 
 
 class FeatureExtractor:
-  """Scores any set of pairs with one compiled program.
+  """Scores any set of pairs with one compiled program for each bucket of lengths.
 
   Pairs are grouped by candidate into lists of `items` jobs, so that each list encodes its
   candidate once; `batch` lists run at a time. Repeated pairs are scored once. With exact attention

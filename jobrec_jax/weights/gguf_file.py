@@ -13,7 +13,7 @@ from pathlib import Path
 import struct
 from typing import Any
 
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 import gguf
 from gguf import GGMLQuantizationType as TensorType
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 
 from jobrec_jax.models.attention import RopeScaling, rotary_angles
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.weights.places import Place, decoder_places
+from jobrec_jax.weights.places import Place, decoder_places, flat_shardings, parameter_dtype
 
 PyTree = Any
 
@@ -317,15 +317,10 @@ def load_decoder(
     ValueError: tensors are missing, not known, of another shape or of a type that is not read (all
       of them in one message), or the shardings are not those of the parameters.
   """
-  dtype = np.dtype(dtype)
-  if dtype not in (np.float32, jnp.bfloat16):
-    raise ValueError(f'weights dtype: allowed float32 or bfloat16, got {dtype}')
+  dtype = parameter_dtype(dtype)
   places = _places(config)
   _check_tensors(file, places)
-  flat = dict.fromkeys(places) if shardings is None else flatten_dict(shardings, sep='/')
-  if set(flat) != set(places):
-    raise ValueError(f'shardings: allowed one for every parameter, {sorted(places)}, got '
-                     f'{sorted(flat)}')
+  flat = flat_shardings(shardings, places)
   turned = ARCHITECTURES[file.architecture]
   params = {}
   for key, place in places.items():

@@ -30,7 +30,13 @@ import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.weights.families import config_json
-from jobrec_jax.weights.places import Place, Spans, decoder_places
+from jobrec_jax.weights.places import (
+  Place,
+  Spans,
+  decoder_places,
+  flat_shardings,
+  parameter_dtype,
+)
 
 PyTree = Any
 
@@ -127,15 +133,10 @@ def load_decoder(
     ValueError: names or shapes differ from the decoder's (all of them in one message), the weights
       are quantised, or the shardings do not fit.
   """
-  dtype = np.dtype(dtype)
-  if dtype not in (np.float32, jnp.bfloat16):
-    raise ValueError(f'weights dtype: allowed float32 or bfloat16, got {dtype}')
+  dtype = parameter_dtype(dtype)
   places = decoder_places(config)
   _check_tensors(directory, places, config)
-  flat = dict.fromkeys(places) if shardings is None else flatten_dict(shardings, sep='/')
-  if set(flat) != set(places):
-    raise ValueError(f'shardings: allowed one for every parameter, got {_some(flat)}; differ in '
-                     f'{_some(set(flat) ^ set(places))}')
+  flat = flat_shardings(shardings, places)
   return unflatten_dict(
     {key: then(key, _load(directory, key, place, flat[key], dtype))
      for key, place in places.items()}, sep='/')

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 import dataclasses
 import math
+from typing import Any
 
+from flax.traverse_util import flatten_dict
+import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.models.decoder import DecoderConfig
@@ -96,3 +99,29 @@ def decoder_places(config: DecoderConfig) -> dict[str, Place]:
   if not config.tie_embeddings:
     places['lm_head'] = Place('lm_head.weight', (D, V), swapped)
   return places
+
+
+def parameter_dtype(dtype: Any) -> np.dtype:
+  """The dtype that parameters are read as.
+
+  Raises:
+    ValueError: it is neither float32 nor bfloat16.
+  """
+  dtype = np.dtype(dtype)
+  if dtype not in (np.float32, jnp.bfloat16):
+    raise ValueError(f'weights dtype: allowed float32 or bfloat16, got {dtype}')
+  return dtype
+
+
+def flat_shardings(shardings: Any, places: dict[str, Place]) -> dict[str, Any]:
+  """A sharding, or None for the default device, for every parameter by its path.
+
+  Raises:
+    ValueError: the shardings are not those of the parameters.
+  """
+  flat = dict.fromkeys(places) if shardings is None else flatten_dict(shardings, sep='/')
+  missing, unknown = sorted(set(places) - set(flat)), sorted(set(flat) - set(places))
+  if missing or unknown:
+    raise ValueError(f'shardings: allowed one for every parameter, missing {missing}, not known '
+                     f'{unknown}')
+  return flat
