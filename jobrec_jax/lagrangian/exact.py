@@ -1,0 +1,313 @@
+"""The exact dual: for frozen scores, the best policy under a requirement, and what it is worth.
+
+A policy pi [L, J] over the items of each list maximises `E_lists[J(pi)]` subject to
+`E_lists[sum_j pi_j q_j] >= tau` (or `= tau`). Given a multiplier mu, every list tilts its scores by
+`b = mu q` on its own, so that one number for each constraint is all there is to solve for.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import entr, softmax, xlogy
+
+Objective = Literal['expected_score', 'info_nce']
+Constraint = Literal['inequality', 'equality']
+
+_CHUNK = 2**19  # numbers of one temporary: a few megabytes
+_STEPS = 200  # of Newton; ten are usual
+
+
+class Tilted(NamedTuple):
+  """A list's answer to a tilt b: its policy, and phi(b) = max_pi J(pi) + <pi, b>.
+
+  Attributes:
+    policy: [..., J] pi, the gradient of phi.
+    curvature: [..., J] w; the Hessian of phi is diag(w) - w w' / sum(w).
+    value: [...] phi(b).
+  """
+
+  policy: jax.Array
+  curvature: jax.Array
+  value: jax.Array
+
+
+def _expected_score(scores: jax.Array, mask: jax.Array, tilt: jax.Array, T: jax.Array) -> Tilted:
+  """pi ~ exp((a + b) / T), w = pi / T, phi = T logsumexp((a + b) / T)."""
+  logits = jnp.where(mask, (scores + tilt) / T, -jnp.inf)
+  top = logits.max(-1, keepdims=True)
+  weights = jnp.exp(logits - top)
+  total = weights.sum(-1, keepdims=True)
+  pi = weights / total
+  return Tilted(pi, pi / T, T * (top + jnp.log(total))[..., 0])
+
+
+def _info_nce(scores: jax.Array, mask: jax.Array, tilt: jax.Array, T: jax.Array) -> Tilted:
+  """pi_j = p_j / (nu - b_j) with nu such that pi sums to one, w = pi^2 / p.
+
+  With t = nu - max b and d_j = max b - b_j >= 0, t is the root of h(t) = sum_j p_j / (t + d_j) = 1.
+  1 / h is concave and rises, so that Newton's steps on it climb to the root from the left.
+  """
+  p = jax.nn.softmax(jnp.where(mask, scores / T, -jnp.inf), axis=-1)
+  seen = mask & (p > 0)
+  best = jnp.argmax(jnp.where(seen, tilt, -jnp.inf), axis=-1, keepdims=True)
+  d = jnp.where(seen, jnp.maximum(jnp.take_along_axis(tilt, best, -1) - tilt, 0.0), 1.0)
+  # Exactly: a fused multiply-add leaves 1e-17, which is much beside a p of 1e-100.
+  d = jnp.where(jnp.arange(d.shape[-1]) == best, 0.0, d)
+  # h >= 1 at both: one item alone would have its p, and by Jensen h(t) >= 1 / (t + sum p d).
+  start = jnp.maximum(jnp.take_along_axis(jnp.broadcast_to(p, d.shape), best, -1),
+                      1 - (p * d).sum(-1, keepdims=True))
+
+  def parts(t):
+    share = p / (t + d)
+    return share, share.sum(-1, keepdims=True)
+
+  def climb(state):
+    t, _, step = state
+    share, h = parts(t)
+    t = t + h * (h - 1) / (share / (t + d)).sum(-1, keepdims=True)
+    return t, jnp.abs(h - 1).max(), step + 1
+
+  t, *_ = jax.lax.while_loop(lambda s: (s[1] > 1e-12) & (s[2] < 60), climb,
+                             (start, jnp.asarray(jnp.inf, p.dtype), 0))
+  pi = parts(t)[0]
+  said = jnp.where(seen, p * jnp.log(jnp.where(seen, pi, 1.0)), 0.0)
+  return Tilted(pi, jnp.where(seen, pi / (t + d), 0.0),
+                (said + jnp.where(seen, pi * tilt, 0.0)).sum(-1))
+
+
+OBJECTIVES: dict[str, Callable[..., Tilted]] = {
+    'expected_score': _expected_score, 'info_nce': _info_nce}
+
+
+class ExactDual(NamedTuple):
+  """The optimum for M requirements and G groups of lists, float64.
+
+  Attributes:
+    multiplier: [M, G] mu; nan where the requirement is infeasible.
+    reached: [M, G] C, the mean over a group's lists of sum_j pi_j q_j.
+    primal: [M, G] the mean of J(pi) over a group's lists.
+    dual: [M, G] mean phi(mu q) - mu tau, an upper bound of J of every policy that meets tau.
+    feasible: [M, G] whether a multiplier meets tau within the tolerance.
+    attainable: [G, 2] the least and greatest C that any policy has.
+    free: [G] C with mu = 0, of the policy that knows no requirement.
+  """
+
+  multiplier: np.ndarray
+  reached: np.ndarray
+  primal: np.ndarray
+  dual: np.ndarray
+  feasible: np.ndarray
+  attainable: np.ndarray
+  free: np.ndarray
+
+  @property
+  def gap(self) -> np.ndarray:
+    """[M, G] dual - primal: no policy that meets tau has a J better by more than this."""
+    return self.dual - self.primal
+
+
+class Lists(NamedTuple):
+  """Lists in chunks: scores, q, mask [P, n, J]; group [P, n]; weight [P, n], 0 for padding."""
+
+  scores: jax.Array
+  q: jax.Array
+  mask: jax.Array
+  group: jax.Array
+  weight: jax.Array
+
+
+def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndarray, *,
+               objective: Objective, constraint: Constraint = 'inequality',
+               temperature: float = 1.0, groups: np.ndarray | None = None,
+               tolerance: float = 1e-9) -> ExactDual:
+  """Solves `max_pi E[J(pi)]` subject to `C >= tau` (or `=`), for every tau at once.
+
+  `expected_score`: `J = sum_j pi_j a_j + T H(pi)`, `pi ~ exp((a + mu q) / T)`.
+  `info_nce`: `J = sum_j p_j log pi_j`, `p = softmax(a / T)`, `pi_j = p_j / (nu - mu q_j)`.
+  In both C rises in mu. Newton's steps are taken on the logit of C's place in the attainable range,
+  which is close to a line where C saturates, and a bracket catches those that would leave it.
+
+  Args:
+    scores: [L, J] a, frozen.
+    q: [L, J] what the constraint averages.
+    mask: [L, J] bool, False where a short list is padded.
+    tau: [M], or [M, G] for a requirement of each group.
+    objective, constraint: which of them; an inequality has mu >= 0, and mu = 0 where C is at least
+      tau of its own accord.
+    temperature: T > 0.
+    groups: [L] ints in [0, G); each group has a multiplier of its own. None for one population;
+      `np.arange(L)` for a requirement on every list alone.
+    tolerance: greatest |C - tau| where mu is not 0.
+
+  Raises:
+    ValueError: shapes, the mask, a number or a name is not allowed.
+
+  Reference:
+    Boyd and Vandenberghe, Convex optimization, 2004, chapter 5.
+  """
+  lists, tau, _ = checked_lists(scores, q, mask, tau, objective, constraint, temperature, groups)
+  with jax.enable_x64(True):
+    solved = _solve(lists, tau, float(temperature), float(tolerance), objective,
+                    constraint == 'inequality')
+    return ExactDual(*(np.asarray(x) for x in solved))
+
+
+def policy(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, multiplier: np.ndarray | float, *,
+           objective: Objective, temperature: float = 1.0) -> np.ndarray:
+  """[..., L, J] the optimal policy at multipliers [..., L] (or one number), float64."""
+  if objective not in OBJECTIVES:
+    raise ValueError(f'objective must be one of {tuple(OBJECTIVES)}, got {objective!r}')
+  with jax.enable_x64(True):
+    q = np.asarray(q, np.float64)
+    tilt = np.asarray(multiplier, np.float64)[..., None] * q
+    tilted = _tilt(np.asarray(scores, np.float64), np.asarray(mask, bool), tilt,
+                   float(temperature), objective)
+    return np.asarray(tilted.policy)
+
+
+def value(pi: np.ndarray, scores: np.ndarray, mask: np.ndarray, *, objective: Objective,
+          temperature: float = 1.0) -> np.ndarray:
+  """[..., L] J of any policy pi [..., L, J], optimal or not, float64; see `solve_dual`."""
+  pi, scores = np.asarray(pi, np.float64), np.asarray(scores, np.float64)
+  if objective == 'expected_score':
+    return np.where(mask, pi * scores + temperature * entr(pi), 0.0).sum(-1)
+  if objective == 'info_nce':
+    p = softmax(np.where(mask, scores / temperature, -np.inf), axis=-1)
+    return np.where(mask, xlogy(p, pi), 0.0).sum(-1)
+  raise ValueError(f'objective must be one of {tuple(OBJECTIVES)}, got {objective!r}')
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _tilt(scores, mask, tilt, temperature, objective):
+  return OBJECTIVES[objective](scores, mask, tilt, temperature)
+
+
+def checked_lists(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndarray,
+                  objective: str, constraint: str, temperature: float, groups: np.ndarray | None,
+                  width: int = 0) -> tuple[Lists, np.ndarray, int]:
+  """Lists in chunks whose temporaries are [M, n, max(J, width)], tau as [M, G], and G.
+
+  Raises:
+    ValueError: as in `solve_dual`.
+  """
+  scores, q, tau = (np.asarray(x, np.float64) for x in (scores, q, tau))
+  mask = np.asarray(mask, bool)
+  if objective not in OBJECTIVES:
+    raise ValueError(f'objective must be one of {tuple(OBJECTIVES)}, got {objective!r}')
+  if constraint not in ('inequality', 'equality'):
+    raise ValueError(f'constraint must be inequality or equality, got {constraint!r}')
+  if not temperature > 0:
+    raise ValueError(f'temperature must be above 0, got {temperature}')
+  if not (scores.ndim == 2 and scores.shape == q.shape == mask.shape):
+    raise ValueError('scores, q and mask must be [L, J] alike; got '
+                     f'{scores.shape}, {q.shape} and {mask.shape}')
+  if not (len(mask) and mask.any(axis=1).all()):
+    raise ValueError('there must be lists, each with an unmasked item; '
+                     f'{np.sum(~mask.any(axis=1))} of {len(mask)} have none')
+  if not (np.isfinite(scores[mask]).all() and np.isfinite(q[mask]).all()):
+    raise ValueError('scores and q must be finite where the mask is True')
+  groups = np.zeros(len(q), int) if groups is None else np.asarray(groups)
+  size = int(groups.max()) + 1
+  if groups.shape != (len(q),) or set(np.unique(groups)) != set(range(size)):
+    raise ValueError(f'groups must be [{len(q)}] and name each of 0..G-1, got {groups.shape} with '
+                     f'{len(np.unique(groups))} of {size} named')
+  if tau.ndim == 1:
+    tau = np.broadcast_to(tau[:, None], (len(tau), size))
+  if tau.ndim != 2 or tau.shape[1] != size or not np.isfinite(tau).all():
+    raise ValueError(f'tau must be finite and [M] or [M, {size}], got {tau.shape}')
+  rows = int(np.clip(_CHUNK // (len(tau) * max(q.shape[1], width)), 1, len(q)))
+  parts = -(-len(q) // rows)
+  index = np.resize(np.arange(len(q)), (parts, rows))
+  weight = np.arange(parts * rows).reshape(parts, rows) < len(q)
+  lists = Lists(np.where(mask, scores, 0.0)[index], np.where(mask, q, 0.0)[index], mask[index],
+                 groups[index], weight.astype(np.float64))
+  return lists, tau, size
+
+
+def _means(lists: Lists, multiplier: jax.Array, temperature: float,
+           objective: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Means over each group's lists of C, dC/dmu and phi, each [M, G], at multipliers [M, G]."""
+
+  def add(sums, part: Lists):
+    mu = multiplier[:, part.group]                                                        # [M, n]
+    out = OBJECTIVES[objective](part.scores, part.mask, mu[..., None] * part.q, temperature)
+    reached = (out.policy * part.q).sum(-1)
+    total = out.curvature.sum(-1)
+    mean = (out.curvature * part.q).sum(-1) / total
+    slope = (out.curvature * (part.q - mean[..., None]) ** 2).sum(-1)
+    # A matrix product with the group's indicator would be L x G; most often G is 1.
+    return tuple(s.at[:, part.group].add(x * part.weight)
+                 for s, x in zip(sums, (reached, slope, out.value))), None
+
+  sums, _ = jax.lax.scan(add, (jnp.zeros_like(multiplier),) * 3, lists)
+  counts = jnp.zeros(multiplier.shape[1]).at[lists.group].add(lists.weight)
+  return tuple(s / counts for s in sums)
+
+
+def _attainable(lists: Lists, size: int) -> tuple[jax.Array, jax.Array]:
+  counts = jnp.zeros(size).at[lists.group].add(lists.weight)
+
+  def mean(x):
+    return jnp.zeros(size).at[lists.group].add(x * lists.weight) / counts
+  return (mean(jnp.where(lists.mask, lists.q, jnp.inf).min(-1)),
+          mean(jnp.where(lists.mask, lists.q, -jnp.inf).max(-1)))
+
+
+class _Search(NamedTuple):
+  """[M, G] each: the multiplier, its bracket, what it reaches; step is a scalar."""
+
+  mu: jax.Array
+  low: jax.Array
+  high: jax.Array
+  reached: jax.Array
+  slope: jax.Array
+  value: jax.Array
+  step: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _solve(lists: Lists, tau: jax.Array, temperature: float, tolerance: float, objective: str,
+           inequality: bool) -> tuple[jax.Array, ...]:
+  least, most = _attainable(lists, tau.shape[1])
+
+  def place(c):
+    """The logit of where c lies between the least and the greatest attainable value."""
+    return jnp.log(jnp.maximum(c - least, 1e-300)) - jnp.log(jnp.maximum(most - c, 1e-300))
+
+  start = _means(lists, jnp.zeros_like(tau), temperature, objective)
+  idle = inequality & (start[0] >= tau)
+  # A range without width, or a tau at or beyond its ends, has no finite multiplier.
+  inside = (tau > least) & (tau < most)
+
+  def open_(s: _Search):
+    return inside & ~idle & (jnp.abs(s.reached - tau) > tolerance)
+
+  def newton(s: _Search) -> _Search:
+    busy = open_(s)
+    below = s.reached < tau
+    low, high = jnp.where(below, s.mu, s.low), jnp.where(below, s.high, s.mu)
+    rise = s.slope * (1 / jnp.maximum(s.reached - least, 1e-300)
+                      + 1 / jnp.maximum(most - s.reached, 1e-300))
+    guess = s.mu + (place(tau) - place(s.reached)) / rise
+    reach = 10 * (1 + jnp.abs(s.mu))  # as far as one step may go beyond what was seen
+    guess = jnp.clip(guess, s.mu - reach, s.mu + reach)
+    bounded = jnp.isfinite(low) & jnp.isfinite(high)
+    bad = ~((guess > low) & (guess < high))
+    beyond = s.mu + jnp.where(below, reach, -reach)
+    guess = jnp.where(bad, jnp.where(bounded, (low + high) / 2, beyond), guess)
+    mu = jnp.where(busy, guess, s.mu)
+    return _Search(mu, low, high, *_means(lists, mu, temperature, objective), s.step + 1)
+
+  infinite = jnp.full_like(tau, jnp.inf)
+  s = jax.lax.while_loop(
+      lambda s: open_(s).any() & (s.step < _STEPS), newton,
+      _Search(jnp.zeros_like(tau), -infinite, infinite, *start, 0))
+  met = jnp.abs(s.reached - tau) <= tolerance
+  feasible = idle | met
+  mu = jnp.where(feasible, s.mu, jnp.nan)
+  return (mu, s.reached, s.value - s.mu * s.reached, s.value - s.mu * tau, feasible,
+          jnp.stack([least, most], -1), start[0][0])
