@@ -120,17 +120,27 @@ def get_config() -> ml_collections.ConfigDict:
   c.policy.lists = 300  # N: stage 2's lists
   c.policy.held_out = 150  # lists of the same size and sampling, of test candidates
   c.policy.list_length = 50  # J: jobs in a list, one of them applied to
-  c.policy.taus = ()  # the requirements to train for; empty: a grid over what is attainable
+  c.policy.taus = ()  # the requirements to report; empty: a grid over what is attainable
   c.policy.grid = 6  # how many tau the grid has
+  c.policy.knots = 12  # requirements that the head is trained for; between them it is linear
+  c.policy.objective = 'info_nce'  # 'info_nce': of the applied job; or 'expected_score': no label
   c.policy.constraint = 'inequality'  # 'inequality': eligibility at least tau; or 'equality'
   c.policy.epochs = 150  # passes over the lists
   c.policy.batch = 50  # lists in a step
   c.policy.learning_rate = 5e-3  # of AdamW, decayed along a cosine
-  c.policy.dual_learning_rate = 3.0  # eta of the multiplier
+  c.policy.dual_learning_rate = 3.0  # eta of the multipliers, their integral gain
+  c.policy.dual_kp = 0.0  # proportional gain: damps oscillation
+  c.policy.dual_kd = 0.0  # derivative gain
+  c.policy.dual_nu = 0.0  # smoothing of what both see, in [0, 1)
   c.policy.temperature = 1.0  # T of the softmax over a list
   c.policy.clip = 1.0  # greatest global norm of a gradient
   c.policy.width = 64  # hidden width of the policy head
   c.policy.bound = 5.0  # lambda lies in [-bound, bound]
+
+  c.sweep = ml_collections.ConfigDict()  # align_policy: heads trained one for each tau, to compare
+  c.sweep.seeds = (0,)  # of initial weights and order
+  c.sweep.learning_rates = ()  # of AdamW; empty: the policy's
+  c.sweep.rules = ()  # gains (ki, kp, kd, nu) of the multiplier; empty: the policy's
 
   c.export = ml_collections.ConfigDict()
   c.export.format = 'jsonl'  # 'jsonl', 'published' (CSV) or 'recbole' (atomic files)
@@ -139,6 +149,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.evaluate = ml_collections.ConfigDict()
   c.evaluate.resamples = 2000  # bootstrap resamples
   c.evaluate.level = 0.95  # of every interval
+
+  c.certify = ml_collections.ConfigDict()
+  c.certify.alpha = 0.5  # greatest share of ineligible jobs that a certificate allows
+  c.certify.delta = 0.1  # probability that a certificate is wrong
+  c.certify.k = 5  # jobs recommended to a candidate, certified beside the whole distribution
+  c.certify.points = 20  # values of tau that are tested, from the policy's first knot to its last
+  c.certify.population = 4000  # fresh candidates on whom certificates are checked
+  c.certify.draws = 200  # calibration sets that are drawn from them
+  c.certify.lists = 200  # lists in each of these sets, one a candidate
 
   c.refine = ml_collections.ConfigDict()
   c.refine.perspectives = ('preference', 'qualification')  # whose labels are refined

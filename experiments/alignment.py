@@ -1,7 +1,7 @@
-"""Stage 2 as the scripts share it: features once, the attainable range, a head for each tau."""
+"""Stage 2 as the scripts share it: features, the attainable range, one policy for every tau."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 import jax
@@ -15,34 +15,46 @@ from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import policy_lists
 from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
+from jobrec_jax.lagrangian.diagnosis import diagnose
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import write_text
-from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.checkpoint import Checkpoints, load_params
 from jobrec_jax.train.loop import MetricsWriter
 from jobrec_jax.train.policy import (
+    Policy,
     PolicyInputs,
     PolicyResult,
+    eligibility,
+    head_scores,
     make_policy_trainer,
-    policy_eligibility,
     policy_inputs,
+    policy_trial,
 )
-from jobrec_jax.train.state import stream_key
 
-PyTree = Any
+MARGIN = 0.08  # share of the attainable range above the last knot
 
 
 class Policies(NamedTuple):
-  """Heads trained for a grid of requirements; tau = 0 under 'inequality' asks for nothing."""
+  """The policy, and the requirements that it is reported at.
 
-  head: PolicyHead
-  params: dict[float, PyTree]  # tau -> parameters
-  trained: np.ndarray  # [taus, N] predicted C of stage 2's lists
+  Attributes:
+    policy: for every tau in its range.
+    taus: ascending; the first is 0 under 'inequality' and asks for nothing.
+    trained: [taus that ask for something, N] predicted C of stage 2's lists.
+    attainable: the least and greatest C on these lists.
+    inputs: stage 2's lists.
+  """
+
+  policy: Policy
+  taus: list[float]
+  trained: np.ndarray
   attainable: tuple[float, float]
+  inputs: PolicyInputs
 
 
-def make_head(config: ConfigDict) -> PolicyHead:
-  return PolicyHead(widths=(config.policy.width,), bound=config.policy.bound)
+def make_head(config: ConfigDict, outputs: int) -> PolicyHead:
+  return PolicyHead(widths=(config.policy.width,), bound=config.policy.bound, outputs=outputs)
 
 
 def reach(config: ConfigDict, inputs: PolicyInputs) -> tuple[float, float]:
@@ -53,51 +65,89 @@ def reach(config: ConfigDict, inputs: PolicyInputs) -> tuple[float, float]:
                           config.policy.temperature)
 
 
-def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, experts: Experts,
-          calibration: Calibration) -> Policies:
-  """Trains, or restores, a head for every tau of the grid."""
+def stage_2_inputs(config: ConfigDict, dataset: Dataset, experts: Experts,
+                   calibration: Calibration) -> PolicyInputs:
   p = config.policy
   lists = policy_lists(dataset, 'train', p.list_length, p.lists, config.seed)
+  logging.info("policy: stage 2's lists have fingerprint %s", lists.fingerprint())
   features = experts.extractor(config)(lists.candidate, lists.job, 'stage 2 features')
-  inputs = policy_inputs(features, lists, calibration)
-  head = make_head(config)
-  train = make_policy_trainer(head, settings.policy)
-  key = stream_key(jax.random.key(config.seed), 'policy')
+  return policy_inputs(features, lists, calibration)
+
+
+def reached_by(policy: Policy, inputs: PolicyInputs, tau: float, temperature: float) -> np.ndarray:
+  """[N] predicted C of each list at a requirement."""
+  return np.asarray(eligibility(policy.scores_at(inputs, tau), inputs.z_qual, inputs.mask,
+                                temperature))
+
+
+def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, experts: Experts,
+          calibration: Calibration) -> Policies:
+  """Trains, or restores, the policy."""
+  p = config.policy
+  inputs = stage_2_inputs(config, dataset, experts, calibration)
   metrics = MetricsWriter(run / 'metrics.jsonl')
-  # A head does not depend on which others are trained beside it, so that tau can be added later.
   depends = identity(config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts',
                      'warm_up', 'cooperative', 'backbone', 'lora') | {
       'policy': {k: v for k, v in config['policy'].to_dict().items()
                  if k not in ('taus', 'grid', 'held_out')}}
 
-  def fit(tau: float) -> PyTree:
-    checkpoints = Checkpoints(run / f'checkpoints/policy/{tau:.6g}', depends)
-    shapes = jax.eval_shape(train, inputs, jnp.float32(tau), key)
+  def fit(name: str, taus: np.ndarray) -> PolicyResult:
+    train = jax.jit(make_policy_trainer(make_head(config, len(taus)), settings.policy))
+    trial = policy_trial(settings.policy, taus, config.seed)
+    checkpoints = Checkpoints(run / f'checkpoints/{name}', depends | {'taus': taus.tolist()})
     if checkpoints.latest() is not None:
-      result = PolicyResult(*checkpoints.restore(tuple(shapes)))
+      result = PolicyResult(*checkpoints.restore(tuple(jax.eval_shape(train, inputs, trial))))
     else:
-      result = jax.block_until_ready(train(inputs, jnp.float32(tau), key))
+      result = jax.block_until_ready(train(inputs, trial))
       checkpoints.save(p.epochs, tuple(result))
-      for epoch in range(p.epochs):
-        metrics.write(stage='policy', tau=tau, step=epoch + 1, **{
-            f'train/{k}': float(v[epoch]) for k, v in result.history.items()})
+      history = {k: np.asarray(v) for k, v in result.history.items()}
+      for k, tau in enumerate(taus):
+        for epoch in range(p.epochs):
+          metrics.write(stage=name, tau=float(tau), step=epoch + 1,
+                        **{f'train/{m}': float(v[epoch, k]) for m, v in history.items()})
     checkpoints.close()
-    return result.params
+    return result
 
   low, high = reach(config, inputs)
-  params = {}
-  if p.constraint == 'inequality':
-    params[0.0] = fit(0.0)
-    low = float(policy_eligibility(head, params[0.0], inputs, p.temperature).mean())
-  logging.info('policy: C can lie in [%.3f, %.3f] on stage 2\'s lists', low, high)
-  taus = [round(float(t), 4) for t in (p.taus or tau_grid(low, high, p.grid))]
-  for tau in taus:
+  if p.constraint == 'inequality':  # what a policy of the same kind does of its own accord
+    free = make_head(config, 1), fit('free_policy', np.zeros(1, np.float32)).params
+    scores = head_scores(*free, inputs)[0]
+    low = float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
+  logging.info("policy: C can lie in [%.3f, %.3f] on stage 2's lists", low, high)
+  asked = [round(float(t), 4) for t in (p.taus or tau_grid(low, high, p.grid))]
+  for tau in asked:
     check_attainable(tau, (low, high))
-  for tau in taus:
-    params[tau] = fit(tau)
-    reached = policy_eligibility(head, params[tau], inputs, p.temperature).mean()
-    logging.info('policy: tau %.4f, C reached %.4f', tau, reached)
-  trained = np.stack([policy_eligibility(head, params[t], inputs, p.temperature) for t in taus])
-  write_text(run / 'policies.json', json.dumps(
-      {'taus': list(params), 'attainable': [low, high], 'lists': lists.fingerprint()}) + '\n')
-  return Policies(head, params, trained, (low, high))
+  knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
+  result = fit('policy', knots)
+  policy = Policy(make_head(config, p.knots), result.params, knots, p.constraint)
+  report_multipliers(result, knots)
+  trained = np.stack([reached_by(policy, inputs, t, p.temperature) for t in asked])
+  for tau, reached in zip(asked, trained):
+    logging.info('policy: tau %.4f, C reached %.4f', tau, reached.mean())
+  write_text(run / 'policy.json', json.dumps(
+      {'knots': knots.tolist(), 'constraint': p.constraint, 'attainable': [low, high],
+       'taus': asked}) + '\n')
+  taus = [0.0, *asked] if p.constraint == 'inequality' else asked
+  return Policies(policy, taus, trained, (low, high), inputs)
+
+
+def report_multipliers(result: PolicyResult, knots: np.ndarray) -> None:
+  """Logs what each multiplier's course says, where it says anything but 'settled'."""
+  mu, reached = (np.asarray(result.history[k]) for k in ('multiplier', 'eligibility'))
+  for k, tau in enumerate(knots):
+    said = diagnose(mu[:, k], tau - reached[:, k], tolerance=0.01, name=f'C >= {tau:.4f}')
+    if said.verdict != 'settled':
+      logging.info('policy: %s', said.message)
+
+
+def load_policy(config: ConfigDict, run: Run, schema: str) -> Policy:
+  """The policy that a run folder holds.
+
+  Raises:
+    ValueError: there is none, or it was trained under another schema.
+  """
+  said = run.read_json('policy.json', 'experiments.align_policy')
+  params = load_params(run / 'checkpoints/policy', schema)
+  knots = np.asarray(said['knots'], np.float32)
+  return Policy(make_head(config, len(knots)), jax.tree.map(jnp.asarray, params), knots,
+                said['constraint'])

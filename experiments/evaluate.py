@@ -12,7 +12,7 @@ def main(config: ConfigDict, workdir: str) -> None:
   settings = setup.validate(config)
   run = setup.Run(workdir)
   calibration = stages.load_calibration(run)
-  run.read_json('policies.json', 'experiments.align_policy')
+  run.read_json('policy.json', 'experiments.align_policy')
   run.start(config, 'evaluate')
   setup.use_compilation_cache()
   clock = reporting.Clock()

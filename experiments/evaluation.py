@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments.alignment import Policies
+from experiments.certification import Scorer, certified_rows
 from experiments.setup import Run, section
 from experiments.stages import Experts
 from jobrec_jax.baselines.alignments import AlignmentFeatures
@@ -31,6 +32,7 @@ from jobrec_jax.data.lists import (
     warm_jobs,
 )
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, load_tokenizer
+from jobrec_jax.evaluate.certification import CertifiedRow
 from jobrec_jax.evaluate.control import ControlRow, control_rows, is_monotone
 from jobrec_jax.evaluate.deconflation import deconflation_rows
 from jobrec_jax.evaluate.eligibility import (
@@ -46,7 +48,6 @@ from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import ResultRow
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.train.features import ExpertFeatures, FeatureExtractor
-from jobrec_jax.train.policy import apply_policy
 
 PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
 BLANKED = f'{PREFERENCE}, narratives blanked'
@@ -67,6 +68,7 @@ class Evaluation(NamedTuple):
     split: where systems are compared first: 'cold candidates', or 'test' without truths.
     control: asked and reached eligibility, one for each requirement.
     predicted, outcome: [pairs] p_qual and the true Q; without truths the applicants' labels.
+    certified: certificates of true eligibility; none without truths.
   """
 
   rows: list[ResultRow]
@@ -74,6 +76,7 @@ class Evaluation(NamedTuple):
   control: list[ControlRow]
   predicted: np.ndarray
   outcome: np.ndarray
+  certified: list[CertifiedRow]
 
 
 class PairFeatures:
@@ -115,9 +118,12 @@ def evaluate(config: ConfigDict, run: Run, dataset: Dataset, truth: Truth | None
   pairs = [cases[c] for c in cases if c[1] == ('qualification' if truth is None else 'preference')]
   predicted, outcome, calibrated = calibration_rows(truth, calibration, features, pairs, boot)
   rows += policy + calibrated
+  certified = []
   if truth is not None:
     rows += correlation_rows(truth, features, pairs, boot)
-  return Evaluation(rows, split, control, predicted, outcome)
+    certified = certified_rows(config, dataset, truth,
+                               Scorer(extractor, calibration, policies.policy))
+  return Evaluation(rows, split, control, predicted, outcome, certified)
 
 
 def result(system: str, tau: float | None, split: str, perspective: str, metric: str,
@@ -263,9 +269,9 @@ def policy_rows(config: ConfigDict, truth: Truth | None, policies: Policies,
 
   def add(tau, where, perspective, metric, values):
     rows.append(result('policy', tau, where, perspective, metric, bootstrap_mean(values, **boot)))
-  for tau, params in sorted(policies.params.items()):
+  for tau in policies.taus:
     seen = features.of(held_out)
-    values = apply_policy(policies.head, params, seen, calibration)[0]
+    values = policies.policy.score(seen, calibration, tau)[0]
     pi = policy_probabilities(values, held_out.mask, config.policy.temperature)
     pairs = held_out.candidate, held_out.job
     predicted[tau] = expected_eligibility(
@@ -279,7 +285,7 @@ def policy_rows(config: ConfigDict, truth: Truth | None, policies: Policies,
     add(tau, HELD_OUT, 'preference', 'ndcg@5',
         ranking_metrics(values, held_out.relevance, held_out.mask)['ndcg@5'])
 
-    values = apply_policy(policies.head, params, features.of(wanted), calibration)[0]
+    values = policies.policy.score(features.of(wanted), calibration, tau)[0]
     pairs = wanted.candidate, wanted.job
     add(tau, split, 'preference', 'ndcg@5',
         ranking_metrics(values, wanted.relevance, wanted.mask)['ndcg@5'])
@@ -289,7 +295,7 @@ def policy_rows(config: ConfigDict, truth: Truth | None, policies: Policies,
       add(tau, split, 'policy', 'violation@5',
           violation_rate_at_k(values, truth.eligible[pairs], wanted.mask, 5))
 
-  asked = [tau for tau in policies.params if tau > 0]  # 0 asks for nothing
+  asked = policies.taus[-len(policies.trained):]  # 0 asks for nothing
   control = control_rows(asked, policies.trained, np.stack([predicted[t] for t in asked]),
                          true=np.stack([true[t] for t in asked]) if true else None, **boot)
   lists = policies.trained.shape[1]

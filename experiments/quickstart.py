@@ -47,7 +47,10 @@ def main(config: ConfigDict, workdir: str) -> None:
     results = evaluation.evaluate(config, run, dataset, truth, experts, calibration, policies)
   reporting.report(config, run, dataset, experts, policies, results, clock.seconds)
   reporting.print_main_tables(results)
-  print(f'The whole report: {run / "report.html"}')
+  print(f'The whole report: {run / "report.html"}\nJobs for a candidate that no run has seen, at '
+        f'any tau up to {policies.policy.knots[-1]:.2f}:\n'
+        f'  python -m experiments.recommend --run {run.folder} --tau {policies.taus[-1]:.2f} '
+        '--candidate experiments/examples/builder.json')
 
 
 if __name__ == '__main__':

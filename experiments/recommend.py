@@ -11,12 +11,11 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments.alignment import make_head
+from experiments.alignment import load_policy
 from experiments.setup import Run, use_compilation_cache
 from experiments.trained import load_trained
 from jobrec_jax.data.records import read_catalogue, read_entity_json
 from jobrec_jax.recommend import RankedJobs, recommend
-from jobrec_jax.train.checkpoint import load_params
 
 FLAGS = flags.FLAGS
 COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')
@@ -25,25 +24,11 @@ COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')
 def define_flags() -> None:
   flags.DEFINE_string('run', None, 'a run folder with trained experts and policies', required=True)
   flags.DEFINE_string('candidate', None, 'JSON file with one candidate', required=True)
-  flags.DEFINE_float('tau', None, 'the eligibility asked for, one that the run was trained for; '
-                     '0 for no requirement', required=True)
+  flags.DEFINE_float('tau', None, 'the eligibility C asked for, a probability; 0 asks for '
+                     'nothing', required=True)
   flags.DEFINE_integer('top_k', 5, 'how many jobs to print', lower_bound=1)
   flags.DEFINE_string('catalogue', None, 'JSON or CSV file of jobs; the run\'s own without it')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
-
-
-def find_tau(run: Run, tau: float) -> float:
-  """The trained requirement that `tau` means.
-
-  Raises:
-    ValueError: no policy was trained for it.
-  """
-  taus = run.read_json('policies.json', 'experiments.align_policy')['taus']
-  for trained in taus:
-    if abs(trained - tau) < 1e-9:
-      return trained
-  raise ValueError(f'--tau must be one that {run.folder} was trained for: '
-                   f'{", ".join(f"{t:.6g}" for t in taus)}; got {tau:.6g}')
 
 
 def table(ranked: RankedJobs, tau: float) -> str:
@@ -71,15 +56,15 @@ def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
   """Loads what the run left and ranks the catalogue; the run's data set is not needed.
 
   Raises:
-    ValueError: a file is missing or wrong, or no policy was trained for tau.
+    ValueError: a file is missing or wrong, or tau lies beyond what the policy was
+      trained for.
   """
   trained = load_trained(run)
   config, schema = trained.config, trained.schema
-  tau = find_tau(run, tau)
+  policy = load_policy(config, run, schema.fingerprint())
   candidate = read_entity_json(candidate_file, schema, 'candidate')
   catalogue = read_catalogue(catalogue_file or run / 'jobs.json', schema)
-  head_params = load_params(run / f'checkpoints/policy/{tau:.6g}', schema.fingerprint())
-  return recommend(schema, candidate, catalogue, trained.experts, make_head(config), head_params,
+  return recommend(schema, candidate, catalogue, trained.experts, policy, tau,
                    trained.mesh, top_k, config.policy.temperature,
                    config.features.list_length, config.features.batch)
 

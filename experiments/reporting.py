@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import evaluation
 from experiments.alignment import Policies
+from experiments.certification import certified_section
 from experiments.evaluation import ELIGIBILITY, HELD_OUT, STAGE_2, Evaluation
 from experiments.setup import Run
 from experiments.stages import Experts
@@ -42,7 +43,7 @@ def report(config: ConfigDict, run: Run, dataset: Dataset, experts: Experts, pol
   write_results(run.folder, results.rows)
   sections = [comparison_section(results), *tradeoff_section(run, results),
               control_section(run, results), calibration_section(run, results),
-              *training_section(run)]
+              *certified_section(config, results.certified), *training_section(run)]
   write_report(run / 'report.html', 'Jobs that a candidate wants and can get',
                facts(config, dataset, experts, policies, seconds), sections)
   logging.info('report: %s', run / 'report.html')
@@ -100,7 +101,7 @@ def tradeoff_section(run: Run, results: Evaluation) -> list[Section]:
   rows = [r for r in results.rows if r.split == results.split and r.against is None]
   eligibility = find(rows, ELIGIBILITY)
   preference = find([r for r in rows if r.perspective == 'preference'], 'ndcg@5')
-  text = ('The policy was trained once for each requirement τ. At τ 0 nothing is required, and it '
+  text = ('One policy, asked for different requirements τ. At τ 0 nothing is required, and it '
           'ranks as the candidate would like.')
   tables = result_tables([r for r in rows if r.system == 'policy'])
   if not eligibility:  # only truths tell how eligible a recommendation is

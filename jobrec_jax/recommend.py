@@ -11,12 +11,11 @@ import tokenizers
 from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
 from jobrec_jax.models.jobrec import JobRec
-from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.train.features import FeatureExtractor
-from jobrec_jax.train.policy import apply_policy
+from jobrec_jax.train.policy import Policy
 
 PyTree = Any
 
@@ -70,8 +69,8 @@ class RankedJobs(NamedTuple):
 
 
 def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
-              experts: TrainedExperts, head: PolicyHead, head_params: PyTree,
-              mesh: jax.sharding.Mesh, top_k: int = 5, temperature: float = 1.0, items: int = 20,
+              experts: TrainedExperts, policy: Policy, tau: float, mesh: jax.sharding.Mesh,
+              top_k: int = 5, temperature: float = 1.0, items: int = 20,
               batch: int = 16) -> RankedJobs:
   """Ranks a catalogue for a candidate, neither of which training need have seen.
 
@@ -80,7 +79,8 @@ def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
     candidate: whom to recommend to.
     catalogue: the jobs to rank, at least one.
     experts: what stage 1 and calibration left.
-    head, head_params: the policy that stage 2 trained for the requirement asked for.
+    policy: what stage 2 left.
+    tau: the eligibility asked for.
     mesh: the mesh to score on.
     top_k: how many jobs to return, at most.
     temperature: T of the softmax `pi = softmax(s / T)` over the catalogue.
@@ -88,13 +88,14 @@ def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
     batch: at most this many lists of `items` jobs are scored at a time.
 
   Raises:
-    ValueError: the catalogue is empty, a record does not fit the schema, or a setting is not
-      positive.
+    ValueError: the catalogue is empty, a record does not fit the schema, a setting is not
+      positive, or tau lies beyond what the policy was trained for.
   """
   for name, value in (('top_k', top_k), ('temperature', temperature), ('items', items),
                       ('batch', batch)):
     if value <= 0:
       raise ValueError(f'{name} must be positive, got {value}')
+  policy.check(tau)
   if not catalogue:
     raise ValueError('the catalogue must hold at least one job, got none')
   schema.validate('candidate', candidate)
@@ -109,7 +110,7 @@ def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
       mesh, items, -(-lists // parts) * parts)
   index = np.arange(len(catalogue))
   features = extract(np.zeros_like(index), index)
-  scores, lam = apply_policy(head, head_params, features, experts.calibration)
+  scores, lam = policy.score(features, experts.calibration, tau)
   p_qual = np.asarray(experts.calibration.probability(features.qualification))
   pi = np.asarray(jax.nn.softmax(scores / temperature))
 

@@ -3,14 +3,18 @@
 from pathlib import Path
 import re
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 
 
-def test_the_library_example_runs(capsys):
-  (example,) = re.findall(r'```python\n(.*?)```', README, flags=re.S)
-  exec(compile(example, 'README.md', 'exec'), {})
-  assert 'truth' in capsys.readouterr().out
+@pytest.mark.parametrize('number, said', [(0, 'truth'), (1, 'mu after a step 0.0')])
+def test_the_library_examples_run(capsys, number, said):
+  examples = re.findall(r'```python\n(.*?)```', README, flags=re.S)
+  assert len(examples) == 2
+  exec(compile(examples[number], 'README.md', 'exec'), {})
+  assert said in capsys.readouterr().out
 
 
 def test_the_map_names_every_room_and_nothing_else():

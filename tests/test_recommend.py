@@ -20,6 +20,7 @@ from jobrec_jax.recommend import TrainedExperts, recommend
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.students import STUDENTS
 from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.policy import Policy
 
 EXAMPLES = Path(script.__file__).parent / 'examples'
 LENGTHS = BlockLengths(40, 24, 16)
@@ -30,7 +31,7 @@ TEXT = np.zeros((1, 4), np.int32)
 def head_params(head: PolicyHead, width: int, value: float):
   """A head whose lambda is `value` everywhere."""
   params = head.init(jax.random.key(1), *np.zeros((2, 1, width), np.float32))['params']
-  params['lambda']['bias'] = np.full(1, value, np.float32)
+  params['lambda']['bias'] = np.broadcast_to(np.float32(value), head.outputs).copy()
   return params
 
 
@@ -51,8 +52,9 @@ def ranked(dataset, experts, one_device):
 
   def rank(lam, jobs=dataset.jobs, **more):
     candidate = read_entity_json(EXAMPLES / 'builder.json', STUDENTS, 'candidate')
-    return recommend(STUDENTS, candidate, jobs, experts, head, head_params(head, 16, lam),
-                     one_device, **{'top_k': 20, 'items': 8, 'batch': 2} | more)
+    policy = Policy(head, head_params(head, 16, lam), np.array([0.5], np.float32))
+    return recommend(STUDENTS, candidate, jobs, experts, policy, 0.5, one_device,
+                     **{'top_k': 20, 'items': 8, 'batch': 2} | more)
   return rank
 
 
@@ -107,11 +109,12 @@ def run_folder(tmp_path_factory, dataset, tokenizer):
   save_tokenizer(tokenizer, run / 'tokenizer.json')
   write_entities(run / 'jobs.json', dataset.jobs)
   (run / 'calibration.json').write_text(json.dumps(CALIBRATION._asdict()))
-  (run / 'policies.json').write_text(json.dumps({'taus': [0.0, 0.45, 0.6]}))
+  (run / 'policy.json').write_text(json.dumps({'knots': [0.4, 0.5, 0.6],
+                                               'constraint': 'inequality'}))
   params = expert_params(make_model(config, tokenizer.get_vocab_size()))
-  stages = {'cooperative': {'trainable': {'model': params}, 'frozen': {}, 'opt_state': ()}}
-  for tau in (0.0, 0.45, 0.6):
-    stages[f'policy/{tau:.6g}'] = (head_params(make_head(config), 16, 5 * tau), {'mu': np.ones(1)})
+  head = head_params(make_head(config, 3), 16, np.array([0.0, 1.0, 3.0]))
+  stages = {'cooperative': {'trainable': {'model': params}, 'frozen': {}, 'opt_state': ()},
+            'policy': (head, {'mu': np.ones(1)})}
   for name, state in stages.items():
     checkpoints = Checkpoints(run / f'checkpoints/{name}', {'schema': STUDENTS.fingerprint()})
     checkpoints.save(1, state)
@@ -134,10 +137,15 @@ def test_a_run_ranks_a_catalogue_given_by_file(run_folder, tmp_path):
   assert {j.job_id for j in result.jobs} == {'new', 'job-1'}
 
 
-def test_a_requirement_that_was_not_trained_lists_those_that_were(run_folder):
-  with pytest.raises(ValueError, match=r'trained for: 0, 0.45, 0.6; got 0.7'):
-    script.find_tau(run_folder, 0.7)
-  assert script.find_tau(run_folder, 0.45) == 0.45
+@pytest.mark.parametrize('tau, lam', [(0.0, 0.0), (0.4, 0.0), (0.45, 0.5), (0.5, 1.0), (0.55, 2.0)])
+def test_every_requirement_has_its_lambda(run_folder, tau, lam):
+  result = script.run_recommend(run_folder, EXAMPLES / 'builder.json', tau, 3, None)
+  np.testing.assert_allclose([j.lam for j in result.jobs], lam, atol=1e-5)
+
+
+def test_a_requirement_beyond_the_training_names_the_range(run_folder):
+  with pytest.raises(ValueError, match=r'\[0.4, 0.6\], or below it to ask for nothing; got 0.7'):
+    script.run_recommend(run_folder, EXAMPLES / 'builder.json', 0.7, 3, None)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

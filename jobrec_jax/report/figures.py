@@ -12,6 +12,7 @@ import numpy as np
 
 from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.eligibility import Reliability
+from jobrec_jax.evaluate.frontier import FrontierPoint
 from jobrec_jax.evaluate.statistics import Interval
 
 # Distinct in colour and in lightness for every common kind of colour vision.
@@ -139,6 +140,73 @@ def reached_against_asked(rows: Sequence[ControlRow]) -> Figure:
   axes.set_ylabel('eligibility reached (probability)')
   axes.legend(frameon=False, fontsize=9)
   _clean(axes)
+  return figure
+
+
+def frontier(points: Mapping[str, Sequence[FrontierPoint]]) -> Figure:
+  """J against C of every system, a panel for each kind of lists; no policy lies above the line.
+
+  Args:
+    points: for each kind of lists its points, the exact dual's among them.
+
+  Returns:
+    The figure.
+  """
+  figure = _figure(1.6 + 3.8 * len(points), 4.0)
+  panels = figure.subplots(1, len(points), squeeze=False)[0]
+  for axes, (name, rows) in zip(panels, points.items()):
+    systems = list(dict.fromkeys(r.system for r in rows))
+    for i, system in enumerate(systems):
+      c, J = np.array([(r.reached, r.value) for r in rows if r.system == system]).T
+      if system == 'exact dual':
+        axes.plot(c, J, color=GREY, linewidth=1.2, label=system, zorder=0)
+      else:
+        axes.plot(c, J, color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)],
+                  markersize=5, linestyle='none', label=system)
+    axes.set_title(name, fontsize=10, loc='left')
+    axes.set_xlabel('predicted eligibility C (probability)')
+    _clean(axes)
+  panels[0].set_ylabel('objective J (nats)')
+  handles, labels = panels[0].get_legend_handles_labels()
+  if len(labels) <= 8:
+    figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
+  return figure
+
+
+def certified_eligibility(taus: np.ndarray, predicted: Mapping[str, np.ndarray],
+                          true: Mapping[str, np.ndarray], chosen: Mapping[str, float | None],
+                          level: float) -> Figure:
+  """Predicted, true and certified eligibility over tau, a panel for each loss.
+
+  Args:
+    taus: [M] ascending.
+    predicted, true: by loss, [M] mean eligibility.
+    chosen: by loss, the least certified tau; None where none is.
+    level: the eligibility that is certified from there on.
+
+  Returns:
+    The figure; the certified line begins where the certificate does.
+  """
+  figure = _figure(1.6 + 3.4 * len(predicted), 3.8)
+  panels = figure.subplots(1, len(predicted), squeeze=False, sharey=True)[0]
+  for axes, loss in zip(panels, predicted):
+    axes.axhline(level, color=GREY, linewidth=0.8, linestyle='--', zorder=0, label='asked')
+    for i, (name, values) in enumerate((('predicted', predicted), ('true', true))):
+      axes.plot(taus, values[loss], color=PALETTE[i], marker=MARKERS[i], markersize=4,
+                linewidth=1.4, label=name)
+    first = chosen[loss]
+    if first is not None:
+      axes.plot([first, taus[-1]], [level, level], color=PALETTE[2], marker='|', markersize=9,
+                linewidth=2.4, label='certified, at least')
+    axes.set_title(loss if first is not None else f'{loss}: none certified', fontsize=10,
+                   loc='left')
+    axes.set_xlabel('eligibility asked for, τ (probability)')
+    _clean(axes)
+  panels[0].set_ylabel('eligibility (probability)')
+  handles = {label: handle for axes in panels
+             for handle, label in zip(*axes.get_legend_handles_labels())}
+  figure.legend(handles.values(), handles, loc='outside lower center', ncols=4, frameon=False,
+                fontsize=9)
   return figure
 
 

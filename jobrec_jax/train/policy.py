@@ -1,4 +1,4 @@
-"""Stage 2: the policy head learns under the eligibility requirement; all below it is frozen."""
+"""Stage 2: the policy learns under the eligibility requirement; all below it is frozen."""
 
 from collections.abc import Callable
 import dataclasses
@@ -11,14 +11,16 @@ import numpy as np
 import optax
 
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.lagrangian.ascent import DualState, dual_ascent
-from jobrec_jax.models.policy import PolicyHead, policy_scores
+from jobrec_jax.lagrangian.ascent import DualState, dual_ascent, pid
+from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.objectives.contrastive import info_nce
+from jobrec_jax.objectives.expected_score import expected_score
 from jobrec_jax.train.features import ExpertFeatures
 from jobrec_jax.train.state import TrainState, create_state, stream_key
 
 PyTree = Any
+OBJECTIVES = ('info_nce', 'expected_score')
 
 
 @struct.dataclass
@@ -53,9 +55,12 @@ class PolicyConfig:
   """Settings of stage 2.
 
   Attributes:
+    objective: 'info_nce' (the applied job, published) or 'expected_score' (the frozen scores and
+      entropy, no label).
     epochs, batch: passes over the lists, and lists in a step.
     learning_rate: of AdamW, decayed to zero along a cosine.
-    dual_learning_rate: eta of the multiplier.
+    dual_learning_rate: eta of the multiplier, the integral gain of `lagrangian.ascent.pid`.
+    dual_kp, dual_kd, dual_nu: its other gains and its smoothing; zeros are plain ascent.
     constraint: 'inequality' (eligibility at least tau) or 'equality'.
     temperature: T of the softmax over a list.
     clip: greatest global norm of a gradient.
@@ -64,22 +69,58 @@ class PolicyConfig:
     ValueError: a setting lies outside its range.
   """
 
+  objective: str = 'info_nce'
   epochs: int = 40
   batch: int = 32
   learning_rate: float = 1e-3
   dual_learning_rate: float = 0.5
+  dual_kp: float = 0.0
+  dual_kd: float = 0.0
+  dual_nu: float = 0.0
   constraint: str = 'inequality'
   temperature: float = 1.0
   clip: float = 1.0
 
   def __post_init__(self):
+    if self.objective not in OBJECTIVES:
+      raise ValueError(f'policy.objective must be one of {OBJECTIVES}, got {self.objective!r}')
     for name in ('epochs', 'batch', 'learning_rate', 'dual_learning_rate', 'temperature', 'clip'):
       if getattr(self, name) <= 0:
         raise ValueError(f'policy.{name} must be positive, got {getattr(self, name)}')
+    for name in ('dual_kp', 'dual_kd'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'policy.{name} must be at least 0, got {getattr(self, name)}')
+    if not 0 <= self.dual_nu < 1:
+      raise ValueError(f'policy.dual_nu must be in [0, 1), got {self.dual_nu}')
+
+
+class PolicyTrial(NamedTuple):
+  """What may differ between policies that one program trains; a sweep stacks them.
+
+  Attributes:
+    taus: [K] requirements, one for each output of the head.
+    seed: int32 scalar; of the initial weights and the order of lists.
+    learning_rate, ki, kp, kd, nu: float32 scalars, of AdamW and of the multipliers' rule.
+  """
+
+  taus: jax.Array
+  seed: jax.Array
+  learning_rate: jax.Array
+  ki: jax.Array
+  kp: jax.Array
+  kd: jax.Array
+  nu: jax.Array
+
+
+def policy_trial(config: PolicyConfig, taus: np.ndarray, seed: int) -> PolicyTrial:
+  """The trial that a config describes."""
+  gains = (config.learning_rate, config.dual_learning_rate, config.dual_kp, config.dual_kd,
+           config.dual_nu)
+  return PolicyTrial(jnp.asarray(taus, jnp.float32), jnp.int32(seed), *map(jnp.float32, gains))
 
 
 class PolicyResult(NamedTuple):
-  """A trained head: its parameters, its multiplier, and the course of [epochs] means."""
+  """A trained head: its parameters, its K multipliers, and the course of means [epochs, K]."""
 
   params: PyTree
   duals: DualState
@@ -93,63 +134,114 @@ def eligibility(scores: jax.Array, z_qual: jax.Array, mask: jax.Array,
   return (pi * jax.nn.sigmoid(z_qual)).sum(-1)
 
 
-def make_policy_trainer(head: PolicyHead, config: PolicyConfig) -> Callable[..., PolicyResult]:
-  """A jitted (inputs, tau, key) -> PolicyResult; every tau runs through the same program.
+def head_scores(head: PolicyHead, params: PyTree, inputs: PolicyInputs) -> jax.Array:
+  """[K, N, J] policy scores at each requirement of the head."""
+  lam = head.apply({'params': params}, inputs.hidden[..., 0, :], inputs.hidden[..., 1, :])
+  return jax.vmap(policy_scores, (None, -1, None))(inputs.preference, lam, inputs.z_qual)
 
-  Solves `min_theta max_mu E[InfoNCE(s)] + mu (tau - C)` by a step of AdamW on theta and one of
-  ascent on mu for each batch. The last iterate counts; nothing is selected.
+
+def make_policy_trainer(head: PolicyHead,
+                        config: PolicyConfig) -> Callable[[PolicyInputs, PolicyTrial],
+                                                          PolicyResult]:
+  """A pure (inputs, trial) -> PolicyResult, for `jit` or a sweep.
+
+  Solves `min_theta max_mu E[L(s_k)] + mu_k (tau_k - C_k)` for the K requirements of the head at
+  once, L the InfoNCE or minus the expected score, by a step of AdamW on theta and one of ascent on
+  each mu for each batch. A requirement's part is divided by 1 + |mu_k|, so that none outweighs the
+  others in the layers that they share. The last iterate counts; nothing is selected.
+
+  Reference:
+    Stooke et al., Responsive safety in reinforcement learning by PID Lagrangian methods, 2020
+    (division by 1 + mu).
   """
-  dual_init, dual_update = dual_ascent(config.dual_learning_rate, constraint=config.constraint)
+  T = config.temperature
 
-  def loss_fn(params: PyTree, batch: PolicyInputs, multiplier: jax.Array, tau: jax.Array):
-    lam = head.apply({'params': params}, batch.hidden[..., 0, :], batch.hidden[..., 1, :])
-    scores = policy_scores(batch.preference, lam, batch.z_qual)
-    nce = info_nce(scores / config.temperature, batch.positive, batch.mask).mean()
-    reached = eligibility(scores, batch.z_qual, batch.mask, config.temperature).mean()
-    return nce + multiplier * (tau - reached), {'info_nce': nce, 'eligibility': reached}
+  def loss_of(scores: jax.Array, batch: PolicyInputs) -> jax.Array:
+    if config.objective == 'info_nce':
+      return info_nce(scores / T, batch.positive, batch.mask).mean()
+    return -expected_score(scores, batch.preference, batch.mask, T).mean()
 
-  def train(inputs: PolicyInputs, tau: jax.Array, key: jax.Array) -> PolicyResult:
+  def loss_fn(params: PyTree, batch: PolicyInputs, multiplier: jax.Array, taus: jax.Array):
+    scores = head_scores(head, params, batch)                                        # [K, B, J]
+    loss = jax.vmap(loss_of, (0, None))(scores, batch)                               # [K]
+    reached = jax.vmap(eligibility, (0, None, None, None))(
+        scores, batch.z_qual, batch.mask, T).mean(-1)                                # [K]
+    total = ((loss + multiplier * (taus - reached)) / (1 + jnp.abs(multiplier))).mean()
+    return total, {'loss': loss, 'eligibility': reached}
+
+  def train(inputs: PolicyInputs, trial: PolicyTrial) -> PolicyResult:
     lists = len(inputs.preference)
     batch = min(config.batch, lists)
     per_epoch = lists // batch
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * per_epoch)
+    key = stream_key(jax.random.key(trial.seed), 'policy')
+    schedule = optax.cosine_decay_schedule(trial.learning_rate, config.epochs * per_epoch)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
+    dual = dual_ascent(pid(trial.ki, trial.kp, trial.kd, trial.nu), constraint=config.constraint)
     params = head.init(stream_key(key, 'init'), inputs.hidden[:1, :, 0], inputs.hidden[:1, :, 1])
-    state = create_state(params['params'], (), tx, dual_init(()))
+    state = create_state(params['params'], (), tx, dual.init(trial.taus.shape))
 
     def step(state: TrainState, rows: jax.Array):
       multiplier = state.duals.multiplier
       (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-          state.trainable, jax.tree.map(lambda x: x[rows], inputs), multiplier, tau)
+          state.trainable, jax.tree.map(lambda x: x[rows], inputs), multiplier, trial.taus)
       updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
       state = state.replace(
           step=state.step + 1, trainable=optax.apply_updates(state.trainable, updates),
           opt_state=opt_state,
-          duals=dual_update(state.duals, violation=tau - metrics['eligibility']))
+          duals=dual.update(state.duals, violation=trial.taus - metrics['eligibility']))
       return state, metrics | {'multiplier': multiplier}
 
     def epoch(state: TrainState, index: jax.Array):
       order = jax.random.permutation(stream_key(key, 'order', index), lists)
       state, metrics = jax.lax.scan(step, state, order[:per_epoch * batch].reshape(-1, batch))
-      return state, jax.tree.map(jnp.mean, metrics)
+      return state, jax.tree.map(lambda m: m.mean(0), metrics)
 
     state, history = jax.lax.scan(epoch, state, jnp.arange(config.epochs))
     return PolicyResult(state.trainable, state.duals, history)
 
-  return jax.jit(train)
+  return train
 
 
-def policy_eligibility(head: PolicyHead, params: PyTree, inputs: PolicyInputs,
-                       temperature: float) -> np.ndarray:
-  """Predicted C of each list under a head: [N]."""
-  lam = head.apply({'params': params}, inputs.hidden[..., 0, :], inputs.hidden[..., 1, :])
-  scores = policy_scores(inputs.preference, lam, inputs.z_qual)
-  return np.asarray(eligibility(scores, inputs.z_qual, inputs.mask, temperature))
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """One policy for every requirement: s = s_pref + lambda(tau) z_qual.
 
+  Attributes:
+    head, params: a head of K outputs.
+    knots: [K] the requirements that it was trained for, ascending. The first asks for nothing under
+      'inequality': there lambda is what it is for every smaller tau.
+    constraint: 'inequality' or 'equality'.
+  """
 
-def apply_policy(head: PolicyHead, params: PyTree, features: ExpertFeatures,
-                 calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
-  """Policy scores and lambda of pairs of any shape [...], on the host."""
-  lam = np.asarray(head.apply({'params': params}, features.hidden[..., 0, :],
-                              features.hidden[..., 1, :]))
-  return policy_scores(features.preference, lam, calibration.logit(features.qualification)), lam
+  head: PolicyHead
+  params: PyTree
+  knots: np.ndarray
+  constraint: str = 'inequality'
+
+  def check(self, tau: float) -> None:
+    """Raises a ValueError that names tau and the trained range where tau lies outside of it."""
+    low = self.knots[0] if self.constraint == 'equality' else -np.inf
+    if not low <= tau <= self.knots[-1]:
+      raise ValueError(f'tau must lie in the range that the policy was trained for, '
+                       f'[{self.knots[0]:.4g}, {self.knots[-1]:.4g}]'
+                       + (', or below it to ask for nothing' if low < 0 else '')
+                       + f'; got {tau:.6g}')
+
+  def score(self, features: ExpertFeatures, calibration: Calibration,
+            tau: float) -> tuple[np.ndarray, np.ndarray]:
+    """Policy scores and lambda of pairs of any shape [...], on the host.
+
+    Raises:
+      ValueError: tau lies beyond what the policy was trained for.
+    """
+    self.check(tau)
+    lam = np.asarray(at_requirement(
+        self.head.apply({'params': self.params}, features.hidden[..., 0, :],
+                        features.hidden[..., 1, :]), jnp.asarray(self.knots, jnp.float32), tau))
+    return policy_scores(features.preference, lam, calibration.logit(features.qualification)), lam
+
+  def scores_at(self, inputs: PolicyInputs, tau: float) -> jax.Array:
+    """[N, J] policy scores of stage 2's lists."""
+    scores = head_scores(self.head, self.params, inputs)
+    # s is linear in lambda, so that it may be read between the knots itself.
+    return at_requirement(jnp.moveaxis(scores, 0, -1), jnp.asarray(self.knots, jnp.float32), tau)

@@ -128,3 +128,10 @@ def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:
     there = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
     return x if there else jax.device_put(x, replicated)
   return jax.tree.map(place, tree)
+
+
+def over_lists(f: Callable[[PyTree, PyTree], PyTree], mesh: Mesh) -> Callable[..., PyTree]:
+  """f(whole, divided): a device gets the first argument and its part of the second's rows."""
+  divided = PartitionSpec(('data', 'fsdp'))
+  return jax.shard_map(f, mesh=mesh, in_specs=(PartitionSpec(), divided), out_specs=divided,
+                       check_vma=False)

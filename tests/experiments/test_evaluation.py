@@ -19,6 +19,7 @@ from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import read_results
 from jobrec_jax.train.features import ExpertFeatures
+from jobrec_jax.train.policy import Policy
 
 CALIBRATION = Calibration(b=0.0, t=2.0)  # the fake expert's logits are twice too large
 
@@ -61,15 +62,13 @@ def market():
 
 
 def policies_of(config):
-  """Heads of constant lambda 0, 0.5 and 2 for the requirements 0, 0.3 and 0.5."""
-  head = make_head(config)
+  """Constant lambda 0, 0.5 and 2 at the requirements 0, 0.3 and 0.5."""
+  head = make_head(config, 3)
   hidden = np.zeros((1, 1, 4), np.float32)
   params = head.init(jax.random.key(0), hidden, hidden)['params']
-  by_tau = {}
-  for tau, lam in ((0.0, 0.0), (0.3, 0.5), (0.5, 2.0)):
-    last = {**params['lambda'], 'bias': np.full(1, lam, np.float32)}
-    by_tau[tau] = {**params, 'lambda': last}
-  return Policies(head, by_tau, np.tile([[0.31], [0.48]], (1, 5)), (0.2, 0.6))
+  params['lambda']['bias'] = np.array([0.0, 0.5, 2.0], np.float32)
+  policy = Policy(head, params, np.array([0.0, 0.3, 0.5], np.float32))
+  return Policies(policy, [0.0, 0.3, 0.5], np.tile([[0.31], [0.48]], (1, 5)), (0.2, 0.6), None)
 
 
 @pytest.fixture(scope='module')

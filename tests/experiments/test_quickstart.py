@@ -1,12 +1,14 @@
 """The whole road on a market so small that nothing is learnt: what it writes, and a second run."""
 
+import json
 import math
+import shutil
 
 import jax
 import pytest
 
 from configs import quickstart as settings
-from experiments import evaluate, quickstart
+from experiments import align_policy, evaluate, quickstart
 from experiments.evaluation import BLANKED, CEILINGS, PREFERENCE, QUALIFICATION, RIVALS
 from jobrec_jax.report.results import read_results
 
@@ -53,7 +55,7 @@ def test_writes_every_result(folder):
   for r in rows:
     if r.metric in ('ndcg@5', 'predicted C', 'true C', 'true eligibility@5', 'calibration error'):
       assert math.isfinite(r.value), r
-  for name in ('config.json', 'metrics.jsonl', 'results.md', 'calibration.json', 'policies.json',
+  for name in ('config.json', 'metrics.jsonl', 'results.md', 'calibration.json', 'policy.json',
                'tokenizer.json', 'checkpoints/warm_up', 'checkpoints/cooperative',
                'checkpoints/policy', 'figures/training.png', 'figures/tradeoff.png',
                'figures/control.png', 'figures/reliability.png'):
@@ -65,6 +67,25 @@ def test_the_report_stands_alone(folder):
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/png;base64,') == 4
   assert 'http:' not in page and 'https:' not in page and '<script' not in page
+
+
+@pytest.mark.slow
+def test_align_policy_sets_the_policy_beside_separate_heads_and_the_exact_dual(
+    folder, tmp_path, capsys):
+  run = tmp_path / 'run'
+  shutil.copytree(folder, run)
+  config = tiny()
+  with config.unlocked():
+    config.sweep.seeds, config.sweep.learning_rates = (0, 1), (1e-3, 5e-3)
+  align_policy.main(config, str(run))
+  rows = json.loads((run / 'frontier.json').read_text())
+  systems = {r['system'] for r in rows}
+  assert {'one policy', 'exact dual', 'a head for each τ, learning_rate 0.005, seed 1'} <= systems
+  assert len(systems) == 2 + 4 and {r['lists'] for r in rows} == {'stage 2 lists', 'held-out lists'}
+  for name in ('stage 2 lists', 'held-out lists'):
+    assert sum(r['lists'] == name and r['system'] == 'one policy' for r in rows) == 5
+  assert (run / 'frontier.md').read_text() in capsys.readouterr().out
+  assert (run / 'figures/frontier.png').stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.models.policy import PolicyHead, policy_scores
+from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_starts_at_pure_preference_and_can_leave_it(states):
   s_pref, z_qual = states[0, ..., 0], states[1, ..., 0]
 
   def scores(variables):
-    return policy_scores(s_pref, head.apply(variables, *states), z_qual)
+    return policy_scores(s_pref, head.apply(variables, *states)[..., 0], z_qual)
 
   np.testing.assert_array_equal(scores(variables), s_pref)
   grads = jax.grad(lambda v: (scores(v) ** 2).sum())(variables)
@@ -34,7 +34,7 @@ def test_lambda_is_clipped(states, bound):
   noise = 100 * jax.random.normal(jax.random.key(2), kernel.shape)
   params = {**variables['params'], 'lambda': {**variables['params']['lambda'], 'kernel': noise}}
   lam = head.apply({'params': params}, *states)
-  assert lam.shape == states.shape[1:-1]
+  assert lam.shape == (*states.shape[1:-1], 1)
   assert lam.dtype == jnp.float32
   assert (float(lam.min()), float(lam.max())) == (-bound, bound)
 
@@ -46,7 +46,7 @@ def test_lambda_within_the_bound_is_the_mlp(states):
   params = {**params, 'lambda': {'kernel': kernel, 'bias': jnp.array([0.2])}}
   hidden, last = params['hidden_0'], params['lambda']
   x = np.concatenate(states, axis=-1) @ hidden['kernel'] + hidden['bias']
-  expected = (np.maximum(x, 0) @ last['kernel'] + last['bias'])[..., 0]
+  expected = np.maximum(x, 0) @ last['kernel'] + last['bias']
   assert np.abs(expected).max() < 5
   np.testing.assert_allclose(head.apply({'params': params}, *states), expected, atol=1e-5)
 
@@ -54,3 +54,13 @@ def test_lambda_within_the_bound_is_the_mlp(states):
 def test_policy_scores():
   s = policy_scores(jnp.array([1.0, 1.0]), jnp.array([2.0, -2.0]), jnp.array([3.0, 3.0]))
   np.testing.assert_array_equal(s, [7.0, -5.0])
+
+
+def test_lambda_is_linear_between_requirements():
+  lam = jnp.array([[0.0, 1.0, 4.0], [2.0, 2.0, -2.0]])
+  knots = jnp.array([0.2, 0.4, 0.6])
+  for tau, expected in ((0.2, [0, 2]), (0.3, [0.5, 2]), (0.4, [1, 2]), (0.55, [3.25, -1]),
+                        (0.0, [0, 2]), (0.9, [4, -2])):
+    np.testing.assert_allclose(at_requirement(lam, knots, tau), expected, atol=1e-5)
+  jitted = jax.jit(jax.vmap(at_requirement, (None, None, 0)))(lam, knots, jnp.array([0.3, 0.55]))
+  np.testing.assert_allclose(jitted, [[0.5, 2], [3.25, -1]], atol=1e-5)

@@ -1,17 +1,22 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jobrec_jax.lagrangian.exact import solve_dual
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.train.features import ExpertFeatures
 from jobrec_jax.train.policy import (
+    Policy,
     PolicyConfig,
     PolicyInputs,
-    apply_policy,
+    eligibility,
+    head_scores,
     make_policy_trainer,
-    policy_eligibility,
+    policy_trial,
 )
 
 HEAD = PolicyHead(widths=(16,))
@@ -32,50 +37,106 @@ def inputs():
 
 @pytest.fixture(scope='module')
 def trainer():
-  return make_policy_trainer(HEAD, CONFIG)
+  train = jax.jit(make_policy_trainer(HEAD, CONFIG))
+  return lambda inputs, tau, seed: train(inputs, policy_trial(CONFIG, [tau], seed))
 
 
-def reached(params, inputs) -> float:
-  return float(policy_eligibility(HEAD, params, inputs, CONFIG.temperature).mean())
+def reached(head, params, inputs) -> np.ndarray:
+  """[K] mean C at each requirement of a head."""
+  return np.asarray(jax.vmap(eligibility, (0, None, None, None))(
+      head_scores(head, params, inputs), inputs.z_qual, inputs.mask, CONFIG.temperature).mean(-1))
 
 
 def test_without_a_requirement_the_multiplier_is_idle(trainer, inputs):
-  result = trainer(inputs, jnp.float32(0.0), jax.random.key(1))
-  assert float(result.duals.multiplier) == 0
-  np.testing.assert_array_equal(result.history['multiplier'], np.zeros(CONFIG.epochs))
+  result = trainer(inputs, 0.0, 1)
+  assert result.duals.multiplier.tolist() == [0]
+  np.testing.assert_array_equal(result.history['multiplier'], np.zeros((CONFIG.epochs, 1)))
 
 
 @pytest.mark.parametrize('tau', [0.6, 0.75])
 def test_the_requirement_is_reached_and_no_more(trainer, inputs, tau):
-  free = reached(trainer(inputs, jnp.float32(0.0), jax.random.key(1)).params, inputs)
+  free = reached(HEAD, trainer(inputs, 0.0, 1).params, inputs)[0]
   assert free < tau - 0.03
-  result = trainer(inputs, jnp.float32(tau), jax.random.key(1))
-  assert abs(reached(result.params, inputs) - tau) < 0.02
-  assert float(result.duals.multiplier) > 0
-  assert set(result.history) == {'info_nce', 'eligibility', 'multiplier'}
-  assert all(v.shape == (CONFIG.epochs,) for v in result.history.values())
+  result = trainer(inputs, tau, 1)
+  assert abs(reached(HEAD, result.params, inputs)[0] - tau) < 0.02
+  assert result.duals.multiplier[0] > 0
+  assert set(result.history) == {'loss', 'eligibility', 'multiplier'}
+  assert all(v.shape == (CONFIG.epochs, 1) for v in result.history.values())
 
 
-def test_training_follows_from_its_key(trainer, inputs):
-  runs = [trainer(inputs, jnp.float32(0.6), jax.random.key(k)).params for k in (1, 1, 2)]
+def test_training_follows_from_its_seed(trainer, inputs):
+  runs = [trainer(inputs, 0.6, seed).params for seed in (1, 1, 2)]
   jax.tree.map(np.testing.assert_array_equal, runs[0], runs[1])
   assert any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, runs[1:])))
 
 
-def test_scores_of_pairs_agree_with_the_formula(inputs):
+@pytest.mark.parametrize('gains', [{}, {'dual_kp': 1.0, 'dual_nu': 0.5}])
+def test_one_policy_for_every_requirement(inputs, gains):
+  """At the knots and between them C is what was asked, and J close to the best there is."""
+  config = dataclasses.replace(CONFIG, objective='expected_score', **gains)
+  knots = np.linspace(0.55, 0.85, 7, dtype=np.float32)
+  head = PolicyHead(widths=(16,), outputs=len(knots))
+  result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, knots, 0))
+  np.testing.assert_allclose(reached(head, result.params, inputs), knots, atol=0.01)
+  policy = Policy(head, result.params, knots)
+  asked = np.linspace(0.56, 0.84, 12)
+  got = [float(eligibility(policy.scores_at(inputs, tau), inputs.z_qual, inputs.mask, 1.0).mean())
+         for tau in asked]
+  np.testing.assert_allclose(got, asked, atol=0.012)
+  assert (np.diff(got) > 0).all()
+
+
+def test_no_head_beats_the_exact_dual_and_a_trained_one_comes_close(inputs):
+  config = dataclasses.replace(CONFIG, objective='expected_score')
+  result = jax.jit(make_policy_trainer(HEAD, config))(inputs, policy_trial(config, [0.7], 0))
+  scores = head_scores(HEAD, result.params, inputs)[0]
+  c = reached(HEAD, result.params, inputs)
+  pi = np.asarray(jax.nn.softmax(scores), np.float64)
+  J = ((pi * np.asarray(inputs.preference)).sum(-1) - (pi * np.log(pi)).sum(-1)).mean()
+  q = jax.nn.sigmoid(inputs.z_qual)
+  best = solve_dual(inputs.preference, q, inputs.mask, np.array([c[0], 0.5, 0.9]),
+                    objective='expected_score').primal[:, 0]
+  assert -1e-6 < best[0] - J < 0.03 * (best[1] - best[2])
+
+
+def test_a_policy_scores_pairs_by_its_formula(inputs):
+  head = PolicyHead(widths=(16,), outputs=2)
   hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
-  params = HEAD.init(jax.random.key(3), *hidden)['params']
-  params['lambda']['kernel'] = jnp.ones_like(params['lambda']['kernel'])
+  params = head.init(jax.random.key(3), *hidden)['params']
+  params['lambda']['kernel'] = jax.random.normal(jax.random.key(4), (16, 2))
+  policy = Policy(head, params, np.array([0.4, 0.6], np.float32))
   calibration = Calibration(0.5, 2.0)
   features = ExpertFeatures(*map(np.asarray, (inputs.hidden, inputs.preference, inputs.z_qual)))
-  scores, lam = apply_policy(HEAD, params, features, calibration)
+  scores, lam = policy.score(features, calibration, 0.55)
+  both = np.asarray(head.apply({'params': params}, *hidden))
+  np.testing.assert_allclose(lam, 0.25 * both[..., 0] + 0.75 * both[..., 1], atol=1e-5)
   assert np.abs(lam).max() <= HEAD.bound and lam.std() > 0
   np.testing.assert_allclose(
       scores, inputs.preference + lam * (np.asarray(inputs.z_qual) - 0.5) / 2.0, rtol=1e-5,
       atol=1e-5)
+  shifted = dataclasses.replace(inputs, z_qual=(inputs.z_qual - 0.5) / 2.0)
+  np.testing.assert_allclose(scores, policy.scores_at(shifted, 0.55), rtol=1e-4, atol=1e-4)
+
+
+def test_a_policy_knows_its_range():
+  policy = Policy(HEAD, {}, np.array([0.4, 0.6], np.float32))
+  policy.check(0.0)
+  with pytest.raises(ValueError, match=r'\[0.4, 0.6\], or below it .*; got 0.61'):
+    policy.check(0.61)
+  with pytest.raises(ValueError, match=r'\[0.4, 0.6\]; got 0.3'):
+    dataclasses.replace(policy, constraint='equality').check(0.3)
 
 
 @pytest.mark.parametrize('name', ['epochs', 'batch', 'learning_rate', 'temperature', 'clip'])
 def test_a_bad_setting_is_named(name):
   with pytest.raises(ValueError, match=f'policy.{name} must be positive, got 0'):
     PolicyConfig(**{name: 0})
+
+
+def test_other_bad_settings_are_named():
+  with pytest.raises(ValueError, match=r'policy.objective must be one of'):
+    PolicyConfig(objective='accuracy')
+  with pytest.raises(ValueError, match=r'policy.dual_kp must be at least 0'):
+    PolicyConfig(dual_kp=-1)
+  with pytest.raises(ValueError, match=r'policy.dual_nu must be in'):
+    PolicyConfig(dual_nu=1)

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from jobrec_jax.evaluate.frontier import FrontierLists, frontier_points, frontier_volume
+from jobrec_jax.lagrangian.exact import solve_dual
+
+
+@pytest.fixture(scope='module')
+def lists():
+  rng = np.random.default_rng(0)
+  mask = np.ones((30, 8), bool)
+  mask[:5, 6:] = False
+  return FrontierLists(rng.normal(size=(30, 8)) * 2, rng.uniform(size=(30, 8)), mask,
+                       rng.integers(0, 6, 30))
+
+
+@pytest.mark.parametrize('objective', ['expected_score', 'info_nce'])
+def test_points_beside_the_exact_solution(lists, objective):
+  tilted = [('tilt', tau, lists.preference + slope * lists.q)
+            for tau, slope in ((0.55, 1.0), (0.7, 4.0))]
+  noisy = ('noisy', 0.7, tilted[1][2] + np.random.default_rng(1).normal(size=(30, 8)))
+  points = frontier_points([*tilted, noisy], lists, 0.75, objective=objective)
+  assert [(p.system, p.tau) for p in points] == [
+      ('tilt', 0.55), ('tilt', 0.7), ('noisy', 0.7), ('exact dual', 0.55), ('exact dual', 0.7)]
+  pi = softmax(np.where(lists.mask, tilted[0][2], -np.inf), axis=-1)
+  first = points[0]
+  np.testing.assert_allclose(first.reached, (pi * lists.q).sum(-1).mean())
+  np.testing.assert_allclose(first.info_nce,
+                             -np.log(pi[np.arange(30), lists.positive]).mean())
+  assert all(p.regret > -1e-9 for p in points)
+  if objective == 'expected_score':  # a tilt by mu q is the exact solution at its own C
+    assert points[0].regret < 1e-6 and points[1].regret < 1e-6
+  assert points[2].regret > 0.01
+  best = solve_dual(lists.preference, lists.q, lists.mask, np.array([0.7]), objective=objective)
+  np.testing.assert_allclose((points[-1].reached, points[-1].value),
+                             (best.reached[0, 0], best.primal[0, 0]), rtol=1e-6)
+  volume = frontier_volume(points[-2:], lists, objective=objective)
+  worse = points[-1]._replace(reached=points[-1].reached - 0.01, value=points[-1].value - 0.1)
+  assert frontier_volume([*points[-2:], worse], lists, objective=objective) == volume > 0
+
+
+def test_a_requirement_out_of_reach_has_no_exact_point(lists):
+  points = frontier_points([('free', 0.99, lists.preference)], lists, 0.7,
+                           objective='expected_score')
+  assert [p.system for p in points] == ['free'] and abs(points[0].regret) < 1e-9
