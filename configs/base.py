@@ -123,7 +123,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.policy.taus = ()  # the requirements to report; empty: a grid over what is attainable
   c.policy.grid = 6  # how many tau the grid has
   c.policy.knots = 12  # requirements that the head is trained for; between them it is linear
-  c.policy.objective = 'info_nce'  # 'info_nce': of the applied job; or 'expected_score': no label
+  # 'expected_score': the frozen scores and entropy, no label; or 'info_nce' (published)
+  c.policy.objective = 'expected_score'
   c.policy.constraint = 'inequality'  # 'inequality': eligibility at least tau; or 'equality'
   c.policy.epochs = 150  # passes over the lists
   c.policy.batch = 50  # lists in a step

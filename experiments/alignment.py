@@ -134,6 +134,8 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
 def report_multipliers(result: PolicyResult, knots: np.ndarray) -> None:
   """Logs what each multiplier's course says, where it says anything but 'settled'."""
   mu, reached = (np.asarray(result.history[k]) for k in ('multiplier', 'eligibility'))
+  if len(mu) < 8:
+    return  # too few epochs to say anything
   for k, tau in enumerate(knots):
     said = diagnose(mu[:, k], tau - reached[:, k], tolerance=0.01, name=f'C >= {tau:.4f}')
     if said.verdict != 'settled':

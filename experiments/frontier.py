@@ -36,7 +36,7 @@ def measure(config: ConfigDict, settings: Settings, policies: Policies,
   The sweep trains a head for each requirement, seed, learning rate and dual rule of `sweep.*`.
   """
   s = config.sweep
-  taus = policies.taus[-len(policies.trained):]
+  taus = np.array(policies.taus[-len(policies.trained):])
   trials = policy_grid(settings.policy, taus, s.seeds, s.learning_rates, s.rules)
   head = make_head(config, 1)
   logging.info('sweep: %d heads in one program', len(trials.seed))
@@ -48,7 +48,7 @@ def measure(config: ConfigDict, settings: Settings, policies: Policies,
   points = {}
   for name, inputs in lists.items():
     systems = [(CONDITIONED, tau, policies.policy.scores_at(inputs, tau)) for tau in taus]
-    systems += [(label(config, trials, i), float(trials.taus[i, 0]), scores)
+    systems += [(label(config, trials, i), taus[np.argmin(abs(trials.taus[i, 0] - taus))], scores)
                 for i, scores in enumerate(np.asarray(scored(swept.params, inputs)))]
     points[name] = frontier_points(systems, lists_of(inputs), taus[-1], objective=p.objective,
                                    constraint=p.constraint, temperature=p.temperature)

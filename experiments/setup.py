@@ -21,6 +21,7 @@ from jobrec_jax.data.published import read_published
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import audit
+from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.report.results import write_text
 from jobrec_jax.train.policy import PolicyConfig
 from jobrec_jax.train.sharding import MeshConfig
@@ -79,6 +80,7 @@ class Settings(NamedTuple):
   warm_up: OptimizerConfig
   cooperative: OptimizerConfig
   policy: PolicyConfig
+  certify: CertifyConfig
 
 
 def validate(config: ConfigDict) -> Settings:
@@ -91,7 +93,7 @@ def validate(config: ConfigDict) -> Settings:
   return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
                   _named('warm_up', lambda: section(OptimizerConfig, config.warm_up)),
                   _named('cooperative', lambda: section(OptimizerConfig, config.cooperative)),
-                  section(PolicyConfig, config.policy))
+                  section(PolicyConfig, config.policy), section(CertifyConfig, config.certify))
 
 
 def _named(stage: str, build: Callable[[], T]) -> T:

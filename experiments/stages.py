@@ -234,9 +234,10 @@ def applicant_weights(config: ConfigDict, propensity: np.ndarray) -> np.ndarray:
 
 def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
               extractor: FeatureExtractor) -> Calibration:
-  """b and t from the applicants of the calibration split, weighted to uniform pairs."""
+  """b and t from the applicants of half the calibration split, weighted to uniform pairs."""
   log = dataset.interactions
-  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0))
+  fit, _ = listing.calibration_halves(dataset)  # certificates need candidates that nothing fits
+  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, fit))
   weights = np.ones(len(rows))
   if config.experts.censoring == 'ips' and (log.preference == 0).any():
     propensity = application_propensity(extractor, dataset, rows)

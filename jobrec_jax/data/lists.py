@@ -228,6 +228,42 @@ def candidates_of(dataset: Dataset, split: str) -> np.ndarray:
   return np.unique(dataset.interactions.of(split).candidate)
 
 
+def calibration_halves(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+  """The calibration split's candidates: those that calibration is fitted to, and those held back.
+
+  Certificates need candidates that no fit has used. They take turns in the order of their index,
+  so that the halves are the same in every run over this data set.
+  """
+  candidates = candidates_of(dataset, 'calibration')
+  return candidates[::2], candidates[1::2]
+
+
+def uniform_lists(eligible: np.ndarray, candidates: np.ndarray, jobs: np.ndarray, items: int,
+                  seed: int) -> RankingLists:
+  """One list a candidate, of jobs drawn uniformly, with every label; nobody needs to have applied.
+
+  Items stand in the order of their index, as in `policy_lists`.
+
+  Args:
+    eligible: [candidates, jobs] bool of the whole market, the relevance.
+    candidates: [N] whose lists.
+    jobs: the catalogue to draw from.
+    items: J, the jobs in a list.
+    seed: of the draw.
+
+  Raises:
+    ValueError: the catalogue is too small for `items`.
+  """
+  if not 1 <= items <= len(jobs):
+    raise ValueError(f'policy.list_length must lie in [1, {len(jobs)}] for this catalogue, '
+                     f'got {items}')
+  rng = np.random.default_rng(seed)
+  job = np.sort([rng.permutation(jobs)[:items] for _ in candidates], axis=1).astype(np.int32)
+  candidate = np.repeat(candidates[:, None], items, 1).astype(np.int32)
+  return RankingLists('preference', candidate, job, eligible[candidate, job],
+                      np.ones(job.shape, bool))
+
+
 def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np.ndarray,
                 seed: int = 0) -> RankingLists:
   """The full ranking of a grid of pairs, relevance being the latent outcomes.

@@ -24,6 +24,7 @@ from jobrec_jax.data.dataset import (
     NOT_APPLIED,
     NOT_EXPOSED,
     REJECTED,
+    SPLITS,
     Dataset,
     Interactions,
     Truth,
@@ -323,12 +324,45 @@ def simulate(config: MarketConfig, seed: int, **splits) -> tuple[Dataset, Truth]
     The dataset that models may see, and the truth that only evaluation may.
   """
   market = make_market(config, seed, **splits)
+  return _drawn(market, range(market.blocks))
+
+
+def newcomers(market: Market, count: int) -> tuple[Dataset, Truth]:
+  """More candidates of the same world and its jobs: a population that no run has seen.
+
+  They are the blocks after the market's last, so that they share no draw with a candidate that it
+  has. All belong to the calibration split.
+
+  Args:
+    market: the world; its jobs, scales and popularity stay.
+    count: of new candidates.
+
+  Returns:
+    What `simulate` returns, of the new candidates alone, their indices from 0.
+
+  Raises:
+    ValueError: `count` is below 1.
+  """
+  if count < 1:
+    raise ValueError(f'count must be at least 1, got {count}')
+  first = market.blocks * BLOCK
+  splits = dataclasses.replace(market.splits, of_candidate=np.full(
+      first + count, SPLITS.index('calibration'), np.int8))
+  wider = dataclasses.replace(market, splits=splits, config=dataclasses.replace(
+      market.config, candidates=first + count))
+  dataset, truth = _drawn(wider, range(market.blocks, wider.blocks))
+  log = dataset.interactions
+  return dataclasses.replace(dataset, interactions=dataclasses.replace(
+      log, candidate=log.candidate - first)), truth
+
+
+def _drawn(market: Market, blocks: range) -> tuple[Dataset, Truth]:
   records, logs, truths = [], [], []
-  for columns, log in walk(market):
+  for columns in map(market.columns, blocks):
     records += market.candidates(columns)
-    logs.append(log)
+    logs.append(market.log(columns))
     candidate = columns.first + np.arange(columns.n)[:, None]
-    truths.append(market.truth(columns, candidate, np.arange(config.jobs)))
+    truths.append(market.truth(columns, candidate, np.arange(market.config.jobs)))
   return (Dataset(market.domain.schema, tuple(records), market.jobs, concatenate(logs)),
           concatenate(truths))
 

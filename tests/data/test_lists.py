@@ -8,12 +8,15 @@ from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
     PreferenceLists,
     QualificationLists,
+    calibration_halves,
+    candidates_of,
     labelled_lists,
     load_lists,
     policy_lists,
     sampled_lists,
     save_lists,
     truth_lists,
+    uniform_lists,
     warm_jobs,
 )
 
@@ -106,6 +109,30 @@ def test_policy_lists_follow_from_the_seed(dataset):
   assert same[0] == same[1] != same[2]
   with pytest.raises(ValueError, match=r'policy.list_length must lie in \[2, '):
     policy_lists(dataset, 'train', 500, 40, 1)
+
+
+def test_the_calibration_halves_share_nobody(dataset):
+  fitted, held_back = calibration_halves(dataset)
+  assert not set(fitted.tolist()) & set(held_back.tolist())
+  assert sorted([*fitted, *held_back]) == candidates_of(dataset, 'calibration').tolist()
+  assert 0 <= len(fitted) - len(held_back) <= 1
+
+
+def test_uniform_lists_need_no_application_and_have_every_label(market):
+  _, truth = market
+  candidates, jobs = np.array([3, 9, 1, 7]), np.arange(2, 20)
+  lists = uniform_lists(truth.eligible, candidates, jobs, 6, 1)
+  assert lists.candidate.tolist() == [[u] * 6 for u in candidates]
+  assert (np.diff(lists.job, axis=1) > 0).all() and np.isin(lists.job, jobs).all()
+  np.testing.assert_array_equal(lists.relevance, truth.eligible[lists.candidate, lists.job])
+  assert lists.mask.all()
+  assert lists.fingerprint() == uniform_lists(truth.eligible, candidates, jobs, 6, 1).fingerprint()
+  drawn = uniform_lists(truth.eligible, np.zeros(6000, int), jobs, 6, 0).job
+  counts = np.bincount(drawn.ravel(), minlength=20)[2:]
+  assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
+  for items in (0, 19):
+    with pytest.raises(ValueError, match=r'policy.list_length must lie in \[1, 18\]'):
+      uniform_lists(truth.eligible, candidates, jobs, items, 1)
 
 
 def test_truth_lists_rank_the_whole_grid(market):

@@ -15,6 +15,7 @@ from jobrec_jax.data.simulator import (
     MIN_EXPOSURE,
     MarketConfig,
     make_market,
+    newcomers,
     simulate,
 )
 from jobrec_jax.schema.align import align
@@ -52,6 +53,28 @@ def test_blocks_and_pairs_can_be_asked_for_in_any_order(monkeypatch):
   u, j = 32 + rng.integers(16, size=50), rng.integers(30, size=50)
   arrays_equal(market.truth(columns, u, j),
                Truth(*(getattr(truth, f.name)[u, j] for f in dataclasses.fields(Truth))))
+
+
+def test_newcomers_are_others_of_the_same_world(monkeypatch):
+  monkeypatch.setattr(simulator, 'BLOCK', 64)
+  config = dataclasses.replace(SMALL, logging='popularity')
+  (dataset, truth), market = simulate(config, 3), make_market(config, 3)
+  people, theirs = newcomers(market, 150)
+  assert people.jobs == dataset.jobs and len(people.candidates) == 150
+  assert not {c.id for c in people.candidates} & {c.id for c in dataset.candidates}
+  assert len({tuple(map(str, c.attributes.values())) for c in people.candidates}) == 150
+  log = people.interactions
+  assert set(log.split.tolist()) == {SPLITS.index('calibration')}
+  assert log.candidate.min() == 0 and log.candidate.max() == 149
+  assert set(log.job.tolist()) == set(np.flatnonzero(~market.splits.cold_job).tolist())
+  agrees = theirs.eligible[log.candidate, log.job] == log.qualification
+  assert agrees[log.preference == 1].mean() > 0.95  # but for the noise of screening
+  # As a market that had them from the start, though for the scales.
+  wider = dataclasses.replace(market, config=dataclasses.replace(config, candidates=2 * 64 + 150))
+  arrays_equal(theirs, wider.grid(128 + np.arange(150), np.arange(30)))
+  assert abs(theirs.qualification.mean() - truth.qualification.mean()) < 0.05
+  with pytest.raises(ValueError, match='count must be at least 1, got 0'):
+    newcomers(market, 0)
 
 
 @pytest.mark.parametrize('rho', RHOS)

@@ -8,6 +8,7 @@ from jobrec_jax.evaluate.eligibility import reliability
 from jobrec_jax.evaluate.statistics import Interval
 from jobrec_jax.report.figures import (
   TradeoffPoint,
+  certified_eligibility,
   preference_against_eligibility,
   reached_against_asked,
   reliability_diagram,
@@ -58,6 +59,19 @@ def test_reached_draws_true_eligibility_only_where_known():
   without = reached_against_asked([r._replace(true=None) for r in rows]).axes[0]
   assert len(with_truth.containers) == 2 and len(without.containers) == 1
   np.testing.assert_allclose(with_truth.containers[1].lines[0].get_ydata(orig=False), [0.1, 0.3])
+
+
+def test_certified_eligibility_is_drawn_from_the_chosen_tau_on():
+  taus = np.array([0.4, 0.5, 0.6])
+  lines = {'whole distribution': taus, 'top 5': taus + 0.1}
+  true = {name: x - 0.05 for name, x in lines.items()}
+  figure = certified_eligibility(taus, lines, true, {'whole distribution': None, 'top 5': 0.5},
+                                 0.5)
+  whole, top = figure.axes
+  assert 'none certified' in whole.get_title(loc='left') and len(whole.lines) == 3
+  np.testing.assert_allclose(top.lines[-1].get_xydata(), [[0.5, 0.5], [0.6, 0.5]])
+  assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+      'asked', 'predicted', 'true', 'certified, at least']
 
 
 def test_reliability_counts_every_pair():
