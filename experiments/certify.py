@@ -56,9 +56,9 @@ def thirds(p_qual: np.ndarray) -> np.ndarray:
   return np.array(THIRDS)[np.searchsorted(np.quantile(belief, (1 / 3, 2 / 3)), belief)]
 
 
-def prove_all(config: ConfigDict, people: Dataset,
+def prove_all(config: ConfigDict, settings: CertifyConfig, people: Dataset,
               population: certification.Scored) -> list[ProofRow]:
-  settings = setup.section(CertifyConfig, config.certify)
+  """With all labels, with those of applicants, and by thirds of candidates."""
   risks = population.risks()
   return [*prove(population.losses, risks, settings, config.seed),
           *prove(applicants_losses(config, people, population), risks, settings, config.seed,
@@ -99,7 +99,8 @@ def write(settings: CertifyConfig, run: setup.Run, taus: np.ndarray, mine: certi
 
 
 def main(config: ConfigDict, workdir: str) -> None:
-  settings, certificate = setup.validate(config), setup.section(CertifyConfig, config.certify)
+  settings = setup.validate(config)
+  certificate = settings.certify
   if config.data.source != 'simulated':
     raise ValueError("data.source must be 'simulated', where every label is known and candidates "
                      f'can be drawn anew, got {config.data.source!r}')
@@ -128,7 +129,7 @@ def main(config: ConfigDict, workdir: str) -> None:
   with clock('certificates'):
     taus = scorer.taus(certificate.points)
     rows = certify(mine.losses, mine.predicted, taus, certificate, population.risks())
-    proof = prove_all(config, people, population)
+    proof = prove_all(config, certificate, people, population)
   write(certificate, run, taus, mine, rows, population, proof)
   print(to_markdown(certification.certified_table(rows, config, 'fresh population')))
   print(to_markdown(proof_table(proof, certificate)))
