@@ -41,7 +41,7 @@ QUICK = flags.DEFINE_bool('quick', False, 'a tenth of the lists and an eighth of
 CHUNKS = flags.DEFINE_list('chunks', ['1', '8'], 'policies trained side by side in a sweep')
 RESULTS = Path(__file__).parent / 'results/dual.json'
 LISTS, JOBS, WIDTH = 68, 50, 64
-PUBLISHED = PolicyConfig(epochs=20, batch=1, learning_rate=1e-4, dual_learning_rate=0.01,
+PUBLISHED = PolicyConfig(epochs=20, batch=4, learning_rate=1e-4, dual_learning_rate=0.01,
                          constraint='equality')
 
 
