@@ -12,6 +12,7 @@ from experiments.setup import Run, Settings
 from jobrec_jax.evaluate.frontier import (
     FrontierLists,
     FrontierPoint,
+    exact_frontier,
     frontier_points,
     frontier_volume,
 )
@@ -95,5 +96,9 @@ def report(config: ConfigDict, settings: Settings, run: Run, policies: Policies,
   write_text(run / 'frontier.json', json.dumps(
       [{'lists': name} | r._asdict() for name, rows in points.items() for r in rows]) + '\n')
   write_text(run / 'frontier.md', text)
-  figures.save(figures.frontier(points), run / 'figures/frontier.png')
+  p = settings.policy
+  curves = {name: exact_frontier(lists_of(lists[name]), min(r.reached for r in rows),
+                                 max(r.reached for r in rows), objective=p.objective,
+                                 temperature=p.temperature) for name, rows in points.items()}
+  figures.save(figures.frontier(points, curves), run / 'figures/frontier.png')
   return text

@@ -84,6 +84,14 @@ def frontier_points(systems: Sequence[tuple[str, float, np.ndarray]], lists: Fro
           + [point('exact dual', tau, pi) for tau, pi in solved])
 
 
+def exact_frontier(lists: FrontierLists, low: float, high: float, *, objective: Objective,
+                   temperature: float = 1.0, count: int = 60) -> np.ndarray:
+  """[at most count, 2] (C, J) of the exact solutions that reach C between `low` and `high`."""
+  found = solve_dual(lists.preference, lists.q, lists.mask, np.linspace(low, high, count),
+                     objective=objective, constraint='equality', temperature=temperature)
+  return np.stack([found.reached[:, 0], found.primal[:, 0]], 1)[found.feasible[:, 0]]
+
+
 def frontier_volume(points: Sequence[FrontierPoint], lists: FrontierLists, *,
                     objective: Objective, temperature: float = 1.0) -> float:
   """Hypervolume of (J, C) over the uniform policy's; see `control.hypervolume`."""

@@ -143,11 +143,13 @@ def reached_against_asked(rows: Sequence[ControlRow]) -> Figure:
   return figure
 
 
-def frontier(points: Mapping[str, Sequence[FrontierPoint]]) -> Figure:
+def frontier(points: Mapping[str, Sequence[FrontierPoint]],
+             exact: Mapping[str, np.ndarray]) -> Figure:
   """J against C of every system, a panel for each kind of lists; no policy lies above the line.
 
   Args:
-    points: for each kind of lists its points, the exact dual's among them.
+    points: for each kind of lists its points; those of 'exact dual' are left to the line.
+    exact: for each kind of lists [N, 2] (C, J) of the exact dual.
 
   Returns:
     The figure.
@@ -155,14 +157,14 @@ def frontier(points: Mapping[str, Sequence[FrontierPoint]]) -> Figure:
   figure = _figure(1.6 + 3.8 * len(points), 4.0)
   panels = figure.subplots(1, len(points), squeeze=False)[0]
   for axes, (name, rows) in zip(panels, points.items()):
-    systems = list(dict.fromkeys(r.system for r in rows))
+    axes.plot(*exact[name].T, color=GREY, linewidth=1.2, label='exact dual', zorder=0)
+    systems = dict.fromkeys(r.system for r in rows if r.system != 'exact dual')
     for i, system in enumerate(systems):
       c, J = np.array([(r.reached, r.value) for r in rows if r.system == system]).T
-      if system == 'exact dual':
-        axes.plot(c, J, color=GREY, linewidth=1.2, label=system, zorder=0)
-      else:
-        axes.plot(c, J, color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)],
-                  markersize=5, linestyle='none', label=system)
+      # The first stands out where others lie on top of it.
+      axes.plot(c, J, color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)],
+                markersize=5 if i else 8, fillstyle='full' if i else 'none', linestyle='none',
+                label=system)
     axes.set_title(name, fontsize=10, loc='left')
     axes.set_xlabel('predicted eligibility C (probability)')
     _clean(axes)

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from jobrec_jax.evaluate.frontier import FrontierLists, frontier_points, frontier_volume
+from jobrec_jax.evaluate.frontier import (
+    FrontierLists,
+    exact_frontier,
+    frontier_points,
+    frontier_volume,
+)
 from jobrec_jax.lagrangian.exact import solve_dual
 
 
@@ -44,3 +49,15 @@ def test_a_requirement_out_of_reach_has_no_exact_point(lists):
   points = frontier_points([('free', 0.99, lists.preference)], lists, 0.7,
                            objective='expected_score')
   assert [p.system for p in points] == ['free'] and abs(points[0].regret) < 1e-9
+
+
+@pytest.mark.parametrize('objective', ['expected_score', 'info_nce'])
+def test_no_policy_lies_above_the_exact_frontier(lists, objective):
+  curve = exact_frontier(lists, 0.3, 0.8, objective=objective)
+  np.testing.assert_allclose(curve[:, 0], np.linspace(0.3, 0.8, 60), atol=1e-8)
+  assert (np.diff(curve[:, 1], 2) < 1e-9).all()  # concave
+  rng = np.random.default_rng(2)
+  systems = [('any', 0.5, lists.preference + rng.uniform(0, 6) * lists.q
+              + rng.normal(size=lists.q.shape)) for _ in range(50)]
+  for p in frontier_points(systems, lists, 0.7, objective=objective)[:50]:
+    assert p.value <= np.interp(p.reached, *curve.T) + 1e-3
