@@ -13,7 +13,7 @@ import numpy as np
 from experiments.alignment import Policies
 from experiments.certification import Scorer, certified_rows
 from experiments.setup import Run, section
-from experiments.stages import Experts
+from experiments.stages import Experts, job_offsets
 from jobrec_jax.baselines.alignments import AlignmentFeatures
 from jobrec_jax.baselines.logistic import Logistic
 from jobrec_jax.baselines.oracle import Oracle
@@ -116,7 +116,9 @@ def evaluate(config: ConfigDict, run: Run, dataset: Dataset, truth: Truth | None
   policy, control = policy_rows(config, truth, policies, calibration, features, held_out, split,
                                 wanted, boot)
   pairs = [cases[c] for c in cases if c[1] == ('qualification' if truth is None else 'preference')]
-  predicted, outcome, calibrated = calibration_rows(truth, calibration, features, pairs, boot)
+  predicted, outcome, calibrated = calibration_rows(
+      truth, calibration, job_offsets(config, dataset, extractor, calibration), features, pairs,
+      boot)
   rows += policy + calibrated
   certified = []
   if truth is not None:
@@ -312,10 +314,12 @@ def policy_rows(config: ConfigDict, truth: Truth | None, policies: Policies,
   return rows, control
 
 
-def calibration_rows(truth: Truth | None, calibration: Calibration, features: PairFeatures,
-                     pairs: list[RankingLists], boot: dict[str, Any]
+def calibration_rows(truth: Truth | None, calibration: Calibration, offsets: np.ndarray,
+                     features: PairFeatures, pairs: list[RankingLists], boot: dict[str, Any]
                      ) -> tuple[np.ndarray, np.ndarray, list[ResultRow]]:
-  """The error of p_qual beside that of the raw logit's sigmoid, over all pairs and by job.
+  """The error of p_qual beside that of others, over all pairs and by job.
+
+  The others are the raw logit's sigmoid, and p_qual with a shift for each job (`offsets` [jobs]).
 
   Against the true Q of uniform pairs; without truths against the labels of test applicants, which
   are no uniform pairs.
@@ -329,7 +333,9 @@ def calibration_rows(truth: Truth | None, calibration: Calibration, features: Pa
     split, outcome = 'uniform test pairs', flat(lambda x: truth.qualification[x.candidate, x.job])
   predicted = np.asarray(calibration.probability(logits))
   rows = []
+  shifted = calibration.logit(logits) + offsets[job]
   for system, p in ((QUALIFICATION, predicted),
+                    (f'{QUALIFICATION}, recalibrated by job', np.asarray(jax.nn.sigmoid(shifted))),
                     (f'{QUALIFICATION}, uncalibrated', np.asarray(jax.nn.sigmoid(logits)))):
     by_job = bootstrap_mean(calibration_error_by_group(p, outcome, job), **boot)
     rows += [result(system, None, split, 'qualification', 'calibration error',

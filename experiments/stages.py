@@ -30,7 +30,7 @@ from jobrec_jax.data.tokens import (
 )
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
-from jobrec_jax.objectives.calibration import Calibration, fit_calibration
+from jobrec_jax.objectives.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.report.results import write_text
@@ -232,9 +232,17 @@ def applicant_weights(config: ConfigDict, propensity: np.ndarray) -> np.ndarray:
                                 config.experts.ips_clip))
 
 
-def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
-              extractor: FeatureExtractor) -> Calibration:
-  """b and t from the applicants of half the calibration split, weighted to uniform pairs."""
+class CalibrationLabels(NamedTuple):
+  """[N] each: applicants of half the calibration split, weighted to uniform pairs."""
+
+  job: np.ndarray
+  scores: np.ndarray
+  labels: np.ndarray
+  weights: np.ndarray
+
+
+def calibration_labels(config: ConfigDict, dataset: Dataset,
+                       extractor: FeatureExtractor) -> CalibrationLabels:
   log = dataset.interactions
   fit, _ = listing.calibration_halves(dataset)  # certificates need candidates that nothing fits
   rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, fit))
@@ -243,10 +251,25 @@ def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
     propensity = application_propensity(extractor, dataset, rows)
     weights = applicant_weights(config, propensity * log.exposure[rows])
   scores = extractor(log.candidate[rows], log.job[rows]).qualification
-  calibration = fit_calibration(scores, log.qualification[rows], weights)
+  return CalibrationLabels(log.job[rows], scores, log.qualification[rows], weights)
+
+
+def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
+              extractor: FeatureExtractor) -> Calibration:
+  """Fits b and t."""
+  seen = calibration_labels(config, dataset, extractor)
+  calibration = fit_calibration(seen.scores, seen.labels, seen.weights)
   write_text(run / 'calibration.json', json.dumps(calibration._asdict()) + '\n')
-  logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
+  logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(seen.job))
   return calibration
+
+
+def job_offsets(config: ConfigDict, dataset: Dataset, extractor: FeatureExtractor,
+                calibration: Calibration) -> np.ndarray:
+  """[jobs] shifts of z, from the labels that calibration saw; 0 for jobs without any."""
+  seen = calibration_labels(config, dataset, extractor)
+  return fit_offsets(calibration.logit(seen.scores), seen.labels, seen.weights, seen.job,
+                     len(dataset.jobs))
 
 
 def load_calibration(run: Run) -> Calibration:

@@ -4,10 +4,11 @@ from hypothesis import given, settings, strategies as st
 import jax
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from jobrec_jax.objectives.calibration import Calibration, fit_calibration
+from jobrec_jax.objectives.calibration import Calibration, fit_calibration, fit_offsets
 
 
 def sample(seed, n=3000, b=1.5, t=2.5, loc=0.0):
@@ -80,6 +81,55 @@ def test_logit_and_probability():
   c = Calibration(b=1.0, t=2.0)
   assert c.logit(5.0) == 2.0
   np.testing.assert_allclose(jax.jit(c.probability)(np.array([1.0, 5.0])), expit([0, 2]), rtol=1e-6)
+
+
+def test_shifts_by_group_are_the_minimum_that_scipy_finds():
+  rng = np.random.default_rng(7)
+  z, groups, w = 3 * rng.normal(size=300), rng.integers(0, 6, 300), rng.uniform(0.2, 3, 300)
+  y = (rng.random(300) < expit(z + np.array([-2, -1, 0, 0, 1, 2])[groups])).astype(int)
+  found = fit_offsets(z, y, w, groups, 8, spread=0.7)
+  v = w / w.mean()
+  for g in range(6):
+    i = groups == g
+    best = minimize_scalar(lambda d: v[i] @ (np.logaddexp(0, z[i] + d) - y[i] * (z[i] + d))  # noqa: B023
+                           + d * d / (2 * 0.49), bounds=(-9, 9), options={'xatol': 1e-9})
+    assert abs(found[g] - best.x) < 1e-6
+  assert found[6] == found[7] == 0
+  assert found[0] < 0 < found[4]
+
+
+def test_shifts_mend_the_groups_and_shrink_where_labels_are_few():
+  rng = np.random.default_rng(8)
+  true = rng.normal(size=20)
+  z, groups = 2 * rng.normal(size=20_000), rng.integers(0, 20, 20_000)
+  y = rng.random(20_000) < expit(z + true[groups])
+  np.testing.assert_allclose(fit_offsets(z, y, np.ones(20_000), groups, 20), true, atol=0.35)
+  few = fit_offsets(np.full(3, -6.0), np.array([1, 1, 0]), np.ones(3), np.array([0, 0, 1]), 2, 1.0)
+  assert 0 < few[0] < 3 and -0.1 < few[1] < 0  # eight or so without the prior
+
+
+@pytest.mark.parametrize('spread', [0.0, 0.4, 1.6])
+def test_the_prior_follows_from_the_labels(spread):
+  """The shifts are as large as the truth's: nearly none where there are none to find."""
+  rng = np.random.default_rng(9)
+  true = spread * rng.normal(size=200)
+  z, groups = rng.normal(size=4000), np.arange(4000) % 200
+  y = rng.random(4000) < expit(z + true[groups])
+  found = fit_offsets(z, y, np.ones(4000), groups, 200)
+  if spread:
+    assert np.corrcoef(found, true)[0, 1] > 0.6
+    assert np.mean((found - true) ** 2) < 0.7 * np.mean(true ** 2)
+  else:
+    assert np.abs(found).max() < 0.2
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'groups': np.array([0, 3])}, r'groups must be \[2\] ints in \[0, 2\)'),
+    ({'groups': np.array([0])}, 'groups must be'), ({'spread': 0.0}, 'spread must be above 0')])
+def test_explains_what_it_cannot_shift(change, message):
+  with pytest.raises(ValueError, match=message):
+    fit_offsets(np.zeros(2), np.array([0, 1]), np.ones(2),
+                **{'groups': np.array([0, 1]), 'count': 2} | change)
 
 
 @pytest.mark.parametrize('s, y, w, message', [
