@@ -2,7 +2,7 @@
 
   python -m experiments.align_policy --config=configs/base.py --workdir=runs/mine
   ... --config.sweep.seeds='(0,1,2)' --config.sweep.learning_rates='(1e-3,5e-3)'
-  ... --config.sweep.rules='((3.,0.,0.,0.),(3.,3.,0.,0.5))'
+  ... --config.sweep.rules='((.3,0.,0.,0.),(.3,.5,0.,.5))'
 
 frontier.md, frontier.json and figures/frontier.png hold what came out.
 """

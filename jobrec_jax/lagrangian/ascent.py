@@ -44,7 +44,7 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
 
   Args:
     rule: eta, above 0, may be a traced array, e.g. under `vmap`; or an optax transformation, which
-      is fed -v as the gradient: `pid` below, `optax.adam`, `optax.sgd` with a schedule, ...
+      is fed -v as the gradient: `pid` and `relative` below, `optax.adam`, `optax.sgd` with a schedule, ...
     constraint: which of the two, for all multipliers or as a pytree prefix of them.
     cap: largest |mu|, above 0; None for none. Also one value or a prefix.
     every: k; the multipliers move once in k calls, on the mean violation of these k.
@@ -161,6 +161,20 @@ def pid(ki: float | jax.Array, kp: float | jax.Array = 0., kd: float | jax.Array
     return moves, PidState(xi, last, jnp.ones((), bool))
 
   return optax.GradientTransformation(init, update)
+
+
+def relative(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+  """A rule of `dual_ascent` whose moves grow with the multiplier: (1 + |mu|) times those of `rule`.
+
+  What C gains by one more unit of mu, the variance of q under pi, fades as mu grows. With plain
+  steps a multiplier that must become large creeps there while a small one already swings; with
+  relative steps one eta serves both.
+  """
+
+  def scale(updates: PyTree, params: PyTree) -> PyTree:
+    return jax.tree.map(lambda move, mu: (1 + jnp.abs(mu)) * move, updates, params)
+
+  return optax.chain(rule, optax.stateless(scale))
 
 
 def group_violation(values: jax.Array, groups: jax.Array, tau: float | jax.Array,

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.lagrangian.ascent import DualState, dual_ascent, pid
+from jobrec_jax.lagrangian.ascent import DualState, dual_ascent, pid, relative
 from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.objectives.contrastive import info_nce
@@ -59,7 +59,8 @@ class PolicyConfig:
       entropy, no label).
     epochs, batch: passes over the lists, and lists in a step.
     learning_rate: of AdamW, decayed to zero along a cosine.
-    dual_learning_rate: eta of the multiplier, the integral gain of `lagrangian.ascent.pid`.
+    dual_learning_rate: eta of the multiplier, the integral gain of `lagrangian.ascent.pid`, whose
+      moves are made `relative` to the multiplier.
     dual_kp, dual_kd, dual_nu: its other gains and its smoothing; zeros are plain ascent.
     constraint: 'inequality' (eligibility at least tau) or 'equality'.
     temperature: T of the softmax over a list.
@@ -73,7 +74,7 @@ class PolicyConfig:
   epochs: int = 40
   batch: int = 32
   learning_rate: float = 1e-3
-  dual_learning_rate: float = 0.5
+  dual_learning_rate: float = 0.3
   dual_kp: float = 0.0
   dual_kd: float = 0.0
   dual_nu: float = 0.0
@@ -176,7 +177,8 @@ def make_policy_trainer(head: PolicyHead,
     key = stream_key(jax.random.key(trial.seed), 'policy')
     schedule = optax.cosine_decay_schedule(trial.learning_rate, config.epochs * per_epoch)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
-    dual = dual_ascent(pid(trial.ki, trial.kp, trial.kd, trial.nu), constraint=config.constraint)
+    rule = relative(pid(trial.ki, trial.kp, trial.kd, trial.nu))
+    dual = dual_ascent(rule, constraint=config.constraint)
     params = head.init(stream_key(key, 'init'), inputs.hidden[:1, :, 0], inputs.hidden[:1, :, 1])
     state = create_state(params['params'], (), tx, dual.init(trial.taus.shape))
 

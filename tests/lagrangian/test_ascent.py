@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from scipy import optimize
 
-from jobrec_jax.lagrangian.ascent import dual_ascent, group_violation, pid
+from jobrec_jax.lagrangian.ascent import dual_ascent, group_violation, pid, relative
 from jobrec_jax.lagrangian.augmented import augmented_lagrangian, grow_penalty
 
 A, SLOPE = 1.0, 2.0
@@ -27,6 +27,7 @@ RULES = {
     'pi': pid(0.05, 0.5),
     'pid': pid(0.05, 0.5, 0.2),
     'nupi': pid(0.04, 0.3, nu=0.5),
+    'relative': relative(pid(0.04, 0.3)),
 }
 
 
@@ -294,6 +295,15 @@ def test_pid_against_its_positional_form():
   _, course = jax.lax.scan(lambda s, v: (update(s, violation=v),) * 2, init(), jnp.float32(e))
   np.testing.assert_allclose(course.multiplier, expected, atol=1e-5)
   np.testing.assert_allclose(course.multiplier[0], ki * e[0], rtol=1e-6)
+
+
+def test_relative_moves_grow_with_the_multiplier():
+  init, update = dual_ascent(relative(pid(0.1, 0.5)), constraint='equality')
+  start = init(jnp.array([0., 3., -4.]))
+  state = update(start, violation=jnp.array([1., 1., -2.]))
+  np.testing.assert_allclose(state.multiplier, [0.1, 3.4, -5.], rtol=1e-6)
+  state = update(state, violation=jnp.array([1., 2., -2.]))
+  np.testing.assert_allclose(state.multiplier, [0.21, 3.4 + 4.4 * 0.7, -6.2], rtol=1e-6)
 
 
 def test_every_moves_once_on_the_mean_and_delay_holds_all():

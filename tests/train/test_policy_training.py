@@ -20,7 +20,7 @@ from jobrec_jax.train.policy import (
 )
 
 HEAD = PolicyHead(widths=(16,))
-CONFIG = PolicyConfig(epochs=150, batch=16, learning_rate=1e-2, dual_learning_rate=0.5)
+CONFIG = PolicyConfig(epochs=150, batch=16, learning_rate=1e-2, dual_learning_rate=0.2)
 
 
 @pytest.fixture(scope='module')
@@ -70,14 +70,14 @@ def test_training_follows_from_its_seed(trainer, inputs):
   assert any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, runs[1:])))
 
 
-@pytest.mark.parametrize('gains', [{}, {'dual_kp': 1.0, 'dual_nu': 0.5}])
+@pytest.mark.parametrize('gains', [{}, {'dual_kp': 0.5, 'dual_nu': 0.5}])
 def test_one_policy_for_every_requirement(inputs, gains):
   """At the knots and between them C is what was asked, and J close to the best there is."""
   config = dataclasses.replace(CONFIG, objective='expected_score', **gains)
   knots = np.linspace(0.55, 0.85, 7, dtype=np.float32)
   head = PolicyHead(widths=(16,), outputs=len(knots))
   result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, knots, 0))
-  np.testing.assert_allclose(reached(head, result.params, inputs), knots, atol=0.01)
+  np.testing.assert_allclose(reached(head, result.params, inputs), knots, atol=0.005)
   policy = Policy(head, result.params, knots)
   asked = np.linspace(0.56, 0.84, 12)
   got = [float(eligibility(policy.scores_at(inputs, tau), inputs.z_qual, inputs.mask, 1.0).mean())
