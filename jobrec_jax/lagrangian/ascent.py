@@ -44,7 +44,8 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
 
   Args:
     rule: eta, above 0, may be a traced array, e.g. under `vmap`; or an optax transformation, which
-      is fed -v as the gradient: `pid` and `relative` below, `optax.adam`, `optax.sgd` with a schedule, ...
+      is fed -v as the gradient: `pid` or `relative` below, `optax.adam`, `optax.sgd` with a
+      schedule, ...
     constraint: which of the two, for all multipliers or as a pytree prefix of them.
     cap: largest |mu|, above 0; None for none. Also one value or a prefix.
     every: k; the multipliers move once in k calls, on the mean violation of these k.
