@@ -136,7 +136,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.policy.temperature = 1.0  # T of the softmax over a list
   c.policy.clip = 1.0  # greatest global norm of a gradient
   c.policy.width = 64  # hidden width of the policy head
-  c.policy.bound = 5.0  # lambda lies in [-bound, bound]
+  c.policy.bound = 10.0  # lambda lies in [-bound, bound]; at 5 it stops the highest requirements
 
   c.sweep = ml_collections.ConfigDict()  # align_policy: heads trained one for each tau, to compare
   c.sweep.seeds = (0,)  # of initial weights and order

@@ -19,7 +19,7 @@ class PolicyHead(nn.Module):
     outputs: K, the requirements that share the hidden layers; `at_requirement` reads between them.
   """
 
-  bound: float = 5.0
+  bound: float = 10.0
   widths: tuple[int, ...] = (128,)
   outputs: int = 1
 
