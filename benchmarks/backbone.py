@@ -190,7 +190,7 @@ def torch_step(dtype: str, prompt: str):
 
 
 def our_model(attention: str, dtype: str, blocks, lora: bool = False, per_expert: bool = False,
-              remat: bool = False):
+              remat: str = 'none'):
   """(model, params): the decoder's weights, new heads."""
   import flax.linen as nn
   import jax
@@ -234,10 +234,10 @@ def ours_exact(dtype: str, prompt: str):
 
 
 def ours_step(dtype: str, prompt: str):
-  """Forward and backward of the same list, gradients of LoRA alone, layers rematerialised."""
+  """Forward and backward of the same list, gradients of LoRA alone, the projections' products kept."""
   import jax
   blocks, counts = our_blocks(prompt)
-  model, params = our_model('exact', dtype, blocks, lora=True, remat=True)
+  model, params = our_model('exact', dtype, blocks, lora=True, remat='selective')
 
   def loss(lora, params, *blocks):
     hidden = model.apply({'params': params | {'lora': lora}}, *blocks).hidden

@@ -84,7 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.rms_epsilon = 1e-5  # of RMSNorm
   c.model.dtype = 'float32'  # of activations: 'float32' or 'bfloat16'
   c.model.unroll = 2  # layers in one step of the layer loop: more is faster on CPU, compiles longer
-  c.model.remat = False  # recompute activations in the backward pass
+  c.model.remat = 'none'  # what backward computes again: 'none', 'selective' or 'full'
   c.model.attention = 'exact'  # of lists: 'exact', or 'factored': entities are read alone, once
   c.model.head_widths = (512, 256)  # hidden layers of each expert's head
   c.model.head_dropout = 0.1  # dropout in the experts' heads

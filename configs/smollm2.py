@@ -23,7 +23,7 @@ def get_config():
     c.tokenizer.verdicts = 'symbols'
     c.model.attention = 'factored'
     c.model.unroll = 1
-    c.model.remat = True
+    c.model.remat = 'selective'
     c.lists.preference_negatives = c.lists.qualification_negatives = 3
     # 68 preference lists, then 68 of each perspective, one at a time.
     c.warm_up.batch = c.cooperative.batch = c.cooperative.qualification_batch = 1

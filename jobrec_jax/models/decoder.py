@@ -29,6 +29,8 @@ from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.lora import LoraConfig
 
 PyTree = Any
+REMAT = {'none': None, 'full': None,
+         'selective': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,10 @@ class DecoderConfig:
     qk_norm: whether queries and keys are normed by head (Qwen 3).
     tie_embeddings: whether logits use the embedding table.
     dtype: of the products, 'float32' or 'bfloat16'. Parameters, norms and softmax are fp32.
-    remat: whether the backward pass recomputes each layer: far less memory, and on CPUs no slower.
+    remat: what the backward pass computes again. 'none'; 'selective': all of a layer but the products
+      of its projections, which take most of the time and are kept (Korthikanti et al., Reducing
+      activation recomputation in large transformer models, 2022); 'full': all of it, the least
+      memory.
     unroll: layers in one step of the scan; all of a few layers is fastest, but compiles for longer.
     lora: how adapters are applied, where calls are given some.
 
@@ -67,7 +72,7 @@ class DecoderConfig:
   qk_norm: bool = False
   tie_embeddings: bool = True
   dtype: str = 'float32'
-  remat: bool = False
+  remat: str = 'none'
   unroll: int = 1
   lora: LoraConfig | None = None
 
@@ -84,6 +89,7 @@ class DecoderConfig:
     _require(self.head_width % 2 == 0, 'head_width', 'an even number', self.head_width)
     _require(self.rope_base > 1, 'rope_base', 'above 1', self.rope_base)
     _require(self.rms_epsilon > 0, 'rms_epsilon', 'above 0', self.rms_epsilon)
+    _require(self.remat in REMAT, 'remat', f'one of {tuple(REMAT)}', self.remat)
     dtypes = ('float32', 'bfloat16')
     _require(self.dtype in dtypes, 'dtype', f'one of {dtypes}', self.dtype)
 
@@ -173,7 +179,9 @@ class Decoder(nn.Module):
     self.embedding = self.param(
       'embedding', partitioned(init, 'vocab', 'embed'), shape, jnp.float32
     )
-    layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+    layer = Layer
+    if c.remat != 'none':
+      layer = nn.remat(Layer, prevent_cse=False, policy=REMAT[c.remat])
     self.layers = nn.scan(
       layer,
       variable_axes={'params': 0},

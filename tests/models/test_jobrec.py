@@ -219,9 +219,10 @@ def test_jit_equals_eager(variables):
   )
 
 
-def test_remat_and_unroll_change_no_gradient(variables):
+@pytest.mark.parametrize('remat', ['selective', 'full'])
+def test_remat_and_unroll_change_no_gradient(variables, remat):
   data = blocks(True)
-  decoder = dataclasses.replace(CONFIG.decoder, remat=True, unroll=2)
+  decoder = dataclasses.replace(CONFIG.decoder, remat=remat, unroll=2)
   other = JobRec(dataclasses.replace(CONFIG, decoder=decoder))
   ours, expected = (g(variables, WEIGHTS, *data) for g in (gradient_of(other), GRADIENT))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)

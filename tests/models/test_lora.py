@@ -20,7 +20,7 @@ EVERY = LoraConfig(rank=3, alpha=5.0, dropout=0.5, targets=TARGETS)
 VARIANTS = {
   'Llama': SIZES,
   'Qwen 2': dataclasses.replace(SIZES, attention_bias=True),
-  'Qwen 3, remat': dataclasses.replace(SIZES, qk_norm=True, remat=True),
+  'Qwen 3, remat': dataclasses.replace(SIZES, qk_norm=True, remat='full'),
 }
 TOKENS = np.random.default_rng(0).integers(1, 61, (2, 7)).astype(np.int32)
 MASK = np.array([[True] * 7, [False] * 2 + [True] * 5])
@@ -281,7 +281,8 @@ def test_one_mask_over_the_prefix_of_a_list():
   assert np.ptp(hidden, axis=1).max() > 1e-2
 
 
-def test_remat_draws_the_same_masks_again():
+@pytest.mark.parametrize('remat', ['selective', 'full'])
+def test_remat_draws_the_same_masks_again(remat):
   config = dataclasses.replace(SIZES, layers=2)
   params = some_params(config)
   lora = as_adapters(some_lora(dataclasses.replace(EVERY, targets=('v', 'up')), layers=2))
@@ -292,7 +293,7 @@ def test_remat_draws_the_same_masks_again():
     return jax.jit(jax.grad(lambda adapters: jnp.sum(read(params, adapters, key)[MASK] ** 3)))(lora)
 
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-4),
-               gradients(True), gradients(False))
+               gradients(remat), gradients('none'))
 
 
 def test_experts_of_their_own(params):

@@ -82,8 +82,8 @@ PUBLISHED = {
 def test_published_files(file, expected):
   assert decoder_config(file) == expected
   assert decoder_config(AutoConfig.for_model(**file).to_dict()) == expected  # transformers 5's form
-  changed = decoder_config(file, dtype='bfloat16', remat=True, unroll=2)
-  assert changed == dataclasses.replace(expected, dtype='bfloat16', remat=True, unroll=2)
+  changed = decoder_config(file, dtype='bfloat16', remat='full', unroll=2)
+  assert changed == dataclasses.replace(expected, dtype='bfloat16', remat='full', unroll=2)
 
 
 @pytest.mark.parametrize('file', [
