@@ -234,7 +234,7 @@ def ours_exact(dtype: str, prompt: str):
 
 
 def ours_step(dtype: str, prompt: str):
-  """Forward and backward of the same list, gradients of LoRA alone, the projections' products kept."""
+  """Forward and backward of the same list, gradients of LoRA alone, products of kernels kept."""
   import jax
   blocks, counts = our_blocks(prompt)
   model, params = our_model('exact', dtype, blocks, lora=True, remat='selective')

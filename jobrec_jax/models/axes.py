@@ -1,4 +1,4 @@
-"""Logical axis names of parameters and activations; which mesh axis each means is not said here."""
+"""Names in the models: logical axes, whose mesh axes are not said here, and results to remember."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,7 @@ AXES = frozenset((
   'batch', 'items', 'tokens', 'embed', 'heads', 'kv_heads', 'head', 'mlp', 'vocab', 'experts',
   'layers',
 ))
+COSTLY = 'costly'  # `checkpoint_name` of products: remat policies may keep these and little else
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:

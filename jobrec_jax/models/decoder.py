@@ -25,12 +25,12 @@ from jobrec_jax.models.attention import (
   States,
   rotary_angles,
 )
-from jobrec_jax.models.axes import constrain, partitioned
+from jobrec_jax.models.axes import COSTLY, constrain, partitioned
 from jobrec_jax.models.lora import LoraConfig
 
 PyTree = Any
 REMAT = {'none': None, 'full': None,
-         'selective': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+         'selective': jax.checkpoint_policies.save_only_these_names(COSTLY)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class DecoderConfig:
     qk_norm: whether queries and keys are normed by head (Qwen 3).
     tie_embeddings: whether logits use the embedding table.
     dtype: of the products, 'float32' or 'bfloat16'. Parameters, norms and softmax are fp32.
-    remat: what the backward pass computes again. 'none'; 'selective': all of a layer but the products
-      of its projections, which take most of the time and are kept (Korthikanti et al., Reducing
-      activation recomputation in large transformer models, 2022); 'full': all of it, the least
-      memory.
+    remat: what the backward pass computes again. 'none'; 'selective': all of a layer but what takes
+      most of the time, the projections' products and attention's output (Korthikanti et al.,
+      Reducing activation recomputation in large transformer models, 2022); 'full': all of it, the
+      least memory.
     unroll: layers in one step of the scan; all of a few layers is fastest, but compiles for longer.
     lora: how adapters are applied, where calls are given some.
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
+from jobrec_jax.models.axes import COSTLY
 from jobrec_jax.models.quantized import dense_params
 
 PyTree = Any
@@ -93,7 +95,8 @@ class Adapters(nn.Module):
 
 def adapted(x: jax.Array, adapter: PyTree, scale: float) -> jax.Array:
   """The adapter's part of a projection: x [M, in] to [M, out], of x's dtype."""
-  return (x @ adapter['a'].astype(x.dtype)) @ adapter['b'].astype(x.dtype) * scale
+  low = checkpoint_name(x @ adapter['a'].astype(x.dtype), COSTLY)
+  return low @ adapter['b'].astype(x.dtype) * scale
 
 
 def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTree:
