@@ -15,17 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jobrec_jax.models.attention import (
-  Attention,
-  ListMask,
-  PairMask,
-  Projection,
-  RMSNorm,
-  RopeScaling,
-  States,
-  rotary_angles,
-)
+from jobrec_jax.models.attention import Attention, Projection, RMSNorm, RopeScaling, rotary_angles
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
+from jobrec_jax.models.list_attention import ListMask, PairMask, States
 from jobrec_jax.models.lora import LoraConfig
 
 PyTree = Any

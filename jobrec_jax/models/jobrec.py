@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jobrec_jax.models.attention import PairMask, States
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
+from jobrec_jax.models.list_attention import PairMask, States
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any

@@ -9,8 +9,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jobrec_jax.models.attention import States
 from jobrec_jax.models.jobrec import PAD, JobRec
+from jobrec_jax.models.list_attention import States
 from jobrec_jax.train.checkpoint import save_array
 
 PyTree = Any

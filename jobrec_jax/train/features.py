@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.tokens import BUCKETS, BlockEncoder, bucket, trim
-from jobrec_jax.models.attention import States
 from jobrec_jax.models.jobrec import PAD, ExpertOutputs, JobRec
+from jobrec_jax.models.list_attention import States
 from jobrec_jax.train.block_states import BlockStates, encode_blocks
 from jobrec_jax.train.sharding import layout, shard_batch
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobrec_jax.models import attention
+from jobrec_jax.models import list_attention
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
 from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
@@ -135,7 +135,7 @@ def test_items_in_chunks_equal_all_at_once(variables, monkeypatch, scores):
   """With a bound on the bytes of scores, items are taken one at a time, or two and the rest."""
   data = blocks(True)
   expected = GRADIENT(variables, WEIGHTS, *data)
-  monkeypatch.setattr(attention, '_SCORES', {'cpu': scores})
+  monkeypatch.setattr(list_attention, '_SCORES', {'cpu': scores})
   chunked = gradient_of(MODEL)(variables, WEIGHTS, *data)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 

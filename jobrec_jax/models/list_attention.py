@@ -1,0 +1,295 @@
+"""Attention over lists: one causal prefix, and item blocks which see the prefix and themselves."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import struct
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+
+from jobrec_jax.models.axes import COSTLY
+
+PyTree = Any
+
+MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
+# Bytes of items' scores at a time, 2**28 where not named. On CPUs they then stay in the cache (16
+# to 35% faster); elsewhere memory is bounded.
+_SCORES = {'cpu': 2**24}
+
+
+@struct.dataclass
+class ListMask:
+  """Who sees whom in L = S + J*T tokens: the prefix, then the item blocks one after another.
+
+  A prefix token sees the valid prefix up to itself. An item token sees the whole valid prefix and
+  the valid tokens of its own block that `block` lets it see, itself among them.
+
+  Attributes:
+    prefix: [B, S] bool, False at padding (anywhere).
+    items: [B, J, T] bool, False at padding (anywhere); None where there is only the prefix.
+    block: [T, S] bool, the block of every item with T = S: row is the query, column the key.
+  """
+
+  prefix: jax.Array
+  items: jax.Array | None = None
+  block: jax.Array | None = None
+
+  def positions(self) -> jax.Array:
+    """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
+    own = jnp.cumsum(self.prefix, axis=1, dtype=jnp.int32) - 1  # [B, S]
+    if self.items is None:
+      return own
+    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
+    length = self.prefix.sum(axis=1, dtype=jnp.int32)
+    items = length[:, None, None] + seen - 1  # [B, J, T]
+    return jnp.concatenate([own, items.reshape(len(own), -1)], axis=1)
+
+
+@struct.dataclass
+class PairMask:
+  """Who sees whom where a pair's two sides were read alone, each from a place of its own.
+
+  A token of a pair's block sees all valid keys of its two sides, and of its own block what `block`
+  lets it see.
+
+  Attributes:
+    prefix: [B, S] bool, the side that a list shares.
+    sides: [B, J, L] bool, the other side of every pair.
+    items: [B, J, T] bool, the pairs' own tokens, False at padding.
+    block: [T, T] bool, as in `ListMask`.
+    start: position of the first token of every pair's block, behind both sides.
+  """
+
+  prefix: jax.Array
+  sides: jax.Array
+  items: jax.Array
+  block: jax.Array
+  start: int = struct.field(pytree_node=False)
+
+  def positions(self) -> jax.Array:
+    """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
+    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
+    return (self.start + seen - 1).reshape(len(seen), -1)
+
+
+@struct.dataclass
+class States:
+  """Rotated keys, and values, of tokens that were read before: all that attention needs of them.
+
+  Attributes:
+    k, v: [..., K, L, H]; stacked over layers on the leading axis.
+  """
+
+  k: jax.Array
+  v: jax.Array
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:
+  """softmax(q k^T) v for the prefix and for the items, whose softmax joins prefix and own block.
+
+  Args:
+    q: [B, L, K, G, H], scaled.
+    k, v: [B, K, L, H].
+    mask: over the same L tokens.
+
+  Returns:
+    [B, L, K, G, H] of v's dtype.
+  """
+  S = mask.prefix.shape[1]
+  prefix = States(k[:, :, :S], v[:, :, :S])
+  first = _attend_prefix(q[:, :S], prefix, mask.prefix)
+  if mask.items is None:
+    return first
+  own = States(k[:, :, S:], v[:, :, S:])
+  items = _attend_items(q[:, S:], prefix, mask.prefix, own, mask.items, mask.block)
+  return jnp.concatenate([first, items], axis=1)
+
+
+def attend_pairs(
+  q: jax.Array, prefix: States, sides: States, own: States, mask: PairMask
+) -> jax.Array:
+  """softmax(q k^T) v of the pairs' own tokens over both their sides and themselves.
+
+  Args:
+    q: [B, J*T, K, G, H], scaled.
+    prefix: states [B, K, S, H].
+    sides: states [B, J, K, L, H].
+    own: states [B, K, J*T, H].
+    mask: over the same tokens.
+
+  Returns:
+    [B, J*T, K, G, H] of the values' dtype.
+  """
+  return _attend_items(q, prefix, mask.prefix, own, mask.items, mask.block, (sides, mask.sides))
+
+
+# Queries of a group and of all its tokens are merged into one row axis r, and n items lie side by
+# side: all products are batched matrix products with no transpose of the scores. Keys that all
+# items share have no n; then n and r are one axis of the product.
+
+
+def _keys(x: jax.Array) -> str:
+  return 'bksh' if x.ndim == 4 else 'bknsh'
+
+
+def _scores(rows: jax.Array, k: jax.Array) -> jax.Array:
+  return jnp.einsum(f'bknrh,{_keys(k)}->bknrs', rows, k, preferred_element_type=jnp.float32)
+
+
+def _values(weights: jax.Array, v: jax.Array) -> jax.Array:
+  weights = weights.astype(v.dtype)
+  return jnp.einsum(f'bknrs,{_keys(v)}->bknrh', weights, v, preferred_element_type=jnp.float32)
+
+
+def _for_keys(weights: jax.Array, rows: jax.Array, like: jax.Array) -> jax.Array:
+  """The sum over rows of weights * rows for each key, summed over items too where they share it."""
+  lead = _keys(like)[:-2]
+  out = jnp.einsum(f'bknrh,bknrs->{lead}hs', rows, weights.astype(rows.dtype),
+                   preferred_element_type=jnp.float32)
+  return out.swapaxes(-1, -2)
+
+
+def _attend_prefix(q: jax.Array, prefix: States, valid: jax.Array) -> jax.Array:
+  B, S, K, G, H = q.shape
+  rows = q.transpose(0, 2, 3, 1, 4).reshape(B, K, 1, G * S, H)
+  scores = _scores(rows, prefix.k).reshape(B, K, G, S, S)
+  sees = jnp.tril(jnp.ones((S, S), bool)) & valid[:, None, None, None]
+  weights = jax.nn.softmax(jnp.where(sees, scores, MASKED), axis=-1)
+  out = _values(weights.reshape(B, K, 1, G * S, S), prefix.v)
+  return out.reshape(B, K, G, S, H).transpose(0, 3, 1, 2, 4).astype(prefix.v.dtype)
+
+
+def _attend_items(
+  q: jax.Array,
+  prefix: States,
+  prefix_mask: jax.Array,
+  own: States,
+  items: jax.Array,
+  block: jax.Array,
+  sides: tuple[States, jax.Array] | None = None,
+) -> jax.Array:
+  """One softmax over the prefix, a side if there are any, and the item itself."""
+  B, _, K, G, H = q.shape
+  _, J, T = items.shape
+
+  def each(x: jax.Array) -> jax.Array:  # [B, K, J*T, H] -> [J, B, K, T, H]
+    return jnp.moveaxis(x.reshape(B, K, J, T, H), 2, 0)
+
+  rows = q.reshape(B, J, T, K, G, H).transpose(1, 0, 3, 4, 2, 5).reshape(J, B, K, G * T, H)
+  side, side_mask = jax.tree.map(lambda x: x.swapaxes(0, 1), sides or (None, None))
+  masks = _ItemMasks(prefix_mask, items.swapaxes(0, 1), block, side_mask)
+  out = _joint_softmax(rows, prefix, jax.tree.map(each, own), side, masks)
+  return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
+
+
+class _ItemMasks(NamedTuple):
+  """prefix [B, S], items [J, B, T], block [T, T] and side [J, B, L] or None: which keys count."""
+
+  prefix: jax.Array
+  items: jax.Array
+  block: jax.Array
+  side: jax.Array | None
+
+
+@jax.custom_vjp
+def _joint_softmax(
+  rows: jax.Array, prefix: States, own: States, side: States | None, masks: _ItemMasks
+) -> jax.Array:
+  """Attention of each item's rows [J, B, K, R, H] over three sets of keys, never concatenated.
+
+  Its own gradient computes the weights again from the log of their sum, as flash attention does
+  (Dao et al., 2022): nothing of the scores' size outlives the items that are taken at a time.
+
+  Args:
+    rows: R = G * T queries of each item, scaled.
+    prefix: states [B, K, S, H].
+    own, side: states [J, B, K, T, H] and [J, B, K, L, H].
+    masks: which of the keys count.
+  """
+  return _joint_forward(rows, prefix, own, side, masks)[0]
+
+
+def _joint_forward(rows, prefix, own, side, masks):
+  def attend_some(part):
+    rows, own, side, item_mask, side_mask = part
+    sets = _key_sets(rows, prefix, own, side, masks._replace(items=item_mask, side=side_mask))
+    top = jnp.stack([x.max(-1, keepdims=True) for _, x in sets]).max(0)
+    weights = [jnp.exp(x - top) for _, x in sets]
+    total = sum(w.sum(-1, keepdims=True) for w in weights)
+    out = sum(_values(w, states.v) for w, (states, _) in zip(weights, sets)) / total
+    return (out.astype(own.v.dtype), top + jnp.log(total)), ()
+
+  parts = rows, own, side, masks.items, masks.side
+  (out, log_total), _ = _some_at_a_time(attend_some, parts, prefix)
+  out, log_total = (checkpoint_name(x, COSTLY) for x in (out, log_total))
+  return out, (rows, prefix, own, side, masks, out, log_total)
+
+
+def _joint_backward(kept, d_out):
+  rows, prefix, own, side, masks, out, log_total = kept
+
+  def gradients_of_some(part):
+    rows, own, side, item_mask, side_mask, out, log_total, d_out = part
+    mean = (d_out.astype(jnp.float32) * out).sum(-1, keepdims=True)
+    d_rows, d_sets = 0.0, []
+    for states, scores in _key_sets(rows, prefix, own, side,
+                                    masks._replace(items=item_mask, side=side_mask)):
+      weights = jnp.exp(scores - log_total)
+      d_scores = weights * (_scores(d_out, states.v) - mean)
+      d_rows += _values(d_scores, states.k)
+      d_sets.append(States(_for_keys(d_scores, rows, states.k),
+                           _for_keys(weights, d_out, states.v)))
+    d_own, d_prefix, *d_side = d_sets
+    return (d_rows, d_own, d_side[0] if side is not None else None), d_prefix
+
+  parts = rows, own, side, masks.items, masks.side, out, log_total, d_out
+  (d_rows, d_own, d_side), d_prefix = _some_at_a_time(gradients_of_some, parts, prefix)
+  d_all = d_rows, d_prefix, d_own, d_side
+  d_all = jax.tree.map(lambda d, x: d.astype(x.dtype), d_all, (rows, prefix, own, side))
+  return *d_all, None
+
+
+_joint_softmax.defvjp(_joint_forward, _joint_backward)
+
+
+def _key_sets(rows, prefix, own, side, masks) -> list[tuple[States, jax.Array]]:
+  """Each set of keys with its masked scores [B, K, n, R, keys]: the item's own first."""
+  B, K, n, R, _ = rows.shape
+  T = len(masks.block)
+  sees = masks.block & masks.items[:, None, :, None, None]  # [B, 1, n, 1, T, T]
+  scores = _scores(rows, own.k).reshape(B, K, n, R // T, T, T)
+  sets = [(own, jnp.where(sees, scores, MASKED).reshape(B, K, n, R, T)),
+          (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(rows, prefix.k), MASKED))]
+  if side is not None:
+    sees = masks.side[:, None, :, None]
+    sets.append((side, jnp.where(sees, _scores(rows, side.k), MASKED)))
+  return sets
+
+
+def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: PyTree,
+                    prefix: States) -> tuple[PyTree, PyTree]:
+  """f over n of the J items at a time, as many as `_SCORES` allows and J divides by.
+
+  Args:
+    f: of parts of n items, gives something for each of them and a sum over them.
+    parts: rows, own and side first; arrays [J, B, K, ...], masks [J, B, L]. f gets and gives the
+      items' axis behind B and K, or behind B.
+  """
+  rows, *states = parts[:3]
+  J, B, K, R, _ = rows.shape
+  keys = sum(s.k.shape[-2] for s in (prefix, *states) if s is not None)
+  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * R * keys)
+  n = max(d for d in range(1, J + 1) if J % d == 0 and (d == 1 or d <= fits))
+
+  def inside(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, 0, 2 if x.ndim > 3 else 1)
+
+  def some(part):
+    each, total = f(jax.tree.map(inside, part))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), each), total
+
+  each, total = jax.lax.map(
+    some, jax.tree.map(lambda x: x.reshape(J // n, n, *x.shape[1:]), parts))
+  return (jax.tree.map(lambda x: x.reshape(J, *x.shape[2:]), each),
+          jax.tree.map(lambda x: x.sum(0), total))
