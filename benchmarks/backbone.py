@@ -12,8 +12,9 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 | symbols | the same blocks, verdicts as one symbol each |
 
 Every system runs in a process of its own, so that peaks of memory do not mix: a first call, then
-the median of the next. Memory is the peak while running, after the weights are loaded. Rows go to
-benchmarks/results/backbone.json. Where JAX has a GPU, ours run on it too, in bfloat16.
+the median of three more, or of as many as a minute holds. Memory is the peak while running, after
+the weights are loaded. Rows go to benchmarks/results/. Where JAX has a GPU, ours run on it too, in
+bfloat16.
 """
 
 import functools
@@ -31,8 +32,8 @@ import time
 from absl import app, flags
 import numpy as np
 
-QUICK = flags.DEFINE_bool('quick', False, 'one repetition after the first, float32 alone: 23 '
-                          'minutes on two cores')
+QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone, in under ten minutes on two cores: '
+                          'float32, few prompts, one call after a compilation')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
                           'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
@@ -248,10 +249,7 @@ def ours_step(dtype: str, prompt: str):
 
 
 def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
-  """Four of 600 candidates against 100 jobs, all states on disk: the extractor, tokens to scores.
-
-  Jobs are read from disk once for the catalogue, outside the time; candidates inside it.
-  """
+  """Some of 600 candidates against 100 jobs, all states on disk: the extractor, files to scores."""
   from jobrec_jax.data.simulator import MarketConfig, simulate
   from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
   from jobrec_jax.train.block_states import BlockStates
@@ -265,17 +263,18 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   folder = tempfile.TemporaryDirectory()
   states = BlockStates(Path(folder.name), model, params)
   extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), CATALOGUE, 1, states)
-  candidate, job = np.repeat(np.arange(4), CATALOGUE), np.tile(np.arange(CATALOGUE), 4)
+  some = 4 if QUICK.value else 12
+  candidate, job = np.repeat(np.arange(some), CATALOGUE), np.tile(np.arange(CATALOGUE), some)
   start = time.perf_counter()
   states(blocks.jobs, 'job')
-  states(blocks.candidates[:4], 'candidate')
+  states(blocks.candidates[:some], 'candidate')
   encode = time.perf_counter() - start
   disk = sum(f.stat().st_size for f in Path(folder.name).rglob('*.npy'))
 
   def run(folder=folder):
     return extract(candidate, job)
-  return run, {'tokens': 12 * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + 4,
-               'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + 4) / 1e6}
+  return run, {'tokens': 12 * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
+               'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + some) / 1e6}
 
 
 def machine(dtype: str, prompt: str):
@@ -299,14 +298,21 @@ RUNS = [(system, prompt, dtype)
             'ours_catalogue': ('symbols',), 'ours_catalogue_per_expert': ('symbols',),
             'torch_step': ('published',), 'ours_step': ('published', 'schema', 'symbols')}.items()
         for prompt in names for dtype in ('float32', 'bfloat16')]
+RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'published'),
+          ('ours_exact', 'symbols'), ('ours_catalogue', 'symbols'), ('torch_step', 'published'),
+          ('ours_step', 'published'), ('ours_step', 'symbols')}
 
 
-def wanted(system: str, dtype: str, gpu: bool) -> bool:
+def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
   if ONLY.value and system not in ONLY.value:
     return False
-  if dtype == 'bfloat16' and not gpu and (QUICK.value or system.startswith('ours')):
-    return False  # on CPUs ours multiply in fp32: see the rows of `machine`
-  return not (gpu and system.startswith('torch'))  # a PyTorch of CPUs is no peer of a GPU
+  if gpu:  # a PyTorch of CPUs is no peer of a GPU
+    return not system.startswith('torch')
+  if QUICK.value:
+    return dtype == 'float32' and (system, prompt) in RATIOS
+  # On CPUs ours multiply in fp32: see the rows of `machine`. Of the peer, the published way.
+  peer = ('machine', 'none'), ('torch_pairs', 'published'), ('torch_step', 'published')
+  return dtype == 'float32' or (system, prompt) in peer
 
 
 def peak_memory() -> float:
@@ -329,8 +335,9 @@ def one(system: str, prompt: str, dtype: str) -> dict:
     run()
     return time.perf_counter() - start
   first = once()
-  times = [once()]
-  while len(times) < (1 if QUICK.value else 3):
+  # PyTorch compiles nothing: its first call is one like the others.
+  times = [first if QUICK.value and system.startswith('torch') else once()]
+  while not QUICK.value and len(times) < 3 and sum(times) < 60:
     times.append(once())
   row |= {'seconds': statistics.median(times), 'first_seconds': first, 'peak_gb': peak_memory()}
   if system.startswith('ours') or system == 'machine':
@@ -369,9 +376,7 @@ def main(argv: list[str]) -> None:
                                                    for part in prompts(name)[1:]))
                    for name in ('published', 'schema', 'symbols')}
   print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
-  for system, prompt, dtype in RUNS:
-    if not wanted(system, dtype, gpu):
-      continue
+  for system, prompt, dtype in (run for run in RUNS if wanted(*run, gpu)):
     command = [sys.executable, '-m', 'benchmarks.backbone', system, prompt, dtype,
                f'--model={MODEL.value}', f'--quick={QUICK.value}']
     done = subprocess.run(command, capture_output=True, text=True)

@@ -10,7 +10,14 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
-from jobrec_jax.models.list_attention import ListMask, PairMask, States, attend, attend_pairs
+from jobrec_jax.models.list_attention import (
+  ListMask,
+  PairMask,
+  States,
+  as_numbers,
+  attend,
+  attend_pairs,
+)
 from jobrec_jax.models.lora import LoraConfig, adapted
 from jobrec_jax.models.quantized import dense
 
@@ -149,7 +156,8 @@ class Attention(nn.Module):
       angles: [B, L, H/2].
       mask: over the same L tokens; with `PairMask` they are J*T.
       adapters: of this layer, by projection; None for none.
-      seen: with `PairMask`, the states of the prefix [B, K, S, H] and of the sides [B, J, K, L, H].
+      seen: with `PairMask`, the states of the prefix [B, K, S, H] and of the sides [B, J, K, L, H],
+        or [N, K, L, H] where the mask has an index.
 
     Returns:
       [B, L, D], and the states of these tokens [B, K, L, H].
@@ -175,8 +183,11 @@ class Attention(nn.Module):
     k = rotate(k, angles)
     own = States(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
     if isinstance(mask, PairMask):
-      seen = jax.tree.map(lambda x: x.astype(own.k.dtype), seen)  # states may be stored in less
-      out = attend_pairs(q, *seen, own, mask)
+      prefix, sides = seen
+      if mask.index is not None:  # One layer's at a time: all of them would be hundreds of MB.
+        sides = jax.tree.map(lambda x: x[mask.index], sides)
+      prefix, sides = as_numbers(prefix, self.dtype), as_numbers(sides, self.dtype)
+      out = attend_pairs(q, prefix, sides, own, mask)
     else:
       out = attend(q, own.k, own.v, mask)  # [B, L, K, G, H]
     out = constrain(out.reshape(B, L, N, H), 'batch', 'tokens', 'heads', 'head')

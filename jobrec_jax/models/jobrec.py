@@ -174,6 +174,7 @@ class JobRec(nn.Module):
     shared: States,
     shared_mask: jax.Array,
     others: States,
+    index: jax.Array,
     other_mask: jax.Array,
     alignment: jax.Array,
   ) -> ExpertOutputs:
@@ -182,11 +183,12 @@ class JobRec(nn.Module):
     Args:
       shared: states [P, layers, B, K, L, H] of the side that each list shares, candidate or job.
       shared_mask: [B, L] bool, False at padding.
-      others: states [P, layers, B, J, K, L', H] of the pairs' other sides.
+      others: states [P, layers, N, K, L', H] of entities of the other side.
+      index: [B, J] int32, which of these N each pair has.
       other_mask: [B, J, L'] bool.
       alignment: [B, J, La] int32 tokens.
     """
-    return self._judge(self._look(shared, shared_mask, others, other_mask, alignment), True)
+    return self._judge(self._look(shared, shared_mask, others, other_mask, alignment, index), True)
 
   def _judge(self, hidden: jax.Array, deterministic: bool) -> ExpertOutputs:
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
@@ -234,13 +236,18 @@ class JobRec(nn.Module):
     others: States,
     other_mask: jax.Array,
     alignment: jax.Array,
+    index: jax.Array | None = None,
   ) -> jax.Array:
-    """As `score_pairs`. Returns [B, J, E, D] fp32 of the readouts."""
+    """As `score_pairs`, or without an index over others [P, layers, B, J, K, L', H], by pair.
+
+    Returns:
+      [B, J, E, D] fp32 of the readouts.
+    """
     L, hidden = alignment.shape[2], []
     for p, (of, adapters) in enumerate(self._passes()):
       items, item_mask = self._items(alignment, of)
       block = jnp.asarray(readout_block(L, items.shape[2] - L))
-      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start)
+      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start, index)
       left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (shared, others))
       out = self.decoder.encode_pairs(items, mask, left, right, adapters)
       hidden.append(out[:, :, L:].astype(jnp.float32))

@@ -59,6 +59,7 @@ class PairMask:
     items: [B, J, T] bool, the pairs' own tokens, False at padding.
     block: [T, T] bool, as in `ListMask`.
     start: position of the first token of every pair's block, behind both sides.
+    index: [B, J] int32, which of N sides' states each pair has; None where they stand by pair.
   """
 
   prefix: jax.Array
@@ -66,6 +67,7 @@ class PairMask:
   items: jax.Array
   block: jax.Array
   start: int = struct.field(pytree_node=False)
+  index: jax.Array | None = None
 
   def positions(self) -> jax.Array:
     """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
@@ -78,11 +80,21 @@ class States:
   """Rotated keys, and values, of tokens that were read before: all that attention needs of them.
 
   Attributes:
-    k, v: [..., K, L, H]; stacked over layers on the leading axis.
+    k, v: [..., K, L, H]; stacked over layers on the leading axis. uint16 are the bits of bfloat16:
+      kept states stay so until a layer reads them, for without bfloat16 in hardware XLA makes
+      float32 of all layers' at once.
   """
 
   k: jax.Array
   v: jax.Array
+
+
+def as_numbers(states: States, dtype: str) -> States:
+  """States of a compute dtype, from those of another or from bits."""
+  def convert(x: jax.Array) -> jax.Array:
+    bits = x.dtype == jnp.uint16
+    return (jax.lax.bitcast_convert_type(x, jnp.bfloat16) if bits else x).astype(dtype)
+  return jax.tree.map(convert, states)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:
@@ -96,13 +108,14 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Arra
   Returns:
     [B, L, K, G, H] of v's dtype.
   """
-  S = mask.prefix.shape[1]
-  prefix = States(k[:, :, :S], v[:, :, :S])
-  first = _attend_prefix(q[:, :S], prefix, mask.prefix)
+  # Splits, for the gradient of a slice is as large as what it was taken from.
+  (first, others), *parts = (jnp.split(x, [mask.prefix.shape[1]], axis) for x, axis in
+                             ((q, 1), (k, 2), (v, 2)))
+  prefix, own = map(States, *parts)
+  first = _attend_prefix(first, prefix, mask.prefix)
   if mask.items is None:
     return first
-  own = States(k[:, :, S:], v[:, :, S:])
-  items = _attend_items(q[:, S:], prefix, mask.prefix, own, mask.items, mask.block)
+  items = _attend_items(others, prefix, mask.prefix, own, mask.items, mask.block)
   return jnp.concatenate([first, items], axis=1)
 
 

@@ -51,7 +51,7 @@ class BlockStates:
     self.encoded = 0
 
   def __call__(self, tokens: np.ndarray, side: str) -> States:
-    """States [P, layers, N, K, L, H] bfloat16 of blocks [N, L]; zeros at padding."""
+    """States [P, layers, N, K, L, H] of blocks [N, L], bits of bfloat16; zeros at padding."""
     paths = [self._path(row, side) for row in tokens]
     missing = {path: i for i, path in enumerate(paths) if not path.exists()}
     self._encode(tokens, side, missing)
@@ -59,7 +59,7 @@ class BlockStates:
     own = decoder.lora is not None and decoder.lora.per_expert
     lead = 2, len(self._model.config.experts) if own else 1, decoder.layers
     out = np.zeros((*lead, len(tokens), decoder.kv_heads, tokens.shape[1], decoder.head_width),
-                   ml_dtypes.bfloat16)
+                   np.uint16)
     for i, path in enumerate(paths):
       real = np.flatnonzero(tokens[i] != PAD)
       wanted = (*lead, decoder.kv_heads, len(real), decoder.head_width)
@@ -71,7 +71,7 @@ class BlockStates:
       if found != f'uint16 {wanted}':
         raise ValueError(f'{path}: allowed uint16 {wanted}, got {found}; delete it, and it will '
                          'be encoded again')
-      out[:, :, :, i, :, real] = np.moveaxis(block.view(ml_dtypes.bfloat16), 4, 0)
+      out[:, :, :, i, :, real] = np.moveaxis(block, 4, 0)
     return States(*out)
 
   def _path(self, row: np.ndarray, side: str) -> Path:

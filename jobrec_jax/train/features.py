@@ -45,8 +45,7 @@ def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
 def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States, index: jax.Array,
                 jobs: States) -> ExpertOutputs:
   """Lists of which both sides were encoded before; their jobs are rows `index` [B, J] of `jobs`."""
-  right = jax.tree.map(lambda x: x[:, :, index], jobs)
-  return model.apply({'params': params}, candidates, lists['candidate'] != PAD, right,
+  return model.apply({'params': params}, candidates, lists['candidate'] != PAD, jobs, index,
                      lists['job'] != PAD, lists['alignment'], method='score_pairs')
 
 

@@ -1,6 +1,7 @@
 """Factored attention against PyTorch's Llama under an explicit mask, and its stored states."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -85,19 +86,24 @@ def test_stored_states_serve_any_partner(reference):
   encode = jax.jit(model.apply, static_argnames=('method', 'side'))
   left = encode({'params': params}, CANDIDATE, side='candidate', method='encode')
   right = encode({'params': params}, JOB.reshape(-1, LENGTHS[1]), side='job', method='encode')
-  # Every job was encoded once, in a batch of strangers; here each list gathers its own.
+  # Every job was encoded once, in a batch of strangers; here each list names its own.
   rows = np.arange(B * J).reshape(B, J)
-  jobs = jax.tree.map(lambda x: x[:, :, rows], right)
-  out = jax.jit(model.apply, static_argnames='method')(
-    {'params': params}, left, CANDIDATE != PAD, jobs, JOB != PAD, ALIGNMENT, method='score_pairs')
+  score = jax.jit(functools.partial(model.apply, method='score_pairs'))
+  out = score({'params': params}, left, CANDIDATE != PAD, right, rows, JOB != PAD, ALIGNMENT)
   np.testing.assert_allclose(out.hidden, whole.hidden, atol=1e-5)
   np.testing.assert_allclose(out.scores, whole.scores, atol=1e-5)
-  swapped = jax.tree.map(lambda x: x[:, :, rows[::-1]], right)
-  other = jax.jit(model.apply, static_argnames='method')(
-    {'params': params}, left, CANDIDATE != PAD, swapped, JOB[::-1] != PAD, ALIGNMENT,
-    method='score_pairs')
+  other = score(
+    {'params': params}, left, CANDIDATE != PAD, right, rows[::-1], JOB[::-1] != PAD, ALIGNMENT)
   expected = run(model, params, CANDIDATE, JOB[::-1], ALIGNMENT)
   np.testing.assert_allclose(other.scores, expected.scores, atol=1e-5)
+  # Kept as bits, they are the same numbers as bfloat16.
+  less = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (left, right))
+  bits = jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint16), less)
+  for a, b in zip(*(jax.tree.leaves(score({'params': params}, states[0], CANDIDATE != PAD,
+                                          states[1], rows, JOB != PAD, ALIGNMENT))
+                    for states in (less, bits))):
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a).max() > 0.01
 
 
 def test_gradients_flow_through_all_three_blocks(reference):

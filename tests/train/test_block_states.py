@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -33,8 +34,9 @@ def test_states_are_the_models_own_in_bfloat16(factored, params, blocks, tmp_pat
   states = BlockStates(tmp_path, factored, params, batch=2)(blocks.jobs[:5], 'job')
   real = np.broadcast_to((blocks.jobs[:5] != PAD)[None, None, :, None, :, None], states.k.shape)
   for ours, reference in ((states.k, expected.k), (states.v, expected.v)):
-    np.testing.assert_allclose(ours[real].astype(np.float32), np.asarray(reference)[real],
-                               rtol=2**-8, atol=1e-6)
+    assert ours.dtype == np.uint16
+    numbers = ours.view(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_allclose(numbers[real], np.asarray(reference)[real], rtol=2**-8, atol=1e-6)
     assert (ours[~real] == 0).all()
 
 
