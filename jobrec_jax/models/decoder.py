@@ -129,30 +129,47 @@ class Layer(nn.Module):
 
   config: DecoderConfig
 
-  @nn.compact
+  def setup(self):
+    c = self.config
+    # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
+    shrink = (2 * c.layers) ** -0.5
+    self.attention_norm = RMSNorm(c.rms_epsilon, c.dtype)
+    self.attention = Attention(
+      c.width, c.heads, c.kv_heads, c.head_width,
+      output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype,
+      bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None, lora=c.lora,
+    )
+    self.mlp_norm = RMSNorm(c.rms_epsilon, c.dtype)
+    self.mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.lora)
+
   def __call__(
     self,
     x: jax.Array,
     angles: jax.Array,
     mask: ListMask | PairMask,
+    last: jax.Array | bool = False,
     adapters: PyTree | None = None,
     seen: tuple[States, States] | None = None,
   ) -> tuple[jax.Array, States]:
-    """Args as in `Attention`. Returns x [B, L, D] and this layer's states of its tokens."""
-    c = self.config
-    # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
-    shrink = (2 * c.layers) ** -0.5
-    attention = Attention(
-      c.width, c.heads, c.kv_heads, c.head_width,
-      output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype,
-      bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None, lora=c.lora,
-      name='attention',
-    )
-    mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.lora, name='mlp')
-    normed = RMSNorm(c.rms_epsilon, c.dtype, name='attention_norm')(x)
-    attended, states = attention(normed, angles, mask, adapters, seen)
+    """Args as in `Attention`; last: [] bool, whether only the tokens that are read matter any more.
+
+    Returns:
+      x [B, L, D], and this layer's states of its tokens.
+    """
+    attended, states = self.attention(self.attention_norm(x), angles, mask, adapters, seen)
     x = x + attended
-    x = x + mlp(RMSNorm(c.rms_epsilon, c.dtype, name='mlp_norm')(x), adapters)
+
+    def finish(layer: Layer, x: jax.Array) -> jax.Array:
+      return x + layer.mlp(layer.mlp_norm(x), adapters)
+
+    def finish_ends(layer: Layer, x: jax.Array) -> jax.Array:
+      ends = mask.ends()
+      return x.at[:, ends].set(finish(layer, x[:, ends])) if len(ends) else x
+
+    if mask.read is None or self.is_initializing():
+      x = finish(self, x)
+    else:
+      x = nn.cond(last, finish_ends, finish, self, x)
     return constrain(x, 'batch', 'tokens', 'embed'), states
 
 
@@ -178,7 +195,7 @@ class Decoder(nn.Module):
       layer,
       variable_axes={'params': 0},
       split_rngs={'params': True, 'dropout': True},
-      in_axes=(nn.broadcast, nn.broadcast, 0, 0),
+      in_axes=(nn.broadcast, nn.broadcast, 0, 0, 0),
       length=c.layers,
       unroll=c.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -218,6 +235,7 @@ class Decoder(nn.Module):
     item_mask: jax.Array,
     block: jax.Array,
     adapters: PyTree | None = None,
+    read: int | None = None,
   ) -> jax.Array:
     """Reads each prefix once, and every item as if it alone followed that prefix.
 
@@ -229,9 +247,11 @@ class Decoder(nn.Module):
       block: [T, S] bool with S = T, which key (column) of its own item a query (row) may see, each
         itself among them. A token's position is the number of tokens it sees before itself.
       adapters: see `lora`; None for none.
+      read: how many tokens at the end of each item the caller reads; None for all.
 
     Returns:
-      [B, J, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
+      [B, J, T, D] normed hidden states of the compute dtype; at padding, and where they are not
+      read, finite and meaningless.
     """
     D = self.config.width
     chex.assert_shape(prefix, (None, None, D))
@@ -241,7 +261,7 @@ class Decoder(nn.Module):
     chex.assert_shape(item_mask, (B, J, T))
     chex.assert_shape(block, (T, T))
     x = jnp.concatenate([prefix, items.reshape(B, J * T, D)], axis=1)  # [B, S + J*T, D]
-    mask = ListMask(prefix_mask, item_mask, jnp.asarray(block))
+    mask = ListMask(prefix_mask, item_mask, jnp.asarray(block), read)
     hidden, _ = self._encode(x, mask, adapters)
     return hidden[:, prefix.shape[1] :].reshape(B, J, T, D)
 
@@ -260,7 +280,7 @@ class Decoder(nn.Module):
       States [layers, B, K, L, H].
     """
     chex.assert_shape(x, (*mask.shape, self.config.width))
-    return self._encode(x, ListMask(mask), adapters, start=start)[1]
+    return self._encode(x, ListMask(mask, read=0), adapters, start=start)[1]
 
   def encode_pairs(
     self,
@@ -281,7 +301,7 @@ class Decoder(nn.Module):
       adapters: see `lora`; None for none.
 
     Returns:
-      [B, J, T, D] normed hidden states of the compute dtype; at padding finite and meaningless.
+      [B, J, T, D] as `encode_lists` does.
     """
     B, J, T, D = items.shape
     chex.assert_shape(mask.items, (B, J, T))
@@ -310,5 +330,6 @@ class Decoder(nn.Module):
       raise ValueError(f'adapters: allowed for lora.targets of the decoder, got {sorted(unknown)}')
     positions = mask.positions() + start
     angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
-    x, states = self.layers(x, angles, mask, adapters, seen)
+    last = jnp.arange(c.layers) == c.layers - 1
+    x, states = self.layers(x, angles, mask, last, adapters, seen)
     return self.norm(x), states

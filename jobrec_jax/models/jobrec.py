@@ -225,7 +225,8 @@ class JobRec(nn.Module):
     for of, adapters in self._passes():
       items, mask = self._items(content, of)
       block = readout_block(L, items.shape[2] - L)
-      out = self.decoder.encode_lists(embedded, prefix != PAD, items, mask, block, adapters)
+      out = self.decoder.encode_lists(embedded, prefix != PAD, items, mask, block, adapters,
+                                      items.shape[2] - L)
       hidden.append(out[:, :, L:].astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)
 
@@ -247,7 +248,8 @@ class JobRec(nn.Module):
     for p, (of, adapters) in enumerate(self._passes()):
       items, item_mask = self._items(alignment, of)
       block = jnp.asarray(readout_block(L, items.shape[2] - L))
-      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start, index)
+      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start, index,
+                      items.shape[2] - L)
       left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (shared, others))
       out = self.decoder.encode_pairs(items, mask, left, right, adapters)
       hidden.append(out[:, :, L:].astype(jnp.float32))

@@ -7,6 +7,7 @@ from flax import struct
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+import numpy as np
 
 from jobrec_jax.models.axes import COSTLY
 
@@ -29,11 +30,18 @@ class ListMask:
     prefix: [B, S] bool, False at padding (anywhere).
     items: [B, J, T] bool, False at padding (anywhere); None where there is only the prefix.
     block: [T, S] bool, the block of every item with T = S: row is the query, column the key.
+    read: how many tokens at the end of each item are read after the last layer; None for all L.
   """
 
   prefix: jax.Array
   items: jax.Array | None = None
   block: jax.Array | None = None
+  read: int | None = struct.field(pytree_node=False, default=None)
+
+  def ends(self) -> np.ndarray:
+    """Where the tokens that are read stand among the L."""
+    items = (1, 0) if self.items is None else self.items.shape[1:]
+    return self.prefix.shape[1] + _ends(*items, self.read)
 
   def positions(self) -> jax.Array:
     """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
@@ -60,6 +68,7 @@ class PairMask:
     block: [T, T] bool, as in `ListMask`.
     start: position of the first token of every pair's block, behind both sides.
     index: [B, J] int32, which of N sides' states each pair has; None where they stand by pair.
+    read: how many tokens at the end of each block are read after the last layer; None for all.
   """
 
   prefix: jax.Array
@@ -68,11 +77,20 @@ class PairMask:
   block: jax.Array
   start: int = struct.field(pytree_node=False)
   index: jax.Array | None = None
+  read: int | None = struct.field(pytree_node=False, default=None)
+
+  def ends(self) -> np.ndarray:
+    """Where the tokens that are read stand among the J*T."""
+    return _ends(*self.items.shape[1:], self.read)
 
   def positions(self) -> jax.Array:
     """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
     seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
     return (self.start + seen - 1).reshape(len(seen), -1)
+
+
+def _ends(J: int, T: int, read: int) -> np.ndarray:
+  return np.arange(J * T).reshape(J, T)[:, T - read:].ravel()
 
 
 @struct.dataclass

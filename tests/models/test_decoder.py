@@ -1,6 +1,7 @@
 """The decoder against PyTorch transformers, and its own promises about padding and axes."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -228,3 +229,31 @@ def test_constrain_raises_on_unknown_names_and_is_silent_without_rules():
     np.testing.assert_array_equal(jax.jit(lambda x: constrain(x, 'batch', None))(x), x)
     with pytest.raises(ValueError, match='embed'):
       jax.jit(lambda x: constrain(x, 'batch', 'embed'))(x)
+
+
+@pytest.mark.parametrize('remat', ['none', 'selective', 'full'])
+def test_the_last_layer_finishes_only_what_is_read(remat):
+  config = DecoderConfig(vocab_size=9, width=8, layers=2, heads=2, kv_heads=1, head_width=4,
+                         mlp_width=12, remat=remat)
+  rng = np.random.default_rng(0)
+  prefix, items = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (2, 4, 5, 8)))
+  masks = rng.random((2, 3)) < 0.8, rng.random((2, 4, 5)) < 0.8
+  block = np.tril(np.ones((5, 5), bool))
+  params = nn.unbox(Decoder(config).init(jax.random.key(0), some_tokens((1, 2), vocab=9)))
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def hidden(params, read):
+    return Decoder(config).apply(params, prefix, masks[0], items, masks[1], block, None, read,
+                                 method='encode_lists')
+
+  @functools.partial(jax.jit, static_argnums=1)
+  @jax.grad
+  def gradient(params, read):
+    return jnp.sum(jnp.sin(hidden(params, read)[:, :, 3:]) * np.arange(8))
+
+  whole, ends = hidden(params, None), hidden(params, 2)
+  np.testing.assert_allclose(ends[:, :, 3:], whole[:, :, 3:], atol=1e-5)
+  assert np.isfinite(ends).all()
+  assert (np.abs(ends - whole)[:, :, :3].max(-1) > 1e-3).all()  # their last MLP was left out
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+               gradient(params, 2), gradient(params, None))
