@@ -128,7 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.policy.constraint = 'inequality'  # 'inequality': eligibility at least tau; or 'equality'
   c.policy.epochs = 150  # passes over the lists
   c.policy.batch = 50  # lists in a step
-  c.policy.learning_rate = 5e-3  # of AdamW, decayed along a cosine
+  c.policy.learning_rate = 2e-3  # of AdamW, decayed along a cosine
   c.policy.dual_learning_rate = 0.3  # eta of the multipliers, their integral gain
   c.policy.dual_kp = 0.0  # proportional gain: damps oscillation
   c.policy.dual_kd = 0.0  # derivative gain
