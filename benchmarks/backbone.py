@@ -11,8 +11,8 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 | schema | our blocks, every field of the schema in them, verdicts in words |
 | symbols | the same blocks, verdicts as one symbol each |
 
-Every system runs in a process of its own, so that peaks of memory do not mix: a first call, then
-the median of three more, or of as many as a minute holds. Memory is the peak while running, after
+Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
+calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the peak while running, after
 the weights are loaded. Rows go to benchmarks/results/. Where JAX has a GPU, ours run on it too, in
 bfloat16.
 """
@@ -336,7 +336,7 @@ def one(system: str, prompt: str, dtype: str) -> dict:
     return time.perf_counter() - start
   first = once()
   # PyTorch compiles nothing: its first call is one like the others.
-  times = [first if QUICK.value and system.startswith('torch') else once()]
+  times = [first if system.startswith('torch') else once()]
   while not QUICK.value and len(times) < 3 and sum(times) < 60:
     times.append(once())
   row |= {'seconds': statistics.median(times), 'first_seconds': first, 'peak_gb': peak_memory()}
