@@ -12,9 +12,9 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 | symbols | the same blocks, verdicts as one symbol each |
 
 Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
-calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the peak while running, after
-the weights are loaded. Rows go to benchmarks/results/. Where JAX has a GPU, ours run on it too, in
-bfloat16.
+calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the
+peak while running, after the weights are loaded. Rows go to benchmarks/results/. Where JAX has a
+GPU, ours run on it too, in bfloat16.
 """
 
 import functools
