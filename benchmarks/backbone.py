@@ -32,7 +32,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone, in under ten minutes on two cores: '
+QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone, in twelve minutes on two cores: '
                           'float32, few prompts, one call after a compilation')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
