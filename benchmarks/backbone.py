@@ -32,8 +32,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone, in twelve minutes on two cores: '
-                          'float32, few prompts, one call after a compilation')
+QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
                           'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
@@ -308,11 +307,10 @@ def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
     return False
   if gpu:  # a PyTorch of CPUs is no peer of a GPU
     return not system.startswith('torch')
-  if QUICK.value:
-    return dtype == 'float32' and (system, prompt) in RATIOS
+  if dtype == 'float32':
+    return not QUICK.value or (system, prompt) in RATIOS
   # On CPUs ours multiply in fp32: see the rows of `machine`. Of the peer, the published way.
-  peer = ('machine', 'none'), ('torch_pairs', 'published'), ('torch_step', 'published')
-  return dtype == 'float32' or (system, prompt) in peer
+  return not QUICK.value and (system, prompt) in RATIOS and not system.startswith('ours')
 
 
 def peak_memory() -> float:
@@ -335,8 +333,7 @@ def one(system: str, prompt: str, dtype: str) -> dict:
     run()
     return time.perf_counter() - start
   first = once()
-  # PyTorch compiles nothing: its first call is one like the others.
-  times = [first if system.startswith('torch') else once()]
+  times = [first if system.startswith('torch') else once()]  # PyTorch compiles nothing
   while not QUICK.value and len(times) < 3 and sum(times) < 60:
     times.append(once())
   row |= {'seconds': statistics.median(times), 'first_seconds': first, 'peak_gb': peak_memory()}

@@ -163,8 +163,10 @@ class Layer(nn.Module):
       return x + layer.mlp(layer.mlp_norm(x), adapters)
 
     def finish_ends(layer: Layer, x: jax.Array) -> jax.Array:
+      if mask.read == 0:
+        return x
       ends = mask.ends()
-      return x.at[:, ends].set(finish(layer, x[:, ends])) if len(ends) else x
+      return x.at[:, ends].set(finish(layer, x[:, ends]))
 
     if mask.read is None or self.is_initializing():
       x = finish(self, x)

@@ -39,9 +39,8 @@ class ListMask:
   read: int | None = struct.field(pytree_node=False, default=None)
 
   def ends(self) -> np.ndarray:
-    """Where the tokens that are read stand among the L."""
-    items = (1, 0) if self.items is None else self.items.shape[1:]
-    return self.prefix.shape[1] + _ends(*items, self.read)
+    """Where the items' tokens that are read stand among the L."""
+    return self.prefix.shape[1] + _ends(*self.items.shape[1:], self.read)
 
   def positions(self) -> jax.Array:
     """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
