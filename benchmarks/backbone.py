@@ -385,8 +385,8 @@ def main(argv: list[str]) -> None:
     if 'pairs' in row:
       row |= {'pairs_per_second': row['pairs'] / row['seconds'],
               'tokens_per_second': row['tokens'] / row['seconds']}
-      # A step: forward, forward again, backward to activations; adapters are small.
-      passes = 3 if system.endswith('step') else 1
+      # A step: forward, PyTorch's forward again, backward to activations; adapters are small.
+      passes = {'torch_step': 3, 'ours_step': 2}.get(system, 1)
       row['flop'] = passes * row['tokens'] * flop_a_token()
     row['gflops'] = row.pop('flop') / row['seconds'] / 1e9
     rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} | about)
