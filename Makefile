@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
-# Huge pages for malloc: a quarter less CPU time in training. Other C libraries ignore it.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# Huge pages, and memory that malloc keeps: XLA on CPU allocates its temporaries anew at each step,
+# and a virtual machine's first touch of a page is slow. Other C libraries ignore it.
+MALLOC := glibc.malloc
+export GLIBC_TUNABLES ?= $(MALLOC).hugetlb=1:$(MALLOC).mmap_max=0:$(MALLOC).trim_threshold=68719476736:$(MALLOC).arena_max=1
 
-.PHONY: quickstart test lint clean smollm2
+.PHONY: quickstart test lint clean smollm2 benchmark
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(RUN)
@@ -20,6 +22,10 @@ lint: $(VENV)/.installed-dev
 # A real, small Llama (Apache-2.0, 98 MB) into ~/.cache/jobrec_jax/models.
 smollm2: $(VENV)/.installed
 	$(BIN)/python -m jobrec_jax.weights.fetch
+
+# Lists on SmolLM2-135M, ours against PyTorch's: see benchmarks/RESULTS.md.
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.backbone $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Lists on a pretrained decoder: PyTorch transformers and PEFT against ours, one machine, one run.
 
-  make smollm2 && .venv/bin/pip install -r requirements-dev.txt -c constraints.txt
-  python -m benchmarks.backbone [--quick] [--model=tiny] [--systems=torch_pairs,ours_exact]
+  make smollm2
+  make benchmark [ARGS='--quick --model=tiny --systems=torch_pairs,ours_exact']
 
 A list is one candidate with 50 jobs of the simulated market. Its prompts:
 
@@ -10,6 +10,7 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 | published | a task description, then all attributes of both sides by name, as published |
 | schema | our blocks, every field of the schema in them, verdicts in words |
 | symbols | the same blocks, verdicts as one symbol each |
+| vectors | the same blocks, verdicts as learned vectors in the readouts |
 
 Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
 calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the
@@ -69,9 +70,9 @@ def dump(schema, side: str, entity) -> str:
 
 @functools.cache
 def prompts(name: str):
-  """Token ids of one list: its candidate's, its jobs', and what each pair has of its own."""
+  """One list: token ids of its candidate, of its jobs, and each pair's own, or codes of it."""
   from jobrec_jax.data.simulator import MarketConfig, simulate
-  from jobrec_jax.schema.align import align
+  from jobrec_jax.schema.align import align, verdict_codes
   from jobrec_jax.schema.render import render_alignment, render_entity
   dataset, _ = simulate(MarketConfig(candidates=20, jobs=J), 0)
   schema, candidate = dataset.schema, dataset.candidates[0]
@@ -82,10 +83,17 @@ def prompts(name: str):
     return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n'),
             [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs],
             [[] for _ in dataset.jobs])
-  verdicts = {'schema': 'words', 'symbols': 'symbols'}[name]
+  aligned = [align(schema, candidate, job) for job in dataset.jobs]
+  verdicts = {'schema': 'words', 'symbols': 'symbols'}.get(name)
   return (ids(render_entity(schema, 'candidate', candidate)),
           [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
-          [ids(render_alignment(align(schema, candidate, job), verdicts)) for job in dataset.jobs])
+          [ids(render_alignment(a, verdicts)) if verdicts else verdict_codes(a) for a in aligned])
+
+
+def counts(name: str) -> tuple[int, list[int], list[int]]:
+  """Tokens of the candidate, of each job, and of each pair."""
+  candidate, jobs, own = prompts(name)
+  return len(candidate), [len(x) for x in jobs], [len(x) * (name != 'vectors') for x in own]
 
 
 def pairs(name: str) -> list[list[int]]:
@@ -189,8 +197,8 @@ def torch_step(dtype: str, prompt: str):
   return run, {'tokens': sum(map(len, rows)), 'pairs': J}
 
 
-def our_model(attention: str, dtype: str, blocks, lora: bool = False, per_expert: bool = False,
-              remat: str = 'none'):
+def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = False,
+              per_expert: bool = False, remat: str = 'none'):
   """(model, params): the decoder's weights, new heads."""
   import flax.linen as nn
   import jax
@@ -210,7 +218,8 @@ def our_model(attention: str, dtype: str, blocks, lora: bool = False, per_expert
     weights = gguf_file.load_decoder(gguf(), decoder, None, jnp.dtype(dtype))
   starts = np.cumsum([x.shape[-1] for x in blocks[:2]]).tolist()
   model = JobRec(JobRecConfig(decoder, attention=attention, job_start=starts[0],
-                              pair_start=starts[1]))
+                              pair_start=starts[1],
+                              verdicts=3 * blocks[2].shape[-1] * (prompt == 'vectors')))
 
   def rest():
     made = model.init(jax.random.key(0), *blocks)['params']
@@ -220,31 +229,32 @@ def our_model(attention: str, dtype: str, blocks, lora: bool = False, per_expert
 
 def our_blocks(prompt: str):
   candidate, jobs, own = prompts(prompt)
-  used = len(candidate) + sum(map(len, jobs)) + sum(map(len, own)) + 2 * J
+  first, *others = counts(prompt)
+  used = first + sum(map(sum, others)) + 2 * J
   return (pad([candidate]), pad(jobs)[None], pad(own)[None]), {'tokens': used, 'pairs': J}
 
 
 def ours_exact(dtype: str, prompt: str):
   """The candidate once, every job behind it: equal to pair by pair."""
   import jax
-  blocks, counts = our_blocks(prompt)
-  model, params = our_model('exact', dtype, blocks)
+  blocks, row = our_blocks(prompt)
+  model, params = our_model('exact', dtype, prompt, blocks)
   score = jax.jit(lambda p, *x: model.apply({'params': p}, *x).scores)
-  return lambda: score(params, *blocks).block_until_ready(), counts
+  return lambda: score(params, *blocks).block_until_ready(), row
 
 
 def ours_step(dtype: str, prompt: str):
   """Forward and backward of the same list, gradients of LoRA alone, products of kernels kept."""
   import jax
-  blocks, counts = our_blocks(prompt)
-  model, params = our_model('exact', dtype, blocks, lora=True, remat='selective')
+  blocks, row = our_blocks(prompt)
+  model, params = our_model('exact', dtype, prompt, blocks, lora=True, remat='selective')
 
   def loss(lora, params, *blocks):
     hidden = model.apply({'params': params | {'lora': lora}}, *blocks).hidden
     scores = hidden[0, :, 0].mean(-1)
     return jax.nn.logsumexp(scores) - scores[0]
   grad = jax.jit(jax.grad(loss))
-  return lambda: jax.block_until_ready(grad(params['lora'], params, *blocks)), counts
+  return lambda: jax.block_until_ready(grad(params['lora'], params, *blocks)), row
 
 
 def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
@@ -258,7 +268,7 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   blocks = BlockEncoder(dataset, tokenizer(), BlockLengths(216, 144, 10, prompt))
   assert not any(blocks.cut.values()), blocks.cut
   lists = tuple(blocks.candidate_lists(np.zeros(1, int), np.arange(J)[None]).values())
-  model, params = our_model('factored', dtype, lists, lora=per_expert, per_expert=per_expert)
+  model, params = our_model('factored', dtype, prompt, lists, per_expert, per_expert)
   folder = tempfile.TemporaryDirectory()
   states = BlockStates(Path(folder.name), model, params)
   extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), CATALOGUE, 1, states)
@@ -272,7 +282,8 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
 
   def run(folder=folder):
     return extract(candidate, job)
-  return run, {'tokens': 12 * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
+  own = 2 + counts(prompt)[2][0]
+  return run, {'tokens': own * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
                'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + some) / 1e6}
 
 
@@ -293,13 +304,15 @@ SYSTEMS = {'machine': machine, 'torch_pairs': torch_pairs, 'torch_shared': torch
 RUNS = [(system, prompt, dtype)
         for system, names in {
             'machine': ('none',), 'torch_pairs': ('published', 'schema'),
-            'torch_shared': ('published',), 'ours_exact': ('published', 'schema', 'symbols'),
-            'ours_catalogue': ('symbols',), 'ours_catalogue_per_expert': ('symbols',),
-            'torch_step': ('published',), 'ours_step': ('published', 'schema', 'symbols')}.items()
+            'torch_shared': ('published',),
+            'ours_exact': ('published', 'schema', 'symbols', 'vectors'),
+            'ours_catalogue': ('symbols', 'vectors'), 'ours_catalogue_per_expert': ('symbols',),
+            'torch_step': ('published',),
+            'ours_step': ('published', 'schema', 'symbols', 'vectors')}.items()
         for prompt in names for dtype in ('float32', 'bfloat16')]
 RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'published'),
-          ('ours_exact', 'symbols'), ('ours_catalogue', 'symbols'), ('torch_step', 'published'),
-          ('ours_step', 'published'), ('ours_step', 'symbols')}
+          ('ours_exact', 'symbols'), ('ours_catalogue', 'symbols'), ('ours_catalogue', 'vectors'),
+          ('torch_step', 'published'), ('ours_step', 'published'), ('ours_step', 'symbols')}
 
 
 def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
@@ -357,7 +370,7 @@ def describe() -> dict:
   commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
                           check=True).stdout.strip()
   return {'commit': commit, 'cores': os.cpu_count(), 'machine': platform.machine(),
-          'python': platform.python_version()} | {
+          'python': platform.python_version(), 'malloc': os.environ.get('GLIBC_TUNABLES', '')} | {
               name: importlib.metadata.version(name)
               for name in ('jax', 'torch', 'transformers', 'peft')}
 
@@ -369,9 +382,8 @@ def main(argv: list[str]) -> None:
   gpu = subprocess.run([sys.executable, '-c', 'import jax; print(jax.default_backend())'],
                        capture_output=True, text=True, check=True).stdout.strip() != 'cpu'
   rows, about = [], describe()
-  prompt_tokens = {name: (len(prompts(name)[0]), *(float(np.mean([len(x) for x in part]))
-                                                   for part in prompts(name)[1:]))
-                   for name in ('published', 'schema', 'symbols')}
+  prompt_tokens = {name: [float(np.mean(part)) for part in counts(name)]
+                   for name in ('published', 'schema', 'symbols', 'vectors')}
   print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
   for system, prompt, dtype in (run for run in RUNS if wanted(*run, gpu)):
     command = [sys.executable, '-m', 'benchmarks.backbone', system, prompt, dtype,

@@ -56,7 +56,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.tokenizer.candidate = 64  # static length of the candidate block, tokens
   c.tokenizer.job = 40  # static length of the job block, tokens
   c.tokenizer.alignment = 20  # static length of the alignment block, tokens
-  c.tokenizer.verdicts = 'words'  # of the alignment block: 'words', or 'symbols' (+ - ?), shorter
+  # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; or 'vectors',
+  # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
+  c.tokenizer.verdicts = 'words'
 
   c.backbone = ml_collections.ConfigDict()
   # '': a decoder of the sizes below and a tokenizer, both trained from scratch. Else a pretrained

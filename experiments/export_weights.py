@@ -56,8 +56,9 @@ def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
 
 
 def _extras(experts: TrainedExperts) -> dict:
-  names = ('readouts', *experts.model.config.experts)
-  return {name: jax.device_get(experts.params[name]) for name in names} | {
+  names = ('readouts', 'verdicts', *experts.model.config.experts)
+  return {name: jax.device_get(experts.params[name])
+          for name in names if name in experts.params} | {
       'calibration': experts.calibration}
 
 

@@ -103,10 +103,10 @@ def make_model(config: ConfigDict, vocab_size: int, backbone: Backbone | None = 
                      f'{backbone.config.vocab_size}')
   else:
     decoder = backbone.config
-  lengths = config.tokenizer
+  lengths = section(BlockLengths, config.tokenizer)
   return JobRec(section(JobRecConfig, config.model, experts=('preference', 'qualification'),
                         job_start=lengths.candidate, pair_start=lengths.candidate + lengths.job,
-                        decoder=decoder))
+                        verdicts=lengths.codes, decoder=decoder))
 
 
 def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:

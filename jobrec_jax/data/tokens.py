@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.dataset import Dataset
-from jobrec_jax.schema.align import align
+from jobrec_jax.schema.align import align, verdict_codes
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 
 PAD = -1
@@ -71,16 +71,22 @@ def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0,
   for row in rng.permutation(len(train))[:pairs]:
     alignment = align(dataset.schema, dataset.candidates[train.candidate[row]],
                       dataset.jobs[train.job[row]])
-    texts.append(render_alignment(alignment, verdicts))
+    if verdicts in VERDICTS:
+      texts.append(render_alignment(alignment, verdicts))
   return texts
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockLengths:
-  """Static lengths in tokens of the candidate, job and alignment blocks, and how the last reads.
+  """Static lengths of the candidate, job and alignment blocks, and what the last consists of.
+
+  Attributes:
+    candidate, job, alignment: in tokens; of the last in codes, if those are asked for.
+    verdicts: one of `render.VERDICTS` for text, or 'vectors' for `verdict_codes`, of which the
+      model learns vectors.
 
   Raises:
-    ValueError: `verdicts` is not one of `render.VERDICTS`.
+    ValueError: `verdicts` is none of these.
   """
 
   candidate: int
@@ -89,8 +95,14 @@ class BlockLengths:
   verdicts: str = 'words'
 
   def __post_init__(self):
-    if self.verdicts not in VERDICTS:
-      raise ValueError(f'tokenizer.verdicts must be one of {VERDICTS}, got {self.verdicts!r}')
+    allowed = (*VERDICTS, 'vectors')
+    if self.verdicts not in allowed:
+      raise ValueError(f'tokenizer.verdicts must be one of {allowed}, got {self.verdicts!r}')
+
+  @property
+  def codes(self) -> int:
+    """How many codes of verdicts there may be; 0 where alignment blocks are text."""
+    return 3 * self.alignment if self.verdicts == 'vectors' else 0
 
 
 class BlockEncoder:
@@ -115,17 +127,22 @@ class BlockEncoder:
     self._alignment = functools.lru_cache(maxsize=200_000)(self._encode_alignment)
 
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
+    encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    return self._padded(block, [encoding.ids for encoding in encodings])
+
+  def _padded(self, block: str, rows: list[list[int]]) -> np.ndarray:
     length = getattr(self._lengths, block)
-    ids = np.full((len(texts), length), PAD, np.int32)
-    for row, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False)):
-      self.cut[block] += len(encoding.ids) > length
-      kept = encoding.ids[:length]
-      ids[row, :len(kept)] = kept
+    ids = np.full((len(rows), length), PAD, np.int32)
+    for padded, row in zip(ids, rows):
+      self.cut[block] += len(row) > length
+      padded[:len(row)] = row[:length]
     return ids
 
   def _encode_alignment(self, candidate: int, job: int) -> np.ndarray:
     d = self._dataset
     alignment = align(d.schema, d.candidates[candidate], d.jobs[job])
+    if self._lengths.codes:
+      return self._padded('alignment', [verdict_codes(alignment)])[0]
     return self._encode('alignment', [render_alignment(alignment, self._lengths.verdicts)])[0]
 
   def alignments(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return nn.with_logical_constraint(x, names, fallback=spmd.RulesFallback.RAISE_ERROR)
 
 
-def partitioned(init: Callable, *names: str) -> Callable:
+def partitioned(init: Callable, *names: str | None) -> Callable:
   """An initialiser whose parameter carries its logical axis names.
 
   Raises:

@@ -31,6 +31,8 @@ class JobRecConfig:
     attention: 'exact' or 'factored', see `JobRec`.
     job_start, pair_start: 'factored': positions from which jobs, and what pairs have of their own,
       are read; no candidate (no job) may be longer than what lies before.
+    verdicts: 0: alignment blocks are text. Otherwise they are codes below this number, and each
+      expert adds its own learned vectors of a pair's codes to its readout: no token is spent.
 
   Raises:
     ValueError: a value out of its range, with key, allowed and got.
@@ -43,17 +45,18 @@ class JobRecConfig:
   attention: str = 'exact'
   job_start: int = 0
   pair_start: int = 0
+  verdicts: int = 0
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
       raise ValueError(f'head_widths: allowed positive integers, got {self.head_widths!r}')
     if not 0 <= self.head_dropout < 1:
       raise ValueError(f'head_dropout: allowed at least 0 and below 1, got {self.head_dropout!r}')
-    taken = {'decoder', 'readouts', 'lora'} & set(self.experts)
+    taken = {'decoder', 'readouts', 'verdicts', 'lora'} & set(self.experts)
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
       raise ValueError(
-        "experts: allowed one or more distinct names, none of them 'decoder', 'lora' or "
-        f"'readouts', got {self.experts!r}"
+        "experts: allowed one or more distinct names, none of them 'decoder', 'lora', 'readouts' "
+        f"or 'verdicts', got {self.experts!r}"
       )
     if self.attention not in ('exact', 'factored'):
       raise ValueError(f"attention: allowed 'exact' or 'factored', got {self.attention!r}")
@@ -84,9 +87,10 @@ class JobRec(nn.Module):
   from a fixed position, and only alignment and readouts look at both, so that the states of either
   serve with any partner.
 
-  Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, and `lora` where the
-  decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
-  reads the pair in a pass of its own, and states are kept for each.
+  Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
+  where alignment blocks are V codes, and `lora` where the decoder's config has adapters (see
+  `lora.Adapters`). With adapters for each expert, every expert reads the pair in a pass of its own,
+  and states are kept for each.
   """
 
   config: JobRecConfig
@@ -97,6 +101,10 @@ class JobRec(nn.Module):
     init = partitioned(nn.initializers.normal(c.width**-0.5), 'experts', 'embed')
     shape = (len(self.config.experts), c.width)
     self.readouts = self.param('readouts', init, shape, jnp.float32)
+    if self.config.verdicts:
+      nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
+      shape = (shape[0], self.config.verdicts, c.width)
+      self.verdicts = self.param('verdicts', nothing, shape, jnp.float32)
     if c.lora is not None:
       own = len(self.config.experts) if c.lora.per_expert else None
       self.lora = Adapters(c.lora, c.projection_sizes, c.layers, own)
@@ -120,7 +128,7 @@ class JobRec(nn.Module):
         pair; `PAD` is padding in every block.
       job: [B, J, Lj] int32 of one job for each pair, or [B, Lj] of one for each list. Where neither
         side is shared, pairs are read candidate-first.
-      alignment: [B, J, La] int32.
+      alignment: [B, J, La] int32 tokens, or codes of verdicts.
       deterministic: False draws dropout from the 'dropout' stream.
 
     Returns:
@@ -138,7 +146,7 @@ class JobRec(nn.Module):
     sides = {'candidate': candidate, 'job': job}
     shared, other = sorted(sides, key=lambda side: sides[side].ndim)
     if self.config.attention == 'exact':
-      hidden = self._read(sides[shared], jnp.concatenate([sides[other], alignment], axis=-1))
+      hidden = self._read(sides[shared], sides[other], alignment)
     else:
       partners = sides[other]
       states = self.encode(partners.reshape(-1, partners.shape[-1]), other)
@@ -186,7 +194,7 @@ class JobRec(nn.Module):
       others: states [P, layers, N, K, L', H] of entities of the other side.
       index: [B, J] int32, which of these N each pair has.
       other_mask: [B, J, L'] bool.
-      alignment: [B, J, La] int32 tokens.
+      alignment: [B, J, La] int32 tokens, or codes of verdicts.
     """
     return self._judge(self._look(shared, shared_mask, others, other_mask, alignment, index), True)
 
@@ -210,20 +218,28 @@ class JobRec(nn.Module):
     return [(slice(e, e + 1), jax.tree.map(lambda x, e=e: x[e], adapters))
             for e in range(len(self.config.experts))]
 
-  def _items(self, tokens: jax.Array, of: slice) -> tuple[jax.Array, jax.Array]:
-    """[B, J, L] tokens with readouts behind them: embeddings [B, J, T, D], mask [B, J, T]."""
-    rows = self.readouts[of].astype(self.config.decoder.dtype)
-    lead = tokens.shape[:2]
-    readouts = jnp.broadcast_to(rows, (*lead, *rows.shape))
-    return (jnp.concatenate([self._embed(tokens), readouts], axis=2),
-            jnp.concatenate([tokens != PAD, jnp.ones((*lead, len(rows)), bool)], axis=2))
+  def _text_and_readouts(self, alignment: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What pairs have of their own: tokens [B, J, L], and readouts [B, J, E, D]."""
+    if not self.config.verdicts:
+      rows = self.readouts
+      return alignment, jnp.broadcast_to(rows, (*alignment.shape[:2], *rows.shape))
+    found = jax.nn.one_hot(alignment, self.config.verdicts).sum(axis=2)  # padding has no code
+    return alignment[..., :0], self.readouts + jnp.einsum('bjv,evd->bjed', found, self.verdicts)
 
-  def _read(self, prefix: jax.Array, content: jax.Array) -> jax.Array:
-    """Args: prefix [B, S], content [B, J, L] tokens. Returns [B, J, E, D] fp32 of the readouts."""
+  def _items(self, tokens: jax.Array, readouts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B, J, L] tokens with readouts behind them: embeddings [B, J, T, D], mask [B, J, T]."""
+    readouts = readouts.astype(self.config.decoder.dtype)
+    return (jnp.concatenate([self._embed(tokens), readouts], axis=2),
+            jnp.concatenate([tokens != PAD, jnp.ones(readouts.shape[:3], bool)], axis=2))
+
+  def _read(self, prefix: jax.Array, others: jax.Array, alignment: jax.Array) -> jax.Array:
+    """Args: prefix [B, S], others [B, J, L] tokens. Returns [B, J, E, D] fp32 of the readouts."""
+    text, readouts = self._text_and_readouts(alignment)
+    content = jnp.concatenate([others, text], axis=-1)
     L, embedded = content.shape[2], self._embed(prefix)
     hidden = []
     for of, adapters in self._passes():
-      items, mask = self._items(content, of)
+      items, mask = self._items(content, readouts[:, :, of])
       block = readout_block(L, items.shape[2] - L)
       out = self.decoder.encode_lists(embedded, prefix != PAD, items, mask, block, adapters,
                                       items.shape[2] - L)
@@ -244,9 +260,10 @@ class JobRec(nn.Module):
     Returns:
       [B, J, E, D] fp32 of the readouts.
     """
-    L, hidden = alignment.shape[2], []
+    text, readouts = self._text_and_readouts(alignment)
+    L, hidden = text.shape[2], []
     for p, (of, adapters) in enumerate(self._passes()):
-      items, item_mask = self._items(alignment, of)
+      items, item_mask = self._items(text, readouts[:, :, of])
       block = jnp.asarray(readout_block(L, items.shape[2] - L))
       mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start, index,
                       items.shape[2] - L)

@@ -91,6 +91,15 @@ def rule_score(alignment: Alignment, perspective: str) -> float:
   return sum(scores) / len(scores) if scores else 0.5
 
 
+_CODES = {'met': 0, 'unmet': 1, 'unknown': 2}
+
+
+def verdict_codes(alignment: Alignment) -> list[int]:
+  """A number for each field with a verdict, in the schema's order: 3 * field, and which it is."""
+  verdicts = [f.verdict for f in alignment.fields() if f.verdict]
+  return [3 * i + _CODES[v] for i, v in enumerate(verdicts)]
+
+
 def alignment_features(alignment: Alignment) -> np.ndarray:
   """Three numbers for each field with a verdict, for linear models.
 

@@ -45,6 +45,18 @@ def test_symbols_of_verdicts_stay_a_token_each(dataset):
   assert len(encoding.tokens) == len(text) // 2
 
 
+def test_vectors_have_a_code_for_each_verdict_and_no_text(dataset):
+  lengths = BlockLengths(300, 300, 12, 'vectors')
+  found = BlockEncoder(dataset, TOKENIZER, lengths).alignments(np.array([0]), np.array([1]))[0]
+  verdicts = [f.verdict for f in align(dataset.schema, dataset.candidates[0],
+                                       dataset.jobs[1]).fields() if f.verdict]
+  expected = [3 * i + ('met', 'unmet', 'unknown').index(v) for i, v in enumerate(verdicts)]
+  assert found[:len(verdicts)].tolist() == expected and (found[len(verdicts):] == PAD).all()
+  assert max(expected) < lengths.codes == 36
+  entities = len(corpus(dataset, pairs=0))
+  assert len(corpus(dataset, pairs=200, verdicts='vectors')) == entities
+
+
 def test_too_small_a_vocabulary_fails():
   with pytest.raises(ValueError, match='at least 256, got 200'):
     train_tokenizer(['a'], 200)

@@ -67,7 +67,7 @@ def train(config, folder):
 CHANGES = {
     'exact, shared': {},
     'factored, per expert, quantised': {
-        'model__attention': 'factored', 'tokenizer__verdicts': 'symbols', 'lora__per_expert': True,
+        'model__attention': 'factored', 'tokenizer__verdicts': 'vectors', 'lora__per_expert': True,
         'backbone__dtype': 'nf4'},
 }
 
@@ -79,14 +79,15 @@ def trained(request, pretrained, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_only_adapters_readouts_and_heads_learn(trained):
+def test_only_adapters_readouts_verdicts_and_heads_learn(trained):
   config, run, dataset, experts = trained
   decoder = open_backbone(config).load(None)
   # Frozen weights never change a bit, and no checkpoint holds them.
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(experts.params['decoder']),
                jax.device_get(decoder))
   stored = load_params(run / 'checkpoints/cooperative', dataset.schema.fingerprint())['model']
-  assert set(stored) == {'lora', 'readouts', 'preference', 'qualification'}
+  learned = {'verdicts'} if config.tokenizer.verdicts == 'vectors' else set()
+  assert set(stored) == {'lora', 'readouts', 'preference', 'qualification'} | learned
   for name, part in stored['lora'].items():
     assert np.abs(part).max() > 0, name  # b starts at zero
   again = stages.load_experts(config, validate(config), run, dataset)
