@@ -38,6 +38,7 @@ ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
                           'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
 RESULTS = Path(__file__).parent / 'results'
+PROMPTS = 'published', 'schema', 'symbols', 'vectors'
 J, CATALOGUE = 50, 100
 RANK, ALPHA, TARGETS = 16, 32.0, ('q', 'k', 'v', 'o')
 TASK = ('You advise both students and the people who hire them. Read the record of a student and '
@@ -101,11 +102,9 @@ def pairs(name: str) -> list[list[int]]:
   return [candidate + j + a for j, a in zip(jobs, own)]
 
 
-def pad(rows: list[list[int]], value: int = -1) -> np.ndarray:
-  out = np.full((len(rows), max(map(len, rows))), value, np.int32)
-  for row, ids in zip(out, rows):
-    row[:len(ids)] = ids
-  return out
+def pad(rows: list[list[int]]) -> np.ndarray:
+  length = max(map(len, rows))
+  return np.array([ids + [-1] * (length - len(ids)) for ids in rows], np.int32)
 
 
 def tiny_folder() -> Path:
@@ -304,15 +303,13 @@ SYSTEMS = {'machine': machine, 'torch_pairs': torch_pairs, 'torch_shared': torch
 RUNS = [(system, prompt, dtype)
         for system, names in {
             'machine': ('none',), 'torch_pairs': ('published', 'schema'),
-            'torch_shared': ('published',),
-            'ours_exact': ('published', 'schema', 'symbols', 'vectors'),
+            'torch_shared': ('published',), 'ours_exact': PROMPTS,
             'ours_catalogue': ('symbols', 'vectors'), 'ours_catalogue_per_expert': ('symbols',),
-            'torch_step': ('published',),
-            'ours_step': ('published', 'schema', 'symbols', 'vectors')}.items()
+            'torch_step': ('published',), 'ours_step': PROMPTS}.items()
         for prompt in names for dtype in ('float32', 'bfloat16')]
 RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'published'),
-          ('ours_exact', 'symbols'), ('ours_catalogue', 'symbols'), ('ours_catalogue', 'vectors'),
-          ('torch_step', 'published'), ('ours_step', 'published'), ('ours_step', 'symbols')}
+          ('ours_exact', 'symbols'), ('ours_catalogue', 'vectors'), ('torch_step', 'published'),
+          ('ours_step', 'published'), ('ours_step', 'symbols')}
 
 
 def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
@@ -327,19 +324,14 @@ def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
 
 
 def peak_memory() -> float:
-  """GB, since `forget_peak`."""
-  status = Path('/proc/self/status').read_text()
-  return int(status.split('VmHWM:')[1].split()[0]) / 1e6
-
-
-def forget_peak() -> None:
-  Path('/proc/self/clear_refs').write_text('5')
+  """GB, since it was forgotten."""
+  return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1e6
 
 
 def one(system: str, prompt: str, dtype: str) -> dict:
   """Runs in a process of its own."""
   run, row = SYSTEMS[system](dtype, prompt)
-  forget_peak()
+  Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
 
   def once():
     start = time.perf_counter()
@@ -353,17 +345,15 @@ def one(system: str, prompt: str, dtype: str) -> dict:
   if system.startswith('ours') or system == 'machine':
     import jax
     row['device'] = jax.devices()[0].device_kind
-    used = jax.devices()[0].memory_stats()
-    if used:
+    if used := jax.devices()[0].memory_stats():
       row['peak_device_gb'] = used['peak_bytes_in_use'] / 1e9
   return row
 
 
 def flop_a_token() -> float:
   """Of the layers' kernels, forward; attention's scores come on top."""
-  if MODEL.value == 'tiny':
-    return 2 * 2 * (64 * 64 * 2 + 2 * 64 * 32 + 3 * 64 * 192)
-  return 2 * 30 * (576 * 576 * 2 + 2 * 576 * 192 + 3 * 576 * 1536)
+  layers, D, kv, F = (2, 64, 32, 192) if MODEL.value == 'tiny' else (30, 576, 192, 1536)
+  return 2 * layers * (2 * D * D + 2 * D * kv + 3 * D * F)
 
 
 def describe() -> dict:
@@ -382,8 +372,7 @@ def main(argv: list[str]) -> None:
   gpu = subprocess.run([sys.executable, '-c', 'import jax; print(jax.default_backend())'],
                        capture_output=True, text=True, check=True).stdout.strip() != 'cpu'
   rows, about = [], describe()
-  prompt_tokens = {name: [float(np.mean(part)) for part in counts(name)]
-                   for name in ('published', 'schema', 'symbols', 'vectors')}
+  prompt_tokens = {name: [float(np.mean(part)) for part in counts(name)] for name in PROMPTS}
   print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
   for system, prompt, dtype in (run for run in RUNS if wanted(*run, gpu)):
     command = [sys.executable, '-m', 'benchmarks.backbone', system, prompt, dtype,
@@ -404,7 +393,6 @@ def main(argv: list[str]) -> None:
     rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} | about)
     print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
   where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}.json'
-  where.parent.mkdir(exist_ok=True)
   where.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
 
 

@@ -58,6 +58,8 @@ class JobRecConfig:
         "experts: allowed one or more distinct names, none of them 'decoder', 'lora', 'readouts' "
         f"or 'verdicts', got {self.experts!r}"
       )
+    if not isinstance(self.verdicts, int) or self.verdicts < 0:
+      raise ValueError(f'verdicts: allowed an integer of at least 0, got {self.verdicts!r}')
     if self.attention not in ('exact', 'factored'):
       raise ValueError(f"attention: allowed 'exact' or 'factored', got {self.attention!r}")
     if self.attention == 'factored' and not 0 < self.job_start < self.pair_start:

@@ -66,3 +66,8 @@ def test_vectors_that_were_met_learn_for_their_own_expert(model_and_params):
   met = np.isin(np.arange(9), CODES)
   np.testing.assert_array_equal(found[0] > 0, met)
   assert not found[1].any()
+
+
+def test_a_negative_number_of_codes_fails():
+  with pytest.raises(ValueError, match='verdicts: allowed an integer of at least 0, got -3'):
+    JobRecConfig(DECODER, verdicts=-3)
