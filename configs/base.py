@@ -60,6 +60,10 @@ def get_config() -> ml_collections.ConfigDict:
   # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
   c.tokenizer.verdicts = 'words'
 
+  # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
+  # a learned embedding of its own that starts as the mean of its words'. 0: none.
+  c.tokenizer.phrases = 0
+
   c.backbone = ml_collections.ConfigDict()
   # '': a decoder of the sizes below and a tokenizer, both trained from scratch. Else a pretrained
   # one, frozen under LoRA adapters: a .gguf file, a Hugging Face directory or a hub name.

@@ -4,25 +4,31 @@
   python -m experiments.export_weights --run runs/smollm2 --to runs/smollm2/merged --merged
 
 An adapter folder is what PEFT loads on the base model; a merged one is a plain Hugging Face
-directory. Either has, in files of its own, what else a score needs: readout embeddings, heads,
-calibration. Where each expert has adapters of its own, it has a subfolder of its own.
+directory. Either has, in files of its own, what else a score needs: tokenizer, readout embeddings,
+heads, calibration, and beside adapters the embeddings of `tokenizer.phrases`. Where each expert has
+adapters of its own, it has a subfolder of its own.
 """
 
 from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 import jax
+import numpy as np
 
 from experiments.setup import Run
 from experiments.trained import load_trained
+from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import merge
 from jobrec_jax.recommend import TrainedExperts
 from jobrec_jax.weights.families import family_of
 from jobrec_jax.weights.huggingface import save_decoder
 from jobrec_jax.weights.peft import save_adapter, save_heads
 
+PyTree = Any
 FLAGS = flags.FLAGS
 
 
@@ -32,13 +38,13 @@ def define_flags() -> None:
   flags.DEFINE_bool('merged', False, 'fold the adapters into the decoder')
 
 
-def export_adapter(experts: TrainedExperts, base_name: str, to: Path) -> None:
+def export_adapter(experts: TrainedExperts, base_name: str, to: Path, tokenizer: Path) -> None:
   """Raises ValueError: the decoder has no adapters, or `to` holds something."""
   c = experts.model.config
   if c.decoder.lora is None:
     raise ValueError('this run trained its decoder whole and has no adapter: use --merged')
   save_adapter(to, experts.params['lora'], c.decoder.lora, c.decoder, base_name,
-               _extras(experts), c.experts)
+               _extras(experts), c.experts, [tokenizer])
 
 
 def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
@@ -50,13 +56,31 @@ def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
     decoders = {to / name: merge(experts.params, lora, e) for e, name in enumerate(c.experts)}
   elif lora is not None:
     decoders = {to: merge(experts.params, lora)}
+  extras = _extras(experts)
+  rows = extras.pop('phrases', None)
   for folder, params in decoders.items():
-    save_decoder(folder, jax.device_get(params), c.decoder, family_of(c.decoder), [tokenizer])
-  save_heads(to, _extras(experts), c.experts)
+    params, config = jax.device_get(params), c.decoder
+    if rows is not None:
+      params, config = _with_phrases(params, config, rows, c.words)
+    save_decoder(folder, params, config, family_of(config), [tokenizer])
+  save_heads(to, extras, c.experts)
+
+
+def _with_phrases(decoder: PyTree, config: DecoderConfig, rows: np.ndarray,
+                  words: int) -> tuple[PyTree, DecoderConfig]:
+  """The phrases' embeddings in the decoder's table, from row `words` on. No logit is theirs."""
+  more = max(0, words + len(rows) - config.vocab_size)
+  dtype = decoder['layers']['attention']['q']['kernel'].dtype  # fp32 where it was quantised
+  table = np.pad(decoder['embedding'].astype(dtype), ((0, more), (0, 0)))
+  table[words:words + len(rows)] = rows
+  decoder = decoder | {'embedding': table}
+  if 'lm_head' in decoder:
+    decoder['lm_head'] = np.pad(decoder['lm_head'], ((0, 0), (0, more)))
+  return decoder, dataclasses.replace(config, vocab_size=config.vocab_size + more)
 
 
 def _extras(experts: TrainedExperts) -> dict:
-  names = ('readouts', 'verdicts', *experts.model.config.experts)
+  names = ('readouts', 'verdicts', 'phrases', *experts.model.config.experts)
   return {name: jax.device_get(experts.params[name])
           for name in names if name in experts.params} | {
       'calibration': experts.calibration}
@@ -74,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.merged:
       export_merged(trained.experts, to, run / 'tokenizer.json')
     else:
-      export_adapter(trained.experts, trained.config.backbone.path, to)
+      export_adapter(trained.experts, trained.config.backbone.path, to, run / 'tokenizer.json')
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

@@ -90,6 +90,11 @@ def validate(config: ConfigDict) -> Settings:
   if config.data.source != 'simulated' and not config.data.folder:
     raise ValueError('data.folder must name the folder of the data when data.source is '
                      f"{config.data.source!r}, got ''")
+  if config.tokenizer.phrases and not config.backbone.path:
+    raise ValueError('tokenizer.phrases: allowed 0 without backbone.path, for a tokenizer that is '
+                     f'trained here has its phrases already, got {config.tokenizer.phrases}')
+  if config.tokenizer.phrases < 0:
+    raise ValueError(f'tokenizer.phrases must be at least 0, got {config.tokenizer.phrases}')
   return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
                   _named('warm_up', lambda: section(OptimizerConfig, config.warm_up)),
                   _named('cooperative', lambda: section(OptimizerConfig, config.cooperative)),

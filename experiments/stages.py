@@ -23,13 +23,15 @@ from jobrec_jax.data.records import write_entities
 from jobrec_jax.data.tokens import (
     BlockEncoder,
     BlockLengths,
+    add_phrases,
     corpus,
     load_tokenizer,
+    phrase_pieces,
     save_tokenizer,
     train_tokenizer,
 )
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig, phrase_embeddings
 from jobrec_jax.objectives.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
@@ -81,11 +83,13 @@ def make_blocks(config: ConfigDict, run: Run, dataset: Dataset,
   """Token blocks; the tokenizer, the backbone's or one trained here, lies in the run folder."""
   path = run / 'tokenizer.json'
   if not path.exists():
+    texts = corpus(dataset, seed=config.seed, verdicts=config.tokenizer.verdicts)
     if backbone is None:
-      texts = corpus(dataset, seed=config.seed, verdicts=config.tokenizer.verdicts)
       tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size)
     else:
       tokenizer = backbone.tokenizer()
+      if config.tokenizer.phrases:
+        tokenizer = add_phrases(tokenizer, texts, config.tokenizer.phrases)
     save_tokenizer(tokenizer, path)
   tokenizer = load_tokenizer(path)
   blocks = BlockEncoder(dataset, tokenizer, section(BlockLengths, config.tokenizer))
@@ -95,18 +99,22 @@ def make_blocks(config: ConfigDict, run: Run, dataset: Dataset,
 
 
 def make_model(config: ConfigDict, vocab_size: int, backbone: Backbone | None = None) -> JobRec:
+  words = vocab_size
+  if config.tokenizer.phrases:
+    words = backbone.tokenizer().get_vocab_size()
   if backbone is None:
     decoder = section(DecoderConfig, config.model, vocab_size=vocab_size, tie_embeddings=True,
                       rope_scaling=None, attention_bias=False, qk_norm=False, lora=None)
-  elif vocab_size > backbone.config.vocab_size:
-    raise ValueError(f'backbone.path: the tokenizer has {vocab_size} tokens, the embeddings only '
+  elif words > backbone.config.vocab_size:
+    raise ValueError(f'backbone.path: the tokenizer has {words} tokens, the embeddings only '
                      f'{backbone.config.vocab_size}')
   else:
     decoder = backbone.config
   lengths = section(BlockLengths, config.tokenizer)
   return JobRec(section(JobRecConfig, config.model, experts=('preference', 'qualification'),
                         job_start=lengths.candidate, pair_start=lengths.candidate + lengths.job,
-                        verdicts=lengths.codes, decoder=decoder))
+                        verdicts=lengths.codes, words=words, phrases=vocab_size - words,
+                        decoder=decoder))
 
 
 def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:
@@ -173,8 +181,13 @@ def init_model(model: JobRec, blocks: BlockEncoder, mesh: jax.sharding.Mesh, key
     return {name: part for name, part in init().items() if name != 'decoder'}
   if backbone is None:
     return init_sharded(init, mesh)
-  return init_sharded(init_rest, mesh) | {
+  params = init_sharded(init_rest, mesh) | {
       'decoder': backbone.load(param_shardings(init, mesh)['decoder'])}
+  if model.config.phrases:
+    pieces = phrase_pieces(backbone.tokenizer(), blocks.tokenizer)
+    rows = phrase_embeddings(params['decoder']['embedding'], pieces)
+    params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
+  return params
 
 
 def load_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset) -> Experts:

@@ -16,6 +16,7 @@ from jobrec_jax.models.list_attention import PairMask, States
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
+PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases'}  # parameters beside the heads
 PAD = -1  # The token id of padding, wherever it stands in a block; no tokenizer's id.
 
 
@@ -33,6 +34,8 @@ class JobRecConfig:
       are read; no candidate (no job) may be longer than what lies before.
     verdicts: 0: alignment blocks are text. Otherwise they are codes below this number, and each
       expert adds its own learned vectors of a pair's codes to its readout: no token is spent.
+    words, phrases: token ids from `words` on, of which there are `phrases`, have learned embeddings
+      of their own beside the decoder's table.
 
   Raises:
     ValueError: a value out of its range, with key, allowed and got.
@@ -46,20 +49,22 @@ class JobRecConfig:
   job_start: int = 0
   pair_start: int = 0
   verdicts: int = 0
+  words: int = 0
+  phrases: int = 0
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
       raise ValueError(f'head_widths: allowed positive integers, got {self.head_widths!r}')
     if not 0 <= self.head_dropout < 1:
       raise ValueError(f'head_dropout: allowed at least 0 and below 1, got {self.head_dropout!r}')
-    taken = {'decoder', 'readouts', 'verdicts', 'lora'} & set(self.experts)
+    taken = PARTS & set(self.experts)
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
-      raise ValueError(
-        "experts: allowed one or more distinct names, none of them 'decoder', 'lora', 'readouts' "
-        f"or 'verdicts', got {self.experts!r}"
-      )
-    if not isinstance(self.verdicts, int) or self.verdicts < 0:
-      raise ValueError(f'verdicts: allowed an integer of at least 0, got {self.verdicts!r}')
+      raise ValueError('experts: allowed one or more distinct names, none of them '
+                       f'{sorted(PARTS)}, got {self.experts!r}')
+    for name in ('verdicts', 'words', 'phrases'):
+      value = getattr(self, name)
+      if not isinstance(value, int) or value < 0:
+        raise ValueError(f'{name}: allowed an integer of at least 0, got {value!r}')
     if self.attention not in ('exact', 'factored'):
       raise ValueError(f"attention: allowed 'exact' or 'factored', got {self.attention!r}")
     if self.attention == 'factored' and not 0 < self.job_start < self.pair_start:
@@ -80,6 +85,22 @@ class ExpertOutputs:
   scores: jax.Array
 
 
+@jax.jit
+def phrase_embeddings(table: jax.Array, pieces: jax.Array) -> jax.Array:
+  """Where `phrases` start: the mean embedding of what each consists of.
+
+  Args:
+    table: [V, D], the decoder's.
+    pieces: [N, L] int32 token ids of every phrase, `PAD` behind them.
+
+  Returns:
+    [N, D] fp32.
+  """
+  real = (pieces != PAD)[..., None]
+  rows = jnp.take(table, jnp.where(pieces == PAD, 0, pieces), axis=0).astype(jnp.float32)
+  return jnp.where(real, rows, 0).sum(axis=1) / real.sum(axis=1)
+
+
 class JobRec(nn.Module):
   """Scores of every expert for lists of pairs.
 
@@ -90,9 +111,9 @@ class JobRec(nn.Module):
   serve with any partner.
 
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
-  where alignment blocks are V codes, and `lora` where the decoder's config has adapters (see
-  `lora.Adapters`). With adapters for each expert, every expert reads the pair in a pass of its own,
-  and states are kept for each.
+  where alignment blocks are V codes, `phrases` [N, D] where there are any, and `lora` where the
+  decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
+  reads the pair in a pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig
@@ -107,6 +128,9 @@ class JobRec(nn.Module):
       nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
       shape = (shape[0], self.config.verdicts, c.width)
       self.verdicts = self.param('verdicts', nothing, shape, jnp.float32)
+    if self.config.phrases:
+      rows = partitioned(nn.initializers.normal(c.width**-0.5), None, 'embed')
+      self.phrases = self.param('phrases', rows, (self.config.phrases, c.width), jnp.float32)
     if c.lora is not None:
       own = len(self.config.experts) if c.lora.per_expert else None
       self.lora = Adapters(c.lora, c.projection_sizes, c.layers, own)
@@ -207,7 +231,14 @@ class JobRec(nn.Module):
     return ExpertOutputs(hidden, jnp.stack(scores, axis=-1))
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
-    return self.decoder.embed(jnp.where(tokens == PAD, 0, tokens))
+    tokens = jnp.where(tokens == PAD, 0, tokens)
+    if not self.config.phrases:
+      return self.decoder.embed(tokens)
+    phrase = tokens >= self.config.words
+    words = self.decoder.embed(jnp.where(phrase, 0, tokens))
+    rows = jnp.take(self.phrases, jnp.where(phrase, tokens - self.config.words, 0), axis=0,
+                    mode='fill')
+    return jnp.where(phrase[..., None], rows.astype(words.dtype), words)
 
   def _passes(self) -> list[tuple[slice, PyTree | None]]:
     """The readouts that each pass over the text reads for, and its adapters."""

@@ -26,9 +26,9 @@ class BlockStates:
   """States by weights and text: a block that was read before, in any run, is not read again.
 
   `FOLDER/WEIGHTS/SIDE/TEXT.npy` holds one block: [2, P, layers, K, L, H], keys and values of its L
-  real tokens as bfloat16 (the bits of uint16). WEIGHTS is a fingerprint of decoder, adapters and
-  model config; TEXT one of the tokens. Files are memory-mapped and written atomically, so several
-  processes of one machine may share a folder.
+  real tokens as bfloat16 (the bits of uint16). WEIGHTS is a fingerprint of decoder, adapters,
+  phrases and model config; TEXT one of the tokens. Files are memory-mapped and written atomically,
+  so several processes of one machine may share a folder.
 
   Args:
     folder: where the states lie; made if missing.
@@ -94,7 +94,7 @@ class BlockStates:
 
 def _fingerprint(model: JobRec, params: PyTree) -> str:
   digest = hashlib.sha256(repr(model.config).encode())
-  read = {name: params[name] for name in ('decoder', 'lora') if name in params}
+  read = {name: params[name] for name in ('decoder', 'lora', 'phrases') if name in params}
   for path, leaf in jax.tree.leaves_with_path(read):
     digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
     digest.update(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8).data)

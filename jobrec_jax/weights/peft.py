@@ -82,6 +82,7 @@ def save_adapter(
   base_name: str,
   extras: Mapping[str, PyTree],
   experts: Sequence[str] = (),
+  tokenizer_files: Sequence[str | Path] = (),
 ) -> None:
   """Writes a folder which PEFT reads (or one in each expert's subfolder): whole, or not at all.
 
@@ -95,6 +96,7 @@ def save_adapter(
     extras: nested mappings of arrays, e.g. readouts and heads, and a `Calibration` under
       'calibration' if there is one.
     experts: their names in the order of E; needed where `config.per_expert`.
+    tokenizer_files: copied beside the weights, such as tokenizer.json.
 
   Raises:
     ValueError: names or shapes of `lora_params` are not the config's; `experts` are not distinct
@@ -121,6 +123,8 @@ def save_adapter(
     else:
       _write_adapter(temporary, arrays, config, base_name)
     save_heads(temporary, extras, experts)
+    for file in map(Path, tokenizer_files):
+      shutil.copyfile(file, temporary / file.name)
     temporary.rename(folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)

@@ -7,9 +7,11 @@ from jobrec_jax.data.tokens import (
     PAD,
     BlockEncoder,
     BlockLengths,
+    add_phrases,
     bucket,
     corpus,
     load_tokenizer,
+    phrase_pieces,
     save_tokenizer,
     train_tokenizer,
     trim,
@@ -55,6 +57,36 @@ def test_vectors_have_a_code_for_each_verdict_and_no_text(dataset):
   assert max(expected) < lengths.codes == 36
   entities = len(corpus(dataset, pairs=0))
   assert len(corpus(dataset, pairs=200, verdicts='vectors')) == entities
+
+
+def test_phrases_shorten_text_and_lose_none(dataset):
+  texts = corpus(dataset, pairs=50)
+  before, size = TOKENIZER.to_str(), TOKENIZER.get_vocab_size()
+  longer = add_phrases(TOKENIZER, texts, 150)
+  assert TOKENIZER.to_str() == before and size + 100 < longer.get_vocab_size() <= size + 150
+  pieces = phrase_pieces(TOKENIZER, longer)
+  tokens = [0, 0]
+  for text in texts:
+    ids = longer.encode(text).ids
+    spelled = [k for i in ids for k in (pieces[i - size] if i >= size else [i]) if k != PAD]
+    assert TOKENIZER.decode(spelled).split() == text.split()
+    tokens[0], tokens[1] = tokens[0] + len(TOKENIZER.encode(text).ids), tokens[1] + len(ids)
+  assert tokens[1] < 0.7 * tokens[0]
+
+
+def test_a_phrase_is_whole_words(dataset):
+  longer = add_phrases(TOKENIZER, ['one, data science, at', 'two; data science, on'], 20)
+  phrase = longer.token_to_id('data science,')
+  assert phrase in longer.encode('no data science, here').ids
+  assert phrase not in longer.encode('metadata science, here').ids
+  assert phrase not in longer.encode('no data sciences, here').ids
+  for text in ('metadata science, here', 'no data sciences, here'):
+    assert longer.decode(longer.encode(text).ids) == text
+
+
+def test_what_no_text_repeats_is_no_phrase():
+  texts = ['none of, these words', 'is ever seen; twice']
+  assert add_phrases(TOKENIZER, texts, 20).get_vocab_size() == TOKENIZER.get_vocab_size()
 
 
 def test_too_small_a_vocabulary_fails():

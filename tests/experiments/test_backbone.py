@@ -68,7 +68,7 @@ CHANGES = {
     'exact, shared': {},
     'factored, per expert, quantised': {
         'model__attention': 'factored', 'tokenizer__verdicts': 'vectors', 'lora__per_expert': True,
-        'backbone__dtype': 'nf4'},
+        'tokenizer__phrases': 60, 'backbone__dtype': 'nf4'},
 }
 
 
@@ -79,14 +79,14 @@ def trained(request, pretrained, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_only_adapters_readouts_verdicts_and_heads_learn(trained):
+def test_only_adapters_embeddings_and_heads_learn(trained):
   config, run, dataset, experts = trained
   decoder = open_backbone(config).load(None)
   # Frozen weights never change a bit, and no checkpoint holds them.
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(experts.params['decoder']),
                jax.device_get(decoder))
   stored = load_params(run / 'checkpoints/cooperative', dataset.schema.fingerprint())['model']
-  learned = {'verdicts'} if config.tokenizer.verdicts == 'vectors' else set()
+  learned = {'verdicts', 'phrases'} if config.tokenizer.phrases else set()
   assert set(stored) == {'lora', 'readouts', 'preference', 'qualification'} | learned
   for name, part in stored['lora'].items():
     assert np.abs(part).max() > 0, name  # b starts at zero
@@ -103,7 +103,7 @@ def test_exported_weights_score_alike(trained, tmp_path):
   run.start(config, 'test')
   write_text(run / 'calibration.json', json.dumps({'b': 0.5, 't': 2.0}))
   given = load_trained(run).experts
-  export_adapter(given, 'the/base', tmp_path / 'adapter')
+  export_adapter(given, 'the/base', tmp_path / 'adapter', run / 'tokenizer.json')
   export_merged(given, tmp_path / 'merged', run / 'tokenizer.json')
 
   c = experts.model.config
@@ -149,7 +149,7 @@ def test_states_on_disk_serve_every_extractor_of_a_run(trained, tmp_path):
 def test_a_run_without_adapters_exports_none(model, blocks, tokenizer, tmp_path):
   experts = TrainedExperts(model, {}, tokenizer, blocks, Calibration(0.0, 1.0))
   with pytest.raises(ValueError, match='has no adapter: use --merged'):
-    export_adapter(experts, '', tmp_path / 'adapter')
+    export_adapter(experts, '', tmp_path / 'adapter', tmp_path / 'tokenizer.json')
 
 
 def test_the_backbone_says_its_own_sizes(pretrained):

@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from jobrec_jax.data.tokens import PAD, add_phrases, phrase_pieces
 from jobrec_jax.weights.huggingface import encode_plain, load_tokenizer
 
 PROMPTS = [
@@ -121,6 +122,20 @@ def test_blocks_side_by_side(kind):
   halves = encode_plain(tokenizer, 'computer sci') + encode_plain(tokenizer, 'ence')
   assert halves != encode_plain(tokenizer, 'computer science')
   assert tokenizer.decode(halves) == f'computer sci{border}ence'
+
+
+def test_phrases_stand_among_what_is_read_as_before(kind):
+  """Spelled out, a text with phrases has the very ids that it had without them."""
+  tokenizer, _ = kind
+  size, special = tokenizer.get_vocab_size(), tokenizer.token_to_id(BEGIN)
+  longer = add_phrases(
+    tokenizer, ['x, gpa met by, skills unknown.', 'y; gpa met by, skills unknown.'], 9)
+  pieces = phrase_pieces(tokenizer, longer)
+  text = 'alignment: gpa met by, skills unknown. computer skills unknown. yes'
+  ids = encode_plain(longer, text)
+  assert sum(i >= size for i in ids) >= 2 and special not in ids
+  spelled = [int(k) for i in ids for k in (pieces[i - size] if i >= size else [i]) if k != PAD]
+  assert spelled == encode_plain(tokenizer, text)
 
 
 def test_errors_name_the_file(tmp_path):
