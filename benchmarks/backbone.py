@@ -3,14 +3,7 @@
   make smollm2
   make benchmark [ARGS='--quick --model=tiny --systems=torch_pairs,ours_exact']
 
-A list is one candidate with 50 jobs of the simulated market. Its prompts:
-
-| prompt | a pair reads |
-|---|---|
-| published | a task description, then all attributes of both sides by name, as published |
-| schema | our blocks, every field of the schema in them, verdicts in words |
-| symbols | the same blocks, verdicts as one symbol each |
-| vectors | the same blocks, verdicts as learned vectors in the readouts |
+The list and its prompts: `benchmarks.prompts`.
 
 Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
 calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the
@@ -33,78 +26,29 @@ import time
 from absl import app, flags
 import numpy as np
 
+from benchmarks.prompts import (
+    PROMPTS,
+    J,
+    added_phrases,
+    counts,
+    gguf,
+    pairs,
+    parts,
+    prompts,
+    tokenizer,
+)
+from jobrec_jax.data.tokens import padded
+
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
                           'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
 RESULTS = Path(__file__).parent / 'results'
-PROMPTS = 'published', 'schema', 'symbols', 'vectors'
-J, CATALOGUE = 50, 100
+CATALOGUE = 100
 RANK, ALPHA, TARGETS = 16, 32.0, ('q', 'k', 'v', 'o')
-TASK = ('You advise both students and the people who hire them. Read the record of a student and '
-        'the record of a research position. Say how likely the student is to apply, and how likely '
-        'the employer is to find the student eligible.\n')
 TINY = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
         'num_key_value_heads': 2, 'head_dim': 16, 'intermediate_size': 192, 'vocab_size': 49152,
         'rope_theta': 1e5, 'rms_norm_eps': 1e-5, 'tie_word_embeddings': True}
-
-
-@functools.cache
-def gguf():
-  from jobrec_jax.weights.fetch import fetch_smollm2
-  from jobrec_jax.weights.gguf_file import open_gguf
-  return open_gguf(fetch_smollm2())
-
-
-@functools.cache
-def tokenizer():
-  from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
-  return load_tokenizer(gguf())
-
-
-def dump(schema, side: str, entity) -> str:
-  """All attributes by their column names, lists as Python writes them."""
-  values = {a.name: entity[a.name] for a in schema.attributes(side)}
-  parts = [f'{name}: {list(x) if isinstance(x, tuple) else x}' for name, x in values.items()]
-  return ', '.join([f'id: {entity.id}', *parts])
-
-
-@functools.cache
-def prompts(name: str):
-  """One list: token ids of its candidate, of its jobs, and each pair's own, or codes of it."""
-  from jobrec_jax.data.simulator import MarketConfig, simulate
-  from jobrec_jax.schema.align import align, verdict_codes
-  from jobrec_jax.schema.render import render_alignment, render_entity
-  dataset, _ = simulate(MarketConfig(candidates=20, jobs=J), 0)
-  schema, candidate = dataset.schema, dataset.candidates[0]
-
-  def ids(text):
-    return tokenizer().encode(text, add_special_tokens=False).ids
-  if name == 'published':
-    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n'),
-            [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs],
-            [[] for _ in dataset.jobs])
-  aligned = [align(schema, candidate, job) for job in dataset.jobs]
-  verdicts = {'schema': 'words', 'symbols': 'symbols'}.get(name)
-  return (ids(render_entity(schema, 'candidate', candidate)),
-          [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
-          [ids(render_alignment(a, verdicts)) if verdicts else verdict_codes(a) for a in aligned])
-
-
-def counts(name: str) -> tuple[int, list[int], list[int]]:
-  """Tokens of the candidate, of each job, and of each pair."""
-  candidate, jobs, own = prompts(name)
-  return len(candidate), [len(x) for x in jobs], [len(x) * (name != 'vectors') for x in own]
-
-
-def pairs(name: str) -> list[list[int]]:
-  candidate, jobs, own = prompts(name)
-  return [candidate + j + a for j, a in zip(jobs, own)]
-
-
-def pad(rows: list[list[int]]) -> np.ndarray:
-  length = max(map(len, rows))
-  return np.array([ids + [-1] * (length - len(ids)) for ids in rows], np.int32)
 
 
 def tiny_folder() -> Path:
@@ -118,13 +62,15 @@ def tiny_folder() -> Path:
   return folder
 
 
-def torch_model(dtype: str, lora: bool = False):
+def torch_model(dtype: str, prompt: str, lora: bool = False):
   import torch
   from transformers import AutoModelForCausalLM
   torch.set_num_threads(os.cpu_count())
   place = (tiny_folder(), None) if MODEL.value == 'tiny' else (gguf().path.parent, gguf().path.name)
   model = AutoModelForCausalLM.from_pretrained(place[0], gguf_file=place[1],
                                                dtype=getattr(torch, dtype)).model
+  if parts(prompt)[0]:
+    model.resize_token_embeddings(tokenizer(True).get_vocab_size())
   if lora:
     from peft import LoraConfig, get_peft_model
     model = get_peft_model(model, LoraConfig(
@@ -141,21 +87,21 @@ def torch_read(torch, model, ids: np.ndarray, **more):
 
 def torch_pairs(dtype: str, prompt: str):
   """Each pair alone, ten at a time, right-padded."""
-  torch, model = torch_model(dtype)
+  torch, model = torch_model(dtype, prompt)
   rows = pairs(prompt)
 
   def run():
     with torch.inference_mode():
       for start in range(0, J, 10):
-        torch_read(torch, model, pad(rows[start:start + 10]))
+        torch_read(torch, model, padded(rows[start:start + 10]))
   return run, {'tokens': sum(map(len, rows)), 'pairs': J}
 
 
 def torch_shared(dtype: str, prompt: str):
   """The candidate's keys and values once, then its jobs in tens over them."""
-  torch, model = torch_model(dtype)
+  torch, model = torch_model(dtype, prompt)
   candidate, jobs, own = prompts(prompt)
-  rows = pad([j + a for j, a in zip(jobs, own)])
+  rows = padded([j + a for j, a in zip(jobs, own)])
 
   def run():
     with torch.inference_mode():
@@ -177,11 +123,11 @@ def torch_step(dtype: str, prompt: str):
   The loss couples all pairs of a list, and the graphs of all of them at once do not fit 24 GB. So
   every ten is read for its scores, and again for its part of the gradient.
   """
-  torch, model = torch_model(dtype, lora=True)
+  torch, model = torch_model(dtype, prompt, lora=True)
   rows = pairs(prompt)
 
   def score(start):
-    ids = pad(rows[start:start + 10])
+    ids = padded(rows[start:start + 10])
     out = torch_read(torch, model, ids).last_hidden_state
     return out[torch.arange(len(ids)), torch.tensor((ids >= 0).sum(1) - 1)].float().mean(-1)
 
@@ -215,10 +161,13 @@ def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = Fals
   else:
     decoder = gguf_file.decoder_config(gguf(), **how)
     weights = gguf_file.load_decoder(gguf(), decoder, None, jnp.dtype(dtype))
+  phrases, verdicts = parts(prompt)
   starts = np.cumsum([x.shape[-1] for x in blocks[:2]]).tolist()
   model = JobRec(JobRecConfig(decoder, attention=attention, job_start=starts[0],
                               pair_start=starts[1],
-                              verdicts=3 * blocks[2].shape[-1] * (prompt == 'vectors')))
+                              verdicts=3 * blocks[2].shape[-1] * (verdicts == 'vectors'),
+                              words=tokenizer().get_vocab_size(),
+                              phrases=added_phrases() if phrases else 0))
 
   def rest():
     made = model.init(jax.random.key(0), *blocks)['params']
@@ -230,7 +179,7 @@ def our_blocks(prompt: str):
   candidate, jobs, own = prompts(prompt)
   first, *others = counts(prompt)
   used = first + sum(map(sum, others)) + 2 * J
-  return (pad([candidate]), pad(jobs)[None], pad(own)[None]), {'tokens': used, 'pairs': J}
+  return (padded([candidate]), padded(jobs)[None], padded(own)[None]), {'tokens': used, 'pairs': J}
 
 
 def ours_exact(dtype: str, prompt: str):
@@ -264,7 +213,9 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   from jobrec_jax.train.features import FeatureExtractor
   from jobrec_jax.train.sharding import MeshConfig, make_mesh
   dataset, _ = simulate(MarketConfig(candidates=600, jobs=CATALOGUE), 0)
-  blocks = BlockEncoder(dataset, tokenizer(), BlockLengths(216, 144, 10, prompt))
+  phrases, verdicts = parts(prompt)
+  lengths = BlockLengths(*((80, 48, 24) if phrases else (216, 144, 10)), verdicts)
+  blocks = BlockEncoder(dataset, tokenizer(phrases), lengths)
   assert not any(blocks.cut.values()), blocks.cut
   lists = tuple(blocks.candidate_lists(np.zeros(1, int), np.arange(J)[None]).values())
   model, params = our_model('factored', dtype, prompt, lists, per_expert, per_expert)
@@ -281,8 +232,8 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
 
   def run(folder=folder):
     return extract(candidate, job)
-  own = 2 + counts(prompt)[2][0]
-  return run, {'tokens': own * len(job), 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
+  own = 2 * J + sum(counts(prompt)[2])
+  return run, {'tokens': own * len(job) // J, 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
                'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + some) / 1e6}
 
 
@@ -302,14 +253,14 @@ SYSTEMS = {'machine': machine, 'torch_pairs': torch_pairs, 'torch_shared': torch
            'torch_step': torch_step, 'ours_step': ours_step}
 RUNS = [(system, prompt, dtype)
         for system, names in {
-            'machine': ('none',), 'torch_pairs': ('published', 'schema'),
+            'machine': ('none',), 'torch_pairs': ('published', 'schema', 'phrases'),
             'torch_shared': ('published',), 'ours_exact': PROMPTS,
-            'ours_catalogue': ('symbols', 'vectors'), 'ours_catalogue_per_expert': ('symbols',),
+            'ours_catalogue': PROMPTS[2:], 'ours_catalogue_per_expert': ('symbols',),
             'torch_step': ('published',), 'ours_step': PROMPTS}.items()
         for prompt in names for dtype in ('float32', 'bfloat16')]
 RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'published'),
-          ('ours_exact', 'symbols'), ('ours_catalogue', 'vectors'), ('torch_step', 'published'),
-          ('ours_step', 'published'), ('ours_step', 'symbols')}
+          ('ours_exact', 'phrases+vectors'), ('ours_catalogue', 'vectors'),
+          ('torch_step', 'published'), ('ours_step', 'published'), ('ours_step', 'phrases+vectors')}
 
 
 def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:

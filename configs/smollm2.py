@@ -17,10 +17,11 @@ def get_config():
     c.backbone.path = '~/.cache/jobrec_jax/models/smollm2-135m-instruct/model.gguf'
     c.backbone.dtype = 'float32'  # CPUs multiply in fp32; bfloat16 where the hardware has it
     c.market.candidates = 300
-    c.tokenizer.candidate = 216
-    c.tokenizer.job = 144
+    c.tokenizer.phrases = 1000
+    c.tokenizer.candidate = 88
+    c.tokenizer.job = 56
     c.tokenizer.alignment = 10
-    c.tokenizer.verdicts = 'symbols'
+    c.tokenizer.verdicts = 'vectors'
     c.model.attention = 'factored'
     c.model.unroll = 1
     c.model.remat = 'selective'
