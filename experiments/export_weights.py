@@ -59,24 +59,24 @@ def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
   extras = _extras(experts)
   rows = extras.pop('phrases', None)
   for folder, params in decoders.items():
-    params, config = jax.device_get(params), c.decoder
+    params, sizes = jax.device_get(params), c.decoder
     if rows is not None:
-      params, config = _with_phrases(params, config, rows, c.words)
-    save_decoder(folder, params, config, family_of(config), [tokenizer])
+      params, sizes = _with_phrases(params, sizes, rows, c.words)
+    save_decoder(folder, params, sizes, family_of(sizes), [tokenizer])
   save_heads(to, extras, c.experts)
 
 
-def _with_phrases(decoder: PyTree, config: DecoderConfig, rows: np.ndarray,
+def _with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,
                   words: int) -> tuple[PyTree, DecoderConfig]:
   """The phrases' embeddings in the decoder's table, from row `words` on. No logit is theirs."""
-  more = max(0, words + len(rows) - config.vocab_size)
+  more = max(0, words + len(rows) - sizes.vocab_size)
   dtype = decoder['layers']['attention']['q']['kernel'].dtype  # fp32 where it was quantised
   table = np.pad(decoder['embedding'].astype(dtype), ((0, more), (0, 0)))
   table[words:words + len(rows)] = rows
   decoder = decoder | {'embedding': table}
   if 'lm_head' in decoder:
     decoder['lm_head'] = np.pad(decoder['lm_head'], ((0, 0), (0, more)))
-  return decoder, dataclasses.replace(config, vocab_size=config.vocab_size + more)
+  return decoder, dataclasses.replace(sizes, vocab_size=sizes.vocab_size + more)
 
 
 def _extras(experts: TrainedExperts) -> dict:

@@ -65,20 +65,27 @@ def add_phrases(tokenizer: tokenizers.Tokenizer, texts: Sequence[str],
   Returns:
     A tokenizer whose phrases have the ids that follow on the old ones.
 
+  Raises:
+    ValueError: the old ids have gaps.
+
   Reference:
     Gee et al., Fast vocabulary transfer for language model compression, 2022.
   """
+  first, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
+  if first != last + 1:
+    raise ValueError(f'phrases: allowed for a tokenizer whose ids have no gaps, got {first} tokens '
+                     f'with ids up to {last}')
   merged = train_tokenizer(texts, 2**15, min_frequency=2)
   uses = Counter()
   for i, count in Counter(i for e in merged.encode_batch(texts) for i in e.ids).items():
     uses[merged.decode([i]).strip()] += count
-  found = sorted(phrase for phrase in uses if uses[phrase] > 1 and phrase[:1].isalnum())
+  found = sorted(phrase for phrase in uses if uses[phrase] > 1 and phrase[:1].isalnum()
+                 and tokenizer.token_to_id(phrase) is None)
   saved = {phrase: uses[phrase] * (len(pieces) - 1)
            for phrase, pieces in zip(found, _pieces(tokenizer, found))}
   best = sorted(saved, key=saved.get, reverse=True)[:limit]
   met = {i for e in _with_phrases(tokenizer, best).encode_batch(texts) for i in e.ids}
-  first = tokenizer.get_vocab_size()  # parts of words are never met
-  return _with_phrases(tokenizer, [phrase for n, phrase in enumerate(best)
+  return _with_phrases(tokenizer, [phrase for n, phrase in enumerate(best)  # no parts of words
                                    if saved[phrase] and first + n in met])
 
 

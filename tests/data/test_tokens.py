@@ -1,6 +1,9 @@
+import json
+
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
+import tokenizers
 
 from jobrec_jax.data.tokens import (
     BUCKETS,
@@ -82,6 +85,24 @@ def test_a_phrase_is_whole_words(dataset):
   assert phrase not in longer.encode('no data sciences, here').ids
   for text in ('metadata science, here', 'no data sciences, here'):
     assert longer.decode(longer.encode(text).ids) == text
+
+
+def test_what_is_a_token_is_no_phrase():
+  base = train_tokenizer(['forecasting,forecasting,'] * 2, 300)
+  token = base.token_to_id('forecasting,')  # as it starts a text; behind a space it is two
+  assert token is not None and len(base.encode(' forecasting,').ids) == 2
+  longer = add_phrases(base, ['one, forecasting, in sum', 'two; forecasting, in sum'], 20)
+  assert longer.token_to_id('forecasting,') == token and longer.token_to_id('in sum') == len(
+      base.get_vocab())
+  assert None not in [longer.id_to_token(i) for i in range(longer.get_vocab_size())]
+
+
+def test_ids_with_gaps_take_no_phrases():
+  content = json.loads(TOKENIZER.to_str())
+  content['model']['vocab']['far'] = 5000
+  gaps = tokenizers.Tokenizer.from_str(json.dumps(content))
+  with pytest.raises(ValueError, match='ids have no gaps'):
+    add_phrases(gaps, ['one, data science, at', 'two; data science, on'], 20)
 
 
 def test_what_no_text_repeats_is_no_phrase():

@@ -160,6 +160,13 @@ def test_the_backbone_says_its_own_sizes(pretrained):
   assert open_backbone(config_for('')) is None
 
 
+def test_phrases_belong_to_a_pretrained_tokenizer(pretrained):
+  with pytest.raises(ValueError, match=r'tokenizer\.phrases: allowed 0 without backbone\.path'):
+    validate(config_for('', tokenizer__phrases=5))
+  with pytest.raises(ValueError, match=r'tokenizer\.phrases must be at least 0, got -1'):
+    validate(config_for(pretrained, tokenizer__phrases=-1))
+
+
 def test_bad_backbones_are_named(pretrained, tmp_path):
   with pytest.raises(ValueError, match=r"backbone\.dtype must be .* got 'int4'"):
     open_backbone(config_for(pretrained, backbone__dtype='int4'))
