@@ -52,9 +52,7 @@ class BlockStates:
 
   def __call__(self, tokens: np.ndarray, side: str) -> States:
     """States [P, layers, N, K, L, H] of blocks [N, L], bits of bfloat16; zeros at padding."""
-    paths = [self._path(row, side) for row in tokens]
-    missing = {path: i for i, path in enumerate(paths) if not path.exists()}
-    self._encode(tokens, side, missing)
+    paths = self.encode(tokens, side)
     decoder = self._model.config.decoder
     own = decoder.lora is not None and decoder.lora.per_expert
     lead = 2, len(self._model.config.experts) if own else 1, decoder.layers
@@ -78,18 +76,21 @@ class BlockStates:
     text = hashlib.sha256(row[row != PAD].astype('<i4').tobytes()).hexdigest()[:32]
     return self._folder / side / f'{text}.npy'
 
-  def _encode(self, tokens: np.ndarray, side: str, missing: dict[Path, int]) -> None:
-    todo = list(missing.items())
+  def encode(self, tokens: np.ndarray, side: str) -> list[Path]:
+    """Encodes what of blocks [N, L] has no file yet, a whole batch at a time; their files."""
+    paths = [self._path(row, side) for row in tokens]
+    todo = list({path: i for i, path in enumerate(paths) if not path.exists()}.items())
     for start in range(0, len(todo), self._batch):
-      paths, rows = zip(*todo[start:start + self._batch])
+      files, rows = zip(*todo[start:start + self._batch])
       # Whole batches, so that one program serves every call.
       batch = tokens[np.resize(rows, self._batch)]
       states = jax.device_get(encode_blocks(self._model, self._params, batch, side))
-      for i, (path, row) in enumerate(zip(paths, rows)):
+      for i, (path, row) in enumerate(zip(files, rows)):
         real = np.flatnonzero(tokens[row] != PAD)
         block = np.stack([states.k[:, :, i][..., real, :], states.v[:, :, i][..., real, :]])
         save_array(path, block.astype(ml_dtypes.bfloat16).view(np.uint16))
       self.encoded += len(rows)
+    return paths
 
 
 def _fingerprint(model: JobRec, params: PyTree) -> str:

@@ -87,7 +87,7 @@ class FeatureExtractor:
     chunks = list(self._chunks(pairs))
     out = None
     with layout(self._mesh):
-      score = self._scorer(np.unique(pairs[:, 1]))
+      score = self._scorer(*map(np.unique, pairs.T))
       for done, (share, rows, kept) in enumerate(chunks, 1):
         jobs = pairs[rows, 1]
         lists = trim(self._blocks.candidate_lists(pairs[rows[:, 0], 0], jobs), share)
@@ -103,11 +103,14 @@ class FeatureExtractor:
     return ExpertFeatures(hidden.reshape(*shape, *hidden.shape[1:]),
                           scores[:, 0].reshape(shape), scores[:, 1].reshape(shape))
 
-  def _scorer(self, jobs: np.ndarray) -> Callable[[PyTree, np.ndarray], ExpertOutputs]:
+  def _scorer(self, candidates: np.ndarray,
+              jobs: np.ndarray) -> Callable[[PyTree, np.ndarray], ExpertOutputs]:
     """(lists, their jobs) -> outputs; where attention is factored, `jobs` are encoded here."""
     model, params = self._model, self._params
     if model.config.attention == 'exact':
       return lambda lists, _: _score(model, params, lists)
+    if self._states is not None:
+      self._states.encode(self._blocks.candidates[candidates], 'candidate')
     # Whole batches, so that every catalogue runs the same program.
     size = self._batch * max(1, self._items // 4)
     padded = np.resize(jobs, -(-len(jobs) // size) * size)

@@ -11,7 +11,8 @@ import pytest
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.train.block_states import BlockStates
+from jobrec_jax.train import block_states
+from jobrec_jax.train.block_states import BlockStates, encode_blocks
 from jobrec_jax.train.features import FeatureExtractor
 from jobrec_jax.train.sharding import MeshConfig, make_mesh
 
@@ -75,6 +76,19 @@ def test_a_new_job_against_all_candidates_encodes_one_block(factored, params, bl
   # bfloat16 keeps eight bits of a key or value.
   np.testing.assert_allclose(said.preference, fresh.preference, atol=0.02)
   np.testing.assert_allclose(said.qualification, fresh.qualification, atol=0.02)
+
+
+def test_whole_batches_are_encoded(factored, params, blocks, tmp_path, monkeypatch):
+  sizes = []
+
+  def counting(model, params, tokens, side):
+    sizes.append((side, len(tokens)))
+    return encode_blocks(model, params, tokens, side)
+  monkeypatch.setattr(block_states, 'encode_blocks', counting)
+  states = BlockStates(tmp_path, factored, params, batch=4)
+  some = np.arange(10)
+  FeatureExtractor(factored, params, blocks, make_mesh(MeshConfig()), 3, 8, states)(some, some)
+  assert [n for side, n in sizes if side == 'candidate'] == [4, 4, 4]
 
 
 def test_experts_with_adapters_keep_states_each(factored, blocks, tmp_path):
