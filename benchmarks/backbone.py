@@ -1,7 +1,7 @@
 """Lists on a pretrained decoder: PyTorch transformers and PEFT against ours, one machine, one run.
 
   make smollm2
-  make benchmark [ARGS='--quick --model=tiny --systems=torch_pairs,ours_exact']
+  make benchmark [ARGS='--quick --model=tiny --systems=torch_pairs,ours_exact --prompts=phrases']
 
 The list and its prompts: `benchmarks.prompts`.
 
@@ -41,6 +41,7 @@ from jobrec_jax.data.tokens import padded
 
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
+SOME = flags.DEFINE_list('prompts', [], 'some of the prompts; all if empty')
 MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
                           'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
 RESULTS = Path(__file__).parent / 'results'
@@ -265,6 +266,8 @@ RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'pub
 
 def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
   if ONLY.value and system not in ONLY.value:
+    return False
+  if SOME.value and prompt not in (*SOME.value, 'none'):
     return False
   if gpu:  # a PyTorch of CPUs is no peer of a GPU
     return not system.startswith('torch')

@@ -21,7 +21,7 @@ def get_config():
     c.tokenizer.candidate = 88
     c.tokenizer.job = 56
     c.tokenizer.alignment = 10
-    c.tokenizer.verdicts = 'vectors'
+    c.tokenizer.verdicts = 'symbols'
     c.model.attention = 'factored'
     c.model.unroll = 1
     c.model.remat = 'selective'
