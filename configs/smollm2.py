@@ -36,5 +36,6 @@ def get_config():
     c.features.states = '~/.cache/jobrec_jax/states'  # several stages score the same entities
     c.policy.lists = 68
     c.policy.held_out = 30
-    c.policy.batch = 34
+    c.policy.batch = 17
+    c.policy.epochs = 600
   return c
