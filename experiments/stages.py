@@ -83,13 +83,15 @@ def make_blocks(config: ConfigDict, run: Run, dataset: Dataset,
   """Token blocks; the tokenizer, the backbone's or one trained here, lies in the run folder."""
   path = run / 'tokenizer.json'
   if not path.exists():
-    texts = corpus(dataset, seed=config.seed, verdicts=config.tokenizer.verdicts)
+    phrases = config.tokenizer.phrases
+    if backbone is None or phrases:
+      texts = corpus(dataset, seed=config.seed, verdicts=config.tokenizer.verdicts)
     if backbone is None:
       tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size)
+    elif phrases:
+      tokenizer = add_phrases(backbone.tokenizer(), texts, phrases)
     else:
       tokenizer = backbone.tokenizer()
-      if config.tokenizer.phrases:
-        tokenizer = add_phrases(tokenizer, texts, config.tokenizer.phrases)
     save_tokenizer(tokenizer, path)
   tokenizer = load_tokenizer(path)
   blocks = BlockEncoder(dataset, tokenizer, section(BlockLengths, config.tokenizer))

@@ -77,7 +77,7 @@ def test_phrases_shorten_text_and_lose_none(dataset):
   assert tokens[1] < 0.7 * tokens[0]
 
 
-def test_a_phrase_is_whole_words(dataset):
+def test_a_phrase_is_whole_words():
   longer = add_phrases(TOKENIZER, ['one, data science, at', 'two; data science, on'], 20)
   phrase = longer.token_to_id('data science,')
   assert phrase in longer.encode('no data science, here').ids
