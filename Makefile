@@ -21,7 +21,9 @@ lint: $(VENV)/.installed-dev
 smollm2: $(VENV)/.installed
 	$(BIN)/python -m jobrec_jax.weights.fetch
 
-# Lists on SmolLM2-135M, ours against PyTorch's: see benchmarks/RESULTS.md.
+# Lists on SmolLM2-135M, ours against PyTorch's: see benchmarks/RESULTS.md. XLA on CPUs: products by
+# Eigen, a fifth faster at a backbone's sizes than YNNPACK, which keeps the sums (see BUILD.md).
+benchmark: export XLA_FLAGS ?= --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.backbone $(ARGS)
 

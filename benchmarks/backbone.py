@@ -314,7 +314,8 @@ def describe() -> dict:
   commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
                           check=True).stdout.strip()
   return {'commit': commit, 'cores': os.cpu_count(), 'machine': platform.machine(),
-          'python': platform.python_version(), 'malloc': os.environ.get('GLIBC_TUNABLES', '')} | {
+          'python': platform.python_version(), 'malloc': os.environ.get('GLIBC_TUNABLES', ''),
+          'xla_flags': os.environ.get('XLA_FLAGS', '')} | {
               name: importlib.metadata.version(name)
               for name in ('jax', 'torch', 'transformers', 'peft')}
 
