@@ -13,6 +13,7 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 """
 
 import functools
+import os
 
 PROMPTS = 'published', 'schema', 'symbols', 'vectors', 'phrases', 'phrases+vectors'
 J = 50
@@ -56,7 +57,7 @@ def parts(prompt: str) -> tuple[bool, str | None]:
 
 @functools.cache
 def prompts(name: str):
-  """One list: token ids of its candidate, of its jobs, and each pair's own, or codes of it."""
+  """One list: token ids of what it shares, of its jobs, and each pair's own, or codes of it."""
   from jobrec_jax.data.simulator import MarketConfig, simulate
   from jobrec_jax.schema.align import align, verdict_codes
   from jobrec_jax.schema.render import render_alignment, render_entity
@@ -67,9 +68,10 @@ def prompts(name: str):
   def ids(text):
     return tokenizer(phrases).encode(text, add_special_tokens=False).ids
   if verdicts is None:
-    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n'),
-            [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs],
-            [[] for _ in dataset.jobs])
+    jobs = [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs]
+    start = os.path.commonprefix(jobs)  # 'Position: id: J0' is common to the list, too
+    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n') + start,
+            [job[len(start):] for job in jobs], [[] for _ in jobs])
   aligned = [align(schema, candidate, job) for job in dataset.jobs]
   return (ids(render_entity(schema, 'candidate', candidate)),
           [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
