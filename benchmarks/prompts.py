@@ -13,7 +13,7 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 """
 
 import functools
-import os
+import itertools
 
 PROMPTS = 'published', 'schema', 'symbols', 'vectors', 'phrases', 'phrases+vectors'
 J = 50
@@ -69,9 +69,10 @@ def prompts(name: str):
     return tokenizer(phrases).encode(text, add_special_tokens=False).ids
   if verdicts is None:
     jobs = [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs]
-    start = os.path.commonprefix(jobs)  # 'Position: id: J0' is common to the list, too
-    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n') + start,
-            [job[len(start):] for job in jobs], [[] for _ in jobs])
+    # 'Position: id: J00' is common to the list, too.
+    start = sum(1 for _ in itertools.takewhile(lambda x: len(set(x)) == 1, zip(*jobs)))
+    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n') + jobs[0][:start],
+            [job[start:] for job in jobs], [[] for _ in jobs])
   aligned = [align(schema, candidate, job) for job in dataset.jobs]
   return (ids(render_entity(schema, 'candidate', candidate)),
           [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
