@@ -81,7 +81,7 @@ def prompts(name: str):
 
 
 def counts(name: str) -> tuple[int, list[int], list[int]]:
-  """Tokens of the candidate, of each job, and of each pair."""
+  """Tokens of what the list shares, of each job, and of each pair."""
   candidate, jobs, own = prompts(name)
   spent = parts(name)[1] != 'vectors'
   return len(candidate), [len(x) for x in jobs], [len(x) * spent for x in own]
