@@ -251,14 +251,48 @@ class BlockEncoder:
 
 def bucket(tokens: np.ndarray) -> np.ndarray:
   """The least share of `BUCKETS` whose part of a block [..., L] holds its text: [...] float."""
-  length = tokens.shape[-1]
-  used = length - np.argmax((tokens != PAD)[..., ::-1], axis=-1)
-  used = np.where((tokens != PAD).any(-1), used, 0)
-  ends = [math.ceil(share * length) for share in BUCKETS]
-  return np.asarray(BUCKETS)[np.searchsorted(ends, used)]
+  ends = [math.ceil(share * tokens.shape[-1]) for share in BUCKETS]
+  return np.asarray(BUCKETS)[np.searchsorted(ends, _used(tokens))]
+
+
+def _used(tokens: np.ndarray) -> np.ndarray:
+  """[...]: where the text of blocks [..., L] ends."""
+  real = tokens != PAD
+  return np.where(real.any(-1), tokens.shape[-1] - np.argmax(real[..., ::-1], axis=-1), 0)
 
 
 def trim(lists: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
   """Lists whose candidate and job blocks keep only this share of their lengths."""
   return {name: x[..., :math.ceil(share * x.shape[-1])] if name in ('candidate', 'job') else x
           for name, x in lists.items()}
+
+
+def by_length(items: np.ndarray, alignment: np.ndarray, groups: int = 2) -> tuple[
+    tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
+  """Lists' items from the shortest text to the longest, in groups: see `JobRec.score_groups`.
+
+  Group lengths follow the texts; each new set of them compiles another program.
+
+  Args:
+    items: [B, J, L] int32 blocks of the side that lists do not share.
+    alignment: [B, J, La] int32, as it is.
+    groups: how many, of as near the same size as J allows.
+
+  Returns:
+    Of each group the blocks [B, J / groups, longest text]; of each the alignments; and which item
+    stands where, [B, J]: the scores s of all groups are those of the items in their old order as
+    `np.take_along_axis(s, np.argsort(order), 1)`.
+
+  Raises:
+    ValueError: no group, or more of them than items.
+  """
+  if not 1 <= groups <= items.shape[1]:
+    raise ValueError(f'groups: allowed 1 to the {items.shape[1]} items of a list, got {groups}')
+  used = _used(items)
+  order = np.argsort(used, axis=1, kind='stable')
+  parts = []
+  for at in np.array_split(order, groups, axis=1):
+    longest = np.take_along_axis(used, at, 1).max()
+    parts.append([np.take_along_axis(x, at[..., None], 1)
+                  for x in (items[..., :longest], alignment)])
+  return *map(tuple, zip(*parts)), order

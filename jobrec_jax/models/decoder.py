@@ -7,6 +7,7 @@ Parameters (layers stacked on a leading axis by the scan): `embedding` [V, D]; `
 `attention/{q,k,v}/bias` [N, H], [K, H], [K, H] and `attention/{q,k}_norm/scale` [H].
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -120,7 +121,9 @@ class SwiGLU(nn.Module):
 
     gate = project('gate', x, D, F, ('embed', 'mlp'), D**-0.5)
     up = project('up', x, D, F, ('embed', 'mlp'), D**-0.5)
-    hidden = constrain(jax.nn.silu(gate) * up, 'batch', 'tokens', 'mlp')
+    # Its gradient starts from gate and up alone: cheaper to compute again than to keep its parts.
+    gated = jax.checkpoint(lambda gate, up: jax.nn.silu(gate) * up, prevent_cse=False)
+    hidden = constrain(gated(gate, up), 'batch', 'tokens', 'mlp')
     return project('down', hidden, F, D, ('mlp', 'embed'), self.output_stddev)
 
 
@@ -233,39 +236,43 @@ class Decoder(nn.Module):
     self,
     prefix: jax.Array,
     prefix_mask: jax.Array,
-    items: jax.Array,
-    item_mask: jax.Array,
-    block: jax.Array,
+    items: Sequence[jax.Array],
+    item_masks: Sequence[jax.Array],
+    blocks: Sequence[jax.Array],
     adapters: PyTree | None = None,
     read: int | None = None,
-  ) -> jax.Array:
+  ) -> list[jax.Array]:
     """Reads each prefix once, and every item as if it alone followed that prefix.
+
+    Items come in groups, each padded to a length of its own.
 
     Args:
       prefix: [B, S, D] embeddings.
       prefix_mask: [B, S] bool, False at padding.
-      items: [B, J, T, D] embeddings.
-      item_mask: [B, J, T] bool, False at padding (which may lie between tokens).
-      block: [T, S] bool with S = T, which key (column) of its own item a query (row) may see, each
-        itself among them. A token's position is the number of tokens it sees before itself.
+      items: of each group, [B, J, T, D] embeddings.
+      item_masks: of each, [B, J, T] bool, False at padding (which may lie between tokens).
+      blocks: of each, [T, S] bool with S = T, which key (column) of its own item a query (row) may
+        see, each itself among them. A token's position is the number of tokens it sees before
+        itself.
       adapters: see `lora`; None for none.
       read: how many tokens at the end of each item the caller reads; None for all.
 
     Returns:
-      [B, J, T, D] normed hidden states of the compute dtype; at padding, and where they are not
-      read, finite and meaningless.
+      Of each group, [B, J, T, D] normed hidden states of the compute dtype; at padding, and where
+      they are not read, finite and meaningless.
     """
-    D = self.config.width
-    chex.assert_shape(prefix, (None, None, D))
-    chex.assert_shape(items, (len(prefix), None, None, D))
-    B, J, T, _ = items.shape
+    B, _, D = prefix.shape
+    chex.assert_shape(prefix, (None, None, self.config.width))
     chex.assert_shape(prefix_mask, prefix.shape[:2])
-    chex.assert_shape(item_mask, (B, J, T))
-    chex.assert_shape(block, (T, T))
-    x = jnp.concatenate([prefix, items.reshape(B, J * T, D)], axis=1)  # [B, S + J*T, D]
-    mask = ListMask(prefix_mask, item_mask, jnp.asarray(block), read)
+    for x, item_mask, block in zip(items, item_masks, blocks, strict=True):
+      chex.assert_shape(x, (B, None, None, D))
+      chex.assert_shape(item_mask, x.shape[:3])
+      chex.assert_shape(block, (x.shape[2],) * 2)
+    mask = ListMask(prefix_mask, tuple(item_masks), tuple(map(jnp.asarray, blocks)), read)
+    x = jnp.concatenate([prefix, *(x.reshape(B, -1, D) for x in items)], axis=1)
     hidden, _ = self._encode(x, mask, adapters)
-    return hidden[:, prefix.shape[1] :].reshape(B, J, T, D)
+    _, *groups = jnp.split(hidden, mask.starts(), axis=1)
+    return [group.reshape(x.shape) for group, x in zip(groups, items)]
 
   def encode_blocks(
     self, x: jax.Array, mask: jax.Array, start: int, adapters: PyTree | None = None

@@ -1,5 +1,6 @@
 """JobRec below the policy: one decoder, and experts who each read a pair for themselves."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -172,7 +173,7 @@ class JobRec(nn.Module):
     sides = {'candidate': candidate, 'job': job}
     shared, other = sorted(sides, key=lambda side: sides[side].ndim)
     if self.config.attention == 'exact':
-      hidden = self._read(sides[shared], sides[other], alignment)
+      hidden = self._read(sides[shared], (sides[other],), (alignment,))
     else:
       partners = sides[other]
       states = self.encode(partners.reshape(-1, partners.shape[-1]), other)
@@ -181,6 +182,38 @@ class JobRec(nn.Module):
       hidden = self._look(self.encode(sides[shared], shared), sides[shared] != PAD, states,
                           partners != PAD, alignment)
     return self._judge(hidden.reshape(B, J, E, -1), deterministic)
+
+  def score_groups(
+    self,
+    shared: jax.Array,
+    others: Sequence[jax.Array],
+    alignments: Sequence[jax.Array],
+    deterministic: bool = True,
+  ) -> ExpertOutputs:
+    """As calling it, for lists whose items come in groups that are padded to lengths of their own.
+
+    Padding costs as much as text, and not all items of a list are as long as its longest: see
+    `data.tokens.by_length`.
+
+    Args:
+      shared: [B, S] int32 tokens of the side that each list shares, candidate or job.
+      others: of each group, [B, J, L] int32 of the other side.
+      alignments: of each group, [B, J, La] int32 tokens, or codes of verdicts.
+      deterministic: False draws dropout from the 'dropout' stream.
+
+    Returns:
+      `ExpertOutputs` of all items, group after group.
+
+    Raises:
+      ValueError: attention is factored, or others and alignments are not as many.
+    """
+    if self.config.attention != 'exact':
+      raise ValueError("score_groups: allowed with attention 'exact', got "
+                       f'{self.config.attention!r}')
+    if len(others) != len(alignments):
+      raise ValueError('score_groups: allowed an alignment for each group of others, got '
+                       f'{len(others)} of others and {len(alignments)} of alignments')
+    return self._judge(self._read(shared, others, alignments), deterministic)
 
   def encode(self, tokens: jax.Array, side: str) -> States:
     """The states of candidates or jobs read alone, for `score_pairs`.
@@ -265,18 +298,19 @@ class JobRec(nn.Module):
     return (jnp.concatenate([self._embed(tokens), readouts], axis=2),
             jnp.concatenate([tokens != PAD, jnp.ones(readouts.shape[:3], bool)], axis=2))
 
-  def _read(self, prefix: jax.Array, others: jax.Array, alignment: jax.Array) -> jax.Array:
-    """Args: prefix [B, S], others [B, J, L] tokens. Returns [B, J, E, D] fp32 of the readouts."""
-    text, readouts = self._text_and_readouts(alignment)
-    content = jnp.concatenate([others, text], axis=-1)
-    L, embedded = content.shape[2], self._embed(prefix)
-    hidden = []
+  def _read(self, prefix: jax.Array, others: Sequence[jax.Array],
+            alignments: Sequence[jax.Array]) -> jax.Array:
+    """Args: prefix [B, S], of each group others [B, J, L] tokens. Returns readouts [B, J, E, D]."""
+    texts, readouts = zip(*map(self._text_and_readouts, alignments))
+    contents = [jnp.concatenate(of, axis=-1) for of in zip(others, texts)]
+    embedded, hidden = self._embed(prefix), []
     for of, adapters in self._passes():
-      items, mask = self._items(content, readouts[:, :, of])
-      block = readout_block(L, items.shape[2] - L)
-      out = self.decoder.encode_lists(embedded, prefix != PAD, items, mask, block, adapters,
-                                      items.shape[2] - L)
-      hidden.append(out[:, :, L:].astype(jnp.float32))
+      items, masks = zip(*(self._items(x, r[:, :, of]) for x, r in zip(contents, readouts)))
+      read = readouts[0][:, :, of].shape[2]
+      blocks = [readout_block(x.shape[2], read) for x in contents]
+      out = self.decoder.encode_lists(embedded, prefix != PAD, items, masks, blocks, adapters, read)
+      out = [x[:, :, -read:].astype(jnp.float32) for x in out]
+      hidden.append(jnp.concatenate(out, axis=1))
     return jnp.concatenate(hidden, axis=2)
 
   def _look(

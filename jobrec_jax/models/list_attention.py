@@ -21,36 +21,41 @@ _SCORES = {'cpu': 2**24}
 
 @struct.dataclass
 class ListMask:
-  """Who sees whom in L = S + J*T tokens: the prefix, then the item blocks one after another.
+  """Who sees whom in L tokens: the prefix, then the item blocks one after another.
 
   A prefix token sees the valid prefix up to itself. An item token sees the whole valid prefix and
-  the valid tokens of its own block that `block` lets it see, itself among them.
+  the valid tokens of its own block that `block` lets it see, itself among them. Items come in
+  groups of one length each: L = S + the sum of J*T.
 
   Attributes:
     prefix: [B, S] bool, False at padding (anywhere).
-    items: [B, J, T] bool, False at padding (anywhere); None where there is only the prefix.
-    block: [T, S] bool, the block of every item with T = S: row is the query, column the key.
+    items: of each group [B, J, T] bool, False at padding (anywhere).
+    block: of each group [T, S] bool, the block of its items with T = S: row is the query, column
+      the key.
     read: how many tokens at the end of each item are read after the last layer; None for all L.
   """
 
   prefix: jax.Array
-  items: jax.Array | None = None
-  block: jax.Array | None = None
+  items: tuple[jax.Array, ...] = ()
+  block: tuple[jax.Array, ...] = ()
   read: int | None = struct.field(pytree_node=False, default=None)
+
+  def starts(self) -> list[int]:
+    """Where each group's items start among the L."""
+    sizes = [self.prefix.shape[1], *(x.shape[1] * x.shape[2] for x in self.items)]
+    return np.cumsum(sizes)[:-1].tolist()
 
   def ends(self) -> np.ndarray:
     """Where the items' tokens that are read stand among the L."""
-    return self.prefix.shape[1] + _ends(*self.items.shape[1:], self.read)
+    return np.concatenate([start + _ends(*x.shape[1:], self.read)
+                           for start, x in zip(self.starts(), self.items)])
 
   def positions(self) -> jax.Array:
     """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
-    own = jnp.cumsum(self.prefix, axis=1, dtype=jnp.int32) - 1  # [B, S]
-    if self.items is None:
-      return own
-    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
     length = self.prefix.sum(axis=1, dtype=jnp.int32)
-    items = length[:, None, None] + seen - 1  # [B, J, T]
-    return jnp.concatenate([own, items.reshape(len(own), -1)], axis=1)
+    items = [(length[:, None, None] + _seen(*of)).reshape(len(length), -1)
+             for of in zip(self.items, self.block)]
+    return jnp.concatenate([jnp.cumsum(self.prefix, axis=1, dtype=jnp.int32) - 1, *items], axis=1)
 
 
 @struct.dataclass
@@ -84,8 +89,12 @@ class PairMask:
 
   def positions(self) -> jax.Array:
     """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
-    seen = jnp.einsum('bjs,ts->bjt', self.items.astype(jnp.int32), self.block.astype(jnp.int32))
-    return (self.start + seen - 1).reshape(len(seen), -1)
+    return (self.start + _seen(self.items, self.block)).reshape(len(self.items), -1)
+
+
+def _seen(items: jax.Array, block: jax.Array) -> jax.Array:
+  """[B, J, T] int32: how many tokens of its own item each sees before itself."""
+  return jnp.einsum('bjs,ts->bjt', items.astype(jnp.int32), block.astype(jnp.int32)) - 1
 
 
 def _ends(J: int, T: int, read: int) -> np.ndarray:
@@ -126,14 +135,12 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Arra
     [B, L, K, G, H] of v's dtype.
   """
   # Splits, for the gradient of a slice is as large as what it was taken from.
-  (first, others), *parts = (jnp.split(x, [mask.prefix.shape[1]], axis) for x, axis in
-                             ((q, 1), (k, 2), (v, 2)))
-  prefix, own = map(States, *parts)
-  first = _attend_prefix(first, prefix, mask.prefix)
-  if mask.items is None:
-    return first
-  items = _attend_items(others, prefix, mask.prefix, own, mask.items, mask.block)
-  return jnp.concatenate([first, items], axis=1)
+  (first, *others), *parts = (jnp.split(x, mask.starts(), axis) for x, axis in
+                              ((q, 1), (k, 2), (v, 2)))
+  prefix, *own = map(States, *parts)
+  items = [_attend_items(rows, prefix, mask.prefix, *of)
+           for rows, *of in zip(others, own, mask.items, mask.block)]
+  return jnp.concatenate([_attend_prefix(first, prefix, mask.prefix), *items], axis=1)
 
 
 def attend_pairs(
@@ -319,7 +326,12 @@ def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: PyTree,
     each, total = f(jax.tree.map(inside, part))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), each), total
 
-  each, total = jax.lax.map(
-    some, jax.tree.map(lambda x: x.reshape(J // n, n, *x.shape[1:]), parts))
-  return (jax.tree.map(lambda x: x.reshape(J, *x.shape[2:]), each),
-          jax.tree.map(lambda x: x.sum(0), total))
+  def add(total, part):
+    each, more = some(part)
+    return jax.tree.map(jnp.add, total, more), each
+
+  parts = jax.tree.map(lambda x: x.reshape(J // n, n, *x.shape[1:]), parts)
+  _, total = jax.eval_shape(some, jax.tree.map(lambda x: x[0], parts))
+  total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), total)
+  total, each = jax.lax.scan(add, total, parts)
+  return jax.tree.map(lambda x: x.reshape(J, *x.shape[2:]), each), total

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 from hypothesis import given, settings, strategies as st
@@ -12,6 +13,7 @@ from jobrec_jax.data.tokens import (
     BlockLengths,
     add_phrases,
     bucket,
+    by_length,
     corpus,
     load_tokenizer,
     phrase_pieces,
@@ -180,3 +182,29 @@ def test_trimming_leaves_alignment_alone():
   lists = {name: np.zeros((1, length)) for name, length in lengths.items()}
   assert {name: x.shape[-1] for name, x in trim(lists, 0.5).items()} == {
       'candidate': 5, 'job': 3, 'alignment': 4}
+
+
+@given(st.data(), st.integers(1, 5), st.integers(1, 5))
+def test_groups_by_length_hold_every_item_once(data, count, groups):
+  lengths = data.draw(st.lists(st.lists(st.integers(0, 6), min_size=count, max_size=count),
+                               min_size=1, max_size=2))
+  items = np.full((len(lengths), count, 6), PAD)
+  for at, length in np.ndenumerate(lengths):
+    items[at][:length] = 10 * at[0] + at[1]
+  alignment = np.arange(len(lengths) * count).reshape(len(lengths), count, 1)
+  if groups > count:
+    with pytest.raises(ValueError, match=f'allowed 1 to the {count} items of a list, got {groups}'):
+      by_length(items, alignment, groups)
+    return
+  others, alignments, order = by_length(items, alignment, groups)
+  assert [x.shape[:2] for x in others] == [x.shape[:2] for x in alignments]
+  assert len(others) == groups and sum(x.shape[1] for x in others) == count
+  whole = [np.pad(x, ((0, 0), (0, 0), (0, 6 - x.shape[2])), constant_values=PAD) for x in others]
+  back = np.argsort(order)[..., None]
+  for parts, expected in ((whole, items), (alignments, alignment)):
+    np.testing.assert_array_equal(
+        np.take_along_axis(np.concatenate(parts, 1), back, 1), expected)
+  for x, y in itertools.pairwise(others):
+    assert x.shape[2] <= y.shape[2]
+  for x in others:  # nothing but padding could be cut
+    assert not x.shape[2] or (x[..., -1] != PAD).any()

@@ -243,8 +243,8 @@ def test_the_last_layer_finishes_only_what_is_read(remat):
 
   @functools.partial(jax.jit, static_argnums=1)
   def hidden(params, read):
-    return Decoder(config).apply(params, prefix, masks[0], items, masks[1], block, None, read,
-                                 method='encode_lists')
+    return Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None, read,
+                                 method='encode_lists')[0]
 
   @functools.partial(jax.jit, static_argnums=1)
   @jax.grad

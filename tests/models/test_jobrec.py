@@ -1,6 +1,7 @@
 """Lists against the same pairs read one by one by a plain decoder, and who is blind to whom."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobrec_jax.data.tokens import by_length
 from jobrec_jax.models import list_attention
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
@@ -122,6 +124,41 @@ def test_gradients_of_lists_equal_those_of_pairs(variables, padded, layout):
   _, ours = GRADIENT(variables, WEIGHTS, *data)
   expected = jax.jit(jax.grad(lambda v: jnp.sum(WEIGHTS * pair_by_pair(v, *data)[1])))(variables)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('remat', ['none', 'selective'])
+def test_groups_of_one_length_equal_the_whole_list(variables, layout, remat):
+  candidate, job, alignment = LAYOUTS[layout](*blocks(True))
+  shared, others = (candidate, job) if layout == 'candidate-first' else (job, candidate)
+  others[:, 1:, 3:] = PAD
+  others, alignments, order = by_length(others, alignment)
+  assert others[0].shape[2] < others[1].shape[2]
+  weights = np.take_along_axis(WEIGHTS, order[..., None], 1)
+  config = dataclasses.replace(CONFIG.decoder, remat=remat)
+  model = JobRec(dataclasses.replace(CONFIG, decoder=config))
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def in_groups(v):
+    scores = model.apply(v, shared, others, alignments, method='score_groups').scores
+    return jnp.sum(weights * scores), scores
+
+  (_, scores), ours = in_groups(variables)
+  whole = SCORE(variables, candidate, job, alignment).scores
+  restored = np.take_along_axis(np.asarray(scores), np.argsort(order)[..., None], 1)
+  np.testing.assert_allclose(restored, whole, atol=1e-5)
+  _, expected = GRADIENT(variables, WEIGHTS, candidate, job, alignment)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
+
+
+def test_groups_are_refused_where_they_do_not_fit(variables):
+  candidate, job, alignment = blocks(False)
+  with pytest.raises(ValueError, match='1 of others and 2 of alignments'):
+    MODEL.apply(variables, candidate, (job,), (alignment, alignment), method='score_groups')
+  factored = dataclasses.replace(CONFIG, attention='factored', job_start=6, pair_start=11)
+  with pytest.raises(ValueError, match="allowed with attention 'exact', got 'factored'"):
+    JobRec(factored).apply(variables, candidate, (job,), (alignment,), method='score_groups')
 
 
 def test_a_side_must_differ_within_a_list(variables):

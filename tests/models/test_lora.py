@@ -243,8 +243,9 @@ def encode(config, lora, params, adapters, prefix, items, key=None):
 
   @jax.jit
   def run(params, adapters, prefix, items):
-    return decoder.apply({'params': params}, prefix, masks[0], items, masks[1], block, adapters,
-                         method='encode_lists', rngs=None if key is None else {'dropout': key})
+    return decoder.apply({'params': params}, prefix, masks[0], [items], [masks[1]], [block],
+                         adapters, method='encode_lists',
+                         rngs=None if key is None else {'dropout': key})[0]
 
   return np.asarray(run(params, adapters, prefix, items))
 
