@@ -37,5 +37,4 @@ def get_config():
     c.policy.lists = 68
     c.policy.held_out = 30
     c.policy.batch = 17
-    c.policy.epochs = 600
   return c

@@ -1,5 +1,7 @@
 """The policy head: how far eligibility counts for a pair, on top of preference."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -7,14 +9,15 @@ import jax.numpy as jnp
 
 
 class PolicyHead(nn.Module):
-  """lambda_k(u, j) = clip(MLP([h_pref; h_qual])_k, -bound, bound), in fp32, for K requirements.
+  """lambda_k(u, j) = clip(MLP(x)_k, -bound, bound), in fp32, for K requirements.
 
+  x = ([h_pref; h_qual] - mean) / scale, constants that training takes from its lists: states of a
+  pretrained decoder have most in common, and what tells pairs apart is a small part of them.
   The last layer starts at zero: lambda = 0 and s = s_pref, so that the policy sets out from pure
-  preference and moves only as far as the multiplier pushes it. Both hidden states have passed the
-  decoder's final norm, so they are taken as they are.
+  preference and moves only as far as the multiplier pushes it.
 
   Attributes:
-    bound: the greatest absolute value of lambda; beyond it the gradient is zero.
+    bound: the greatest absolute value of lambda; see `clip_with_way_back`.
     widths: hidden widths, with ReLU.
     outputs: K, the requirements that share the hidden layers; `at_requirement` reads between them.
   """
@@ -28,11 +31,53 @@ class PolicyHead(nn.Module):
     """Args: h_pref, h_qual [..., D] hidden states of the experts. Returns lambda [..., K] fp32."""
     chex.assert_equal_shape([h_pref, h_qual])
     x = jnp.concatenate([h_pref, h_qual], axis=-1).astype(jnp.float32)
+    mean = self.param('mean', nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
+    scale = self.param('scale', nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
+    x = (x - mean) / scale
     for i, width in enumerate(self.widths):
       x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
       x = nn.relu(x)
     raw = nn.Dense(self.outputs, kernel_init=nn.initializers.zeros_init(), name='lambda')(x)
-    return jnp.clip(raw, -self.bound, self.bound)
+    return clip_with_way_back(raw, self.bound)
+
+
+def input_statistics(h_pref: jax.Array, h_qual: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+  """The head's constants from the pairs that it learns on.
+
+  Args:
+    h_pref, h_qual: [..., D] hidden states.
+    mask: [...] bool, real pairs.
+
+  Returns:
+    `mean` and `scale` [2D] fp32, the standard deviation; where a number hardly varies, a hundredth
+    of the root mean variance of all.
+  """
+  x = jnp.concatenate([h_pref, h_qual], axis=-1).astype(jnp.float32)
+  axes, real = tuple(range(mask.ndim)), mask[..., None]
+  mean = x.mean(axes, where=real)
+  variance = jnp.square(x - mean).mean(axes, where=real)
+  return {'mean': mean, 'scale': jnp.sqrt(jnp.maximum(variance, 1e-4 * variance.mean() + 1e-12))}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def clip_with_way_back(x: jax.Array, bound: float) -> jax.Array:
+  """clip(x, -bound, bound), whose gradient stops only what would move x further out.
+
+  With the clip's own gradient, what a step once took beyond the bound would stay there.
+  """
+  return jnp.clip(x, -bound, bound)
+
+
+def _clip_forward(x: jax.Array, bound: float) -> tuple[jax.Array, jax.Array]:
+  return clip_with_way_back(x, bound), x
+
+
+def _clip_backward(bound: float, x: jax.Array, d: jax.Array) -> tuple[jax.Array]:
+  outwards = ((x > bound) & (d < 0)) | ((x < -bound) & (d > 0))  # descent goes against d
+  return (jnp.where(outwards, 0, d),)
+
+
+clip_with_way_back.defvjp(_clip_forward, _clip_backward)
 
 
 def at_requirement(lam: jax.Array, knots: jax.Array, tau: jax.Array | float) -> jax.Array:

@@ -12,12 +12,23 @@ import optax
 
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.lagrangian.ascent import DualState, dual_ascent, pid, relative
-from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
+from jobrec_jax.models.policy import (
+    PolicyHead,
+    at_requirement,
+    input_statistics,
+    policy_scores,
+)
 from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.objectives.contrastive import info_nce
 from jobrec_jax.objectives.expected_score import expected_score
 from jobrec_jax.train.features import ExpertFeatures
-from jobrec_jax.train.state import TrainState, create_state, stream_key
+from jobrec_jax.train.state import (
+    TrainState,
+    create_state,
+    merge_params,
+    split_params,
+    stream_key,
+)
 
 PyTree = Any
 OBJECTIVES = ('info_nce', 'expected_score')
@@ -162,8 +173,9 @@ def make_policy_trainer(head: PolicyHead,
       return info_nce(scores / T, batch.positive, batch.mask).mean()
     return -expected_score(scores, batch.preference, batch.mask, T).mean()
 
-  def loss_fn(params: PyTree, batch: PolicyInputs, multiplier: jax.Array, taus: jax.Array):
-    scores = head_scores(head, params, batch)                                        # [K, B, J]
+  def loss_fn(trainable: PyTree, frozen: PyTree, batch: PolicyInputs, multiplier: jax.Array,
+              taus: jax.Array):
+    scores = head_scores(head, merge_params(trainable, frozen), batch)               # [K, B, J]
     loss = jax.vmap(loss_of, (0, None))(scores, batch)                               # [K]
     reached = jax.vmap(eligibility, (0, None, None, None))(
         scores, batch.z_qual, batch.mask, T).mean(-1)                                # [K]
@@ -179,13 +191,17 @@ def make_policy_trainer(head: PolicyHead,
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
     rule = relative(pid(trial.ki, trial.kp, trial.kd, trial.nu))
     dual = dual_ascent(rule, constraint=config.constraint)
-    params = head.init(stream_key(key, 'init'), inputs.hidden[:1, :, 0], inputs.hidden[:1, :, 1])
-    state = create_state(params['params'], (), tx, dual.init(trial.taus.shape))
+    hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
+    statistics = input_statistics(*hidden, inputs.mask)
+    params = head.init(stream_key(key, 'init'), *hidden)['params'] | statistics
+    trainable, frozen = split_params(params, lambda path: path[0] in statistics)
+    state = create_state(trainable, frozen, tx, dual.init(trial.taus.shape))
 
     def step(state: TrainState, rows: jax.Array):
       multiplier = state.duals.multiplier
       (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-          state.trainable, jax.tree.map(lambda x: x[rows], inputs), multiplier, trial.taus)
+          state.trainable, state.frozen, jax.tree.map(lambda x: x[rows], inputs), multiplier,
+          trial.taus)
       updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
       state = state.replace(
           step=state.step + 1, trainable=optax.apply_updates(state.trainable, updates),
@@ -199,7 +215,7 @@ def make_policy_trainer(head: PolicyHead,
       return state, jax.tree.map(lambda m: m.mean(0), metrics)
 
     state, history = jax.lax.scan(epoch, state, jnp.arange(config.epochs))
-    return PolicyResult(state.trainable, state.duals, history)
+    return PolicyResult(merge_params(state.trainable, state.frozen), state.duals, history)
 
   return train
 

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
+from jobrec_jax.models.policy import (
+    PolicyHead,
+    at_requirement,
+    clip_with_way_back,
+    input_statistics,
+    policy_scores,
+)
 
 
 @pytest.fixture
@@ -43,12 +49,35 @@ def test_lambda_within_the_bound_is_the_mlp(states):
   head = PolicyHead(widths=(7,))
   params = head.init(jax.random.key(0), *states)['params']
   kernel = 0.1 * jax.random.normal(jax.random.key(2), params['lambda']['kernel'].shape)
-  params = {**params, 'lambda': {'kernel': kernel, 'bias': jnp.array([0.2])}}
+  params |= {'lambda': {'kernel': kernel, 'bias': jnp.array([0.2])},
+             'mean': jnp.arange(12.0), 'scale': 1 + jnp.arange(12.0)}
   hidden, last = params['hidden_0'], params['lambda']
-  x = np.concatenate(states, axis=-1) @ hidden['kernel'] + hidden['bias']
+  x = (np.concatenate(states, axis=-1) - np.arange(12)) / (1 + np.arange(12))
+  x = x @ hidden['kernel'] + hidden['bias']
   expected = np.maximum(x, 0) @ last['kernel'] + last['bias']
   assert np.abs(expected).max() < 5
   np.testing.assert_allclose(head.apply({'params': params}, *states), expected, atol=1e-5)
+
+
+def test_statistics_are_those_of_real_pairs(states):
+  h_pref, h_qual = 5 + 3 * states[0], states[1].at[..., 0].set(2.0)
+  mask = jnp.arange(4) < jnp.array([4, 2, 1])[:, None]
+  said = input_statistics(h_pref, h_qual, mask)
+  real = np.concatenate([h_pref, h_qual], axis=-1)[np.asarray(mask)]  # [7, 12]
+  np.testing.assert_allclose(said['mean'], real.mean(0), rtol=1e-5)
+  std = real.std(0)
+  assert std[6] == 0 and (np.delete(std, 6) > 0.1).all()
+  std[6] = 0.01 * np.sqrt((std ** 2).mean())
+  np.testing.assert_allclose(said['scale'], std, rtol=1e-4)
+
+
+def test_what_left_the_bound_may_come_back():
+  x, d = jnp.array([-3.0, -3.0, -1.0, 1.0, 3.0, 3.0]), jnp.array([1.0, -1, 1, -1, 1, -1])
+  clipped, gradient = jax.jit(lambda x: jax.vjp(lambda x: clip_with_way_back(x, 2.0), x)[0])(x), (
+      jax.vjp(lambda x: clip_with_way_back(x, 2.0), x)[1](d)[0])
+  np.testing.assert_array_equal(clipped, [-2, -2, -1, 1, 2, 2])
+  # Descent subtracts: -3 rises where d < 0, 3 falls where d > 0.
+  np.testing.assert_array_equal(gradient, [0, -1, 1, -1, 1, 0])
 
 
 def test_policy_scores():

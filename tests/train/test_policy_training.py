@@ -86,6 +86,17 @@ def test_one_policy_for_every_requirement(inputs, gains):
   assert (np.diff(got) > 0).all()
 
 
+def test_states_with_much_in_common_serve_as_well(inputs, trainer):
+  """Those of a pretrained decoder: a small part tells pairs apart."""
+  common = 20 * jax.random.normal(jax.random.key(5), (2, 4))
+  scale = jnp.array([0.01, 0.1, 1.0, 10.0])
+  other = dataclasses.replace(inputs, hidden=common + scale * inputs.hidden)
+  results = [trainer(x, 0.75, 1) for x in (inputs, other)]
+  for x, result in zip((inputs, other), results):
+    assert abs(reached(HEAD, result.params, x)[0] - 0.75) < 0.02
+  np.testing.assert_allclose(*(r.history['loss'][-1] for r in results), atol=0.02)
+
+
 def test_no_head_beats_the_exact_dual_and_a_trained_one_comes_close(inputs):
   config = dataclasses.replace(CONFIG, objective='expected_score')
   result = jax.jit(make_policy_trainer(HEAD, config))(inputs, policy_trial(config, [0.7], 0))
