@@ -7,8 +7,9 @@ The list and its prompts: `benchmarks.prompts`.
 
 Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
 calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the
-peak while running, after the weights are loaded. Rows go to benchmarks/results/. Where JAX has a
-GPU, ours run on it too, in bfloat16.
+peak while running, after the weights are loaded. Rows go to benchmarks/results/, those of less than
+everything to a file of its own, `..._part.json`. Where JAX has a GPU, ours run on it too, in
+bfloat16.
 """
 
 import functools
@@ -38,6 +39,7 @@ from benchmarks.prompts import (
     tokenizer,
 )
 from jobrec_jax.data.tokens import by_length, padded
+from jobrec_jax.report.results import write_text
 
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
@@ -333,7 +335,7 @@ def main(argv: list[str]) -> None:
     return
   gpu = subprocess.run([sys.executable, '-c', 'import jax; print(jax.default_backend())'],
                        capture_output=True, text=True, check=True).stdout.strip() != 'cpu'
-  rows, about = [], describe()
+  rows, about, failed = [], describe(), False
   prompt_tokens = {name: [float(np.mean(part)) for part in counts(name)] for name in PROMPTS}
   print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
   for system, prompt, dtype in (run for run in RUNS if wanted(*run, gpu)):
@@ -343,6 +345,7 @@ def main(argv: list[str]) -> None:
     name = {'system': system, 'prompt': prompt, 'dtype': dtype, 'model': MODEL.value}
     if done.returncode:
       print(f'{name}: failed\n{done.stderr[-2000:]}', file=sys.stderr, flush=True)
+      failed = True
       continue
     row = name | json.loads(done.stdout.splitlines()[-1])
     if 'pairs' in row:
@@ -354,8 +357,11 @@ def main(argv: list[str]) -> None:
     row['gflops'] = row.pop('flop') / row['seconds'] / 1e9
     rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} | about)
     print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
-  where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}.json'
-  where.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+  whole = not (failed or QUICK.value or ONLY.value or SOME.value)
+  where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}{"" if whole else "_part"}.json'
+  write_text(where, '[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+  print(f'The rows are in {where}')
+  sys.exit(failed)
 
 
 if __name__ == '__main__':

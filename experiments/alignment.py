@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from experiments.setup import Run, Settings
+from experiments.setup import FREE, Run, Settings
 from experiments.stages import Experts, identity
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import policy_lists
@@ -88,15 +88,19 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
   metrics = MetricsWriter(run / 'metrics.jsonl')
   depends = identity(config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts',
                      'warm_up', 'cooperative', 'backbone', 'lora') | {
+      'head': 'standardised inputs',
       'policy': {k: v for k, v in config['policy'].to_dict().items()
-                 if k not in ('taus', 'grid', 'held_out')}}
+                 if k not in FREE}}
 
   def fit(name: str, taus: np.ndarray) -> PolicyResult:
     train = jax.jit(make_policy_trainer(make_head(config, len(taus)), settings.policy))
     trial = policy_trial(settings.policy, taus, config.seed)
     checkpoints = Checkpoints(run / f'checkpoints/{name}', depends | {'taus': taus.tolist()})
     if checkpoints.latest() is not None:
-      result = PolicyResult(*checkpoints.restore(tuple(jax.eval_shape(train, inputs, trial))))
+      here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever device wrote it
+      like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+                          tuple(jax.eval_shape(train, inputs, trial)))
+      result = PolicyResult(*checkpoints.restore(like))
     else:
       result = jax.block_until_ready(train(inputs, trial))
       checkpoints.save(p.epochs, tuple(result))
@@ -116,7 +120,8 @@ def align(config: ConfigDict, settings: Settings, run: Run, dataset: Dataset, ex
   logging.info("policy: C can lie in [%.3f, %.3f] on stage 2's lists", low, high)
   asked = [round(float(t), 4) for t in (p.taus or tau_grid(low, high, p.grid))]
   for tau in asked:
-    check_attainable(tau, (low, high))
+    # As an inequality, less than what comes of its own accord asks for nothing.
+    check_attainable(max(tau, low) if p.constraint == 'inequality' else tau, (low, high))
   knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
   result = fit('policy', knots)
   policy = Policy(make_head(config, p.knots), result.params, knots, p.constraint)
@@ -150,6 +155,10 @@ def load_policy(config: ConfigDict, run: Run, schema: str) -> Policy:
   """
   said = run.read_json('policy.json', 'experiments.align_policy')
   params = load_params(run / 'checkpoints/policy', schema)
+  if 'mean' not in params:
+    raise ValueError(f'{run / "checkpoints/policy"}: the policy is of an earlier version, whose '
+                     'head took its inputs as they are; run experiments.align_policy on a copy of '
+                     'the run folder without policy.json and checkpoints/*policy')
   knots = np.asarray(said['knots'], np.float32)
   return Policy(make_head(config, len(knots)), jax.tree.map(jnp.asarray, params), knots,
                 said['constraint'])

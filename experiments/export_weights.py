@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 import sys
+import tempfile
 from typing import Any
 
 from absl import app, flags, logging
@@ -48,22 +49,26 @@ def export_adapter(experts: TrainedExperts, base_name: str, to: Path, tokenizer:
 
 
 def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
-  """Raises ValueError: `to` exists, or no family of models can express the decoder."""
+  """Whole, or not at all. Raises ValueError: no family of models can express the decoder."""
   c = experts.model.config
   lora = c.decoder.lora
-  decoders = {to: experts.params['decoder']}
+  decoders = {'.': experts.params['decoder']}
   if lora is not None and lora.per_expert:
-    decoders = {to / name: merge(experts.params, lora, e) for e, name in enumerate(c.experts)}
+    decoders = {name: merge(experts.params, lora, e) for e, name in enumerate(c.experts)}
   elif lora is not None:
-    decoders = {to: merge(experts.params, lora)}
+    decoders = {'.': merge(experts.params, lora)}
   extras = _extras(experts)
   rows = extras.pop('phrases', None)
-  for folder, params in decoders.items():
-    params, sizes = jax.device_get(params), c.decoder
-    if rows is not None:
-      params, sizes = _with_phrases(params, sizes, rows, c.words)
-    save_decoder(folder, params, sizes, family_of(sizes), [tokenizer])
-  save_heads(to, extras, c.experts)
+  to.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f'.{to.name}.', dir=to.parent) as folder:
+    whole = Path(folder) / 'export'
+    for name, params in decoders.items():
+      params, sizes = jax.device_get(params), c.decoder
+      if rows is not None:
+        params, sizes = _with_phrases(params, sizes, rows, c.words)
+      save_decoder(whole / name, params, sizes, family_of(sizes), [tokenizer])
+    save_heads(whole, extras, c.experts)
+    whole.rename(to)
 
 
 def _with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,

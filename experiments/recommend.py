@@ -80,6 +80,9 @@ def main(argv: Sequence[str]) -> None:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+  if cut := {block: n for block, n in ranked.cut.items() if n}:
+    print(f'warning: longer than what the experts read, their ends are lost: {cut}',
+          file=sys.stderr)
   if FLAGS.format == 'json':
     print(json.dumps({'tau': FLAGS.tau, 'eligibility': ranked.eligibility,
                       'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}, indent=2))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import dataclasses
 import json
 from logging import WARNING
+import operator
 from pathlib import Path
 import sys
 import traceback
@@ -20,8 +21,10 @@ from jobrec_jax.data.jsonl import read_jsonl
 from jobrec_jax.data.published import read_published
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.tokens import BlockLengths
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.evaluate.certification import CertifyConfig
+from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.report.results import write_text
 from jobrec_jax.train.policy import PolicyConfig
 from jobrec_jax.train.sharding import MeshConfig
@@ -29,6 +32,9 @@ from jobrec_jax.train.state import OptimizerConfig
 
 T = TypeVar('T')
 SOURCES = ('simulated', 'jobrec_synth', 'jsonl', 'published', 'recbole')
+LEAST = {'policy.knots': 2, 'policy.grid': 2, 'policy.width': 1, 'policy.lists': 1,
+         'policy.held_out': 1, 'policy.list_length': 2, 'features.list_length': 1,
+         'features.batch': 1}
 
 
 def define_flags(config: str, workdir: str | None = None) -> None:
@@ -95,6 +101,16 @@ def validate(config: ConfigDict) -> Settings:
                      f'trained here has its phrases already, got {config.tokenizer.phrases}')
   if config.tokenizer.phrases < 0:
     raise ValueError(f'tokenizer.phrases must be at least 0, got {config.tokenizer.phrases}')
+  for key, least in LEAST.items():
+    value = operator.attrgetter(key)(config)
+    if not value >= least:
+      raise ValueError(f'{key} must be at least {least}, got {value!r}')
+  if not config.policy.bound > 0:
+    raise ValueError(f'policy.bound must be positive, got {config.policy.bound!r}')
+  if not config.sweep.seeds:
+    raise ValueError('sweep.seeds must name at least one seed, got ()')
+  section(LoraConfig, config.lora)
+  section(BlockLengths, config.tokenizer)
   return Settings(section(MarketConfig, config.market), section(MeshConfig, config.mesh),
                   _named('warm_up', lambda: section(OptimizerConfig, config.warm_up)),
                   _named('cooperative', lambda: section(OptimizerConfig, config.cooperative)),
@@ -109,6 +125,14 @@ def _named(stage: str, build: Callable[[], T]) -> T:
     raise ValueError(f'{stage}.{error}') from error
 
 
+# What lies in a run folder, and the sections of the config that it was made with.
+_TEXT = ('seed', 'market', 'tokenizer', 'backbone')
+SETTLED = {'tokenizer.json': _TEXT,
+           'checkpoints/warm_up': (*_TEXT, 'lora', 'model', 'lists', 'experts', 'warm_up'),
+           'checkpoints/cooperative': ('cooperative',), 'checkpoints/policy': ('policy',)}
+FREE = ('taus', 'grid', 'held_out')  # keys of `policy` that ask the same one for something else
+
+
 class Run:
   """A run folder and the names of what lies in it."""
 
@@ -119,7 +143,12 @@ class Run:
     return self.folder / name
 
   def start(self, config: ConfigDict, script: str) -> None:
-    """Makes the folder, writes the config beside its log, and turns on the compilation cache."""
+    """Makes the folder, and writes the config there.
+
+    Raises:
+      ValueError: something that lies there was made with another config.
+    """
+    self._check_settled(json.loads(config.to_json()))
     self.folder.mkdir(parents=True, exist_ok=True)
     write_text(self / 'config.json', config.to_json(indent=2) + '\n')
     logging.set_verbosity(logging.INFO)
@@ -129,6 +158,28 @@ class Run:
         record.pathname)
     logging.info('%s: %s, %d devices (%s)', script, self.folder, jax.device_count(),
                  jax.default_backend())
+
+  def _check_settled(self, now: dict[str, Any]) -> None:
+    if not (self / 'config.json').exists():
+      return
+    before = self.read_json('config.json', '')
+
+    def settings(of: dict[str, Any], section: str) -> dict[str, Any]:
+      found = of.get(section)
+      return {f'{section}.{k}': v for k, v in found.items()
+              if section != 'policy' or k not in FREE} if isinstance(found, dict) else {
+                  section: found}
+    for name, sections in SETTLED.items():
+      made = self / name
+      if not (made.is_file() or any(x.name.isdigit() for x in made.glob('*'))):
+        continue
+      for section in sections:
+        was, is_ = settings(before, section), settings(now, section)
+        for key in sorted({*was, *is_}):
+          if was.get(key) != is_.get(key):
+            raise ValueError(f'{made} was made with {key}={was.get(key)!r}, this run has '
+                             f'{is_.get(key)!r}; use another --workdir or the settings of the '
+                             'first run')
 
   def read_json(self, name: str, made_by: str) -> Any:
     path = self / name

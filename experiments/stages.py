@@ -210,6 +210,9 @@ def application_propensity(extractor: FeatureExtractor, dataset: Dataset,
   log = dataset.interactions
   fit = log.of('validation')
   fit = fit.where(fit.preference >= 0)
+  if not len(fit):
+    raise ValueError("experts.censoring='ips' needs labelled exposures in the validation split, "
+                     "got none; use 'none', or give that split some (data.shares)")
   scores = extractor(fit.candidate, fit.job).preference
   scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
   return scale.probability(extractor(log.candidate[rows], log.job[rows]).preference)
@@ -261,6 +264,9 @@ def calibration_labels(config: ConfigDict, dataset: Dataset,
   log = dataset.interactions
   fit, _ = listing.calibration_halves(dataset)  # certificates need candidates that nothing fits
   rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, fit))
+  if not len(rows):
+    raise ValueError('calibration needs labelled applicants in the calibration split, got none; '
+                     'give that split some (data.shares)')
   weights = np.ones(len(rows))
   if config.experts.censoring == 'ips' and (log.preference == 0).any():
     propensity = application_propensity(extractor, dataset, rows)

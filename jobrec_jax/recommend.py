@@ -62,10 +62,15 @@ class Recommendation:
 
 
 class RankedJobs(NamedTuple):
-  """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue."""
+  """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
+
+  `cut` counts the candidate, job and alignment blocks that were longer than the experts' lengths
+  and lost tokens.
+  """
 
   jobs: tuple[Recommendation, ...]
   eligibility: float
+  cut: dict[str, int]
 
 
 def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
@@ -105,9 +110,9 @@ def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
   dataset = Dataset(schema, (candidate,), tuple(catalogue), Interactions(*[none] * 6))
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   lists = min(batch, -(-len(catalogue) // items))
-  extract = FeatureExtractor(
-      experts.model, experts.params, BlockEncoder(dataset, experts.tokenizer, experts.lengths),
-      mesh, items, -(-lists // parts) * parts)
+  blocks = BlockEncoder(dataset, experts.tokenizer, experts.lengths)
+  extract = FeatureExtractor(experts.model, experts.params, blocks, mesh, items,
+                             -(-lists // parts) * parts)
   index = np.arange(len(catalogue))
   features = extract(np.zeros_like(index), index)
   scores, lam = policy.score(features, experts.calibration, tau)
@@ -122,4 +127,4 @@ def recommend(schema: Schema, candidate: Entity, catalogue: Sequence[Entity],
   return RankedJobs(tuple(
       Recommendation(catalogue[j].id, float(scores[j]), float(features.preference[j]),
                      float(p_qual[j]), float(lam[j]), reasons(catalogue[j])) for j in best),
-      float(pi @ p_qual))
+      float(pi @ p_qual), dict(blocks.cut))

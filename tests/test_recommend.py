@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 import re
+import shutil
 
 import flax.linen as nn
 import jax
@@ -146,6 +147,28 @@ def test_every_requirement_has_its_lambda(run_folder, tau, lam):
 def test_a_requirement_beyond_the_training_names_the_range(run_folder):
   with pytest.raises(ValueError, match=r'\[0.4, 0.6\], or below it to ask for nothing; got 0.7'):
     script.run_recommend(run_folder, EXAMPLES / 'builder.json', 0.7, 3, None)
+
+
+def test_a_policy_of_an_earlier_version_is_named(run_folder, tmp_path):
+  run = Run(tmp_path / 'run')
+  shutil.copytree(run_folder.folder, run.folder)
+  shutil.rmtree(run / 'checkpoints/policy')
+  checkpoints = Checkpoints(run / 'checkpoints/policy', {'schema': STUDENTS.fingerprint()})
+  checkpoints.save(1, ({'lambda': np.zeros(3)}, {'mu': np.ones(1)}))
+  checkpoints.close()
+  with pytest.raises(ValueError, match='policy: the policy is of an earlier version'):
+    script.run_recommend(run, str(EXAMPLES / 'builder.json'), 0.5, 3, None)
+
+
+def test_what_is_too_long_is_counted(dataset, model, tokenizer, one_device):
+  experts = TrainedExperts(model, expert_params(model), tokenizer, BlockLengths(10, 24, 16),
+                           CALIBRATION)
+  head = PolicyHead(widths=(8,))
+  candidate = read_entity_json(EXAMPLES / 'builder.json', STUDENTS, 'candidate')
+  policy = Policy(head, head_params(head, 16, 0.0), np.array([0.5], np.float32))
+  said = recommend(STUDENTS, candidate, dataset.jobs[:3], experts, policy, 0.0, one_device, items=8,
+                   batch=2).cut
+  assert said['candidate'] == 1 and set(said) == {'candidate', 'job', 'alignment'}
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

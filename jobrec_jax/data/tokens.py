@@ -221,7 +221,11 @@ class BlockEncoder:
     d = self._dataset
     alignment = align(d.schema, d.candidates[candidate], d.jobs[job])
     if self._lengths.codes:
-      return self._padded('alignment', [verdict_codes(alignment)])[0]
+      codes = verdict_codes(alignment)
+      if len(codes) > self._lengths.alignment:
+        raise ValueError("tokenizer.alignment: with verdicts='vectors' it must hold the schema's "
+                         f'{len(codes)} fields with verdicts, got {self._lengths.alignment}')
+      return self._padded('alignment', [codes])[0]
     return self._encode('alignment', [render_alignment(alignment, self._lengths.verdicts)])[0]
 
   def alignments(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:

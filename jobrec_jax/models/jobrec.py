@@ -156,7 +156,8 @@ class JobRec(nn.Module):
       job: [B, J, Lj] int32 of one job for each pair, or [B, Lj] of one for each list. Where neither
         side is shared, pairs are read candidate-first.
       alignment: [B, J, La] int32 tokens, or codes of verdicts.
-      deterministic: False draws dropout from the 'dropout' stream.
+      deterministic: False draws the heads' dropout from the 'dropout' stream; that of adapters is
+        drawn wherever this stream is given.
 
     Returns:
       `ExpertOutputs`. A pair that is all padding has finite outputs without meaning.

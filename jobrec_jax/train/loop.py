@@ -51,11 +51,14 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
     mesh: the mesh that batches are laid out on.
     checkpoints: the stage's checkpoints; the last step is always saved.
     metrics: where metrics go on log steps.
-    log_every: steps between two logs; only then do scalars leave the device.
+    log_every: steps between two logs; only then, and for a checkpoint, do scalars leave the device.
     save_seconds: an interruption loses at most this much.
 
   Returns:
     The state after the last step.
+
+  Raises:
+    FloatingPointError: the loss or its gradient is not finite; no checkpoint holds such a state.
   """
   state = on_mesh(state, mesh)  # Restored arrays take the layout of these.
   if checkpoints.latest() is not None:
@@ -69,17 +72,21 @@ def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetI
       batch = shard_batch(next(data), mesh)
       state, scalars = step_fn(state, batch, key)
       step += 1
-      if step % log_every == 0 or step == steps or step == first + 1:
+      save = step == steps or time.monotonic() - saved > save_seconds
+      log = step % log_every == 0 or step == steps or step == first + 1
+      if save or log:
         row = {k: float(v) for k, v in jax.device_get(scalars).items()}
         loss = row['train/loss']
-        if not np.isfinite(loss):
-          raise FloatingPointError(f'{stage}: the loss is {loss} at step {step}; the newest '
-                                   f'checkpoint is at step {checkpoints.latest()}')
+        for name in ('train/loss', 'train/grad_norm'):  # before a checkpoint could hold them
+          if not np.isfinite(row.get(name, 0)):
+            raise FloatingPointError(f'{stage}: {name} is {row[name]} at step {step}; the newest '
+                                     f'checkpoint is at step {checkpoints.latest()}')
+      if log:
         left = (time.monotonic() - started) / (step - first) * (steps - step)
         logging.info('%s: step %d/%d, loss %.4f, %.0f s left', stage, step, steps, loss, left)
         if jax.process_index() == 0:
           metrics.write(stage=stage, step=step, **row)
-      if step == steps or time.monotonic() - saved > save_seconds:
+      if save:
         checkpoints.save(step, state.replace(frozen=()), data)
         saved = time.monotonic()
   checkpoints.close()

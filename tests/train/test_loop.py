@@ -1,3 +1,4 @@
+import grain
 import jax
 import numpy as np
 import pytest
@@ -107,9 +108,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
   tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2))
   state = create_state({'a': jax.numpy.ones(())}, {}, tx)
-  with pytest.raises(FloatingPointError, match='the loss is inf at step 1'):
+  with pytest.raises(FloatingPointError, match='train/loss is inf at step 1'):
     train('broken', update, state, iter([np.ones(8)]), 4, jax.random.key(0),
           make_mesh(MeshConfig()), Checkpoints(tmp_path, {}), MetricsWriter(tmp_path / 'm'))
+
+
+def test_no_checkpoint_holds_a_state_that_is_not_finite(tmp_path):
+  """Between two logs too, and where the loss itself is still finite."""
+  def update(state, batch, key):
+    norm = jax.numpy.where(state.step == 2, jax.numpy.nan, 1.0)
+    return state.replace(step=state.step + 1), {
+        'train/loss': state.trainable['a'], 'train/grad_norm': norm}
+
+  state = create_state({'a': jax.numpy.ones(())}, {}, make_optimizer(
+      OptimizerConfig(steps=9, learning_rate=1e-2)))
+  data = iterate(grain.MapDataset.range(8).map(lambda _: np.ones(8)))
+  with pytest.raises(FloatingPointError, match=r'train/grad_norm is nan at step 3; .* at step 2'):
+    train('broken', update, state, data, 9, jax.random.key(0), make_mesh(MeshConfig()),
+          Checkpoints(tmp_path, {}), MetricsWriter(tmp_path / 'm'), log_every=9, save_seconds=0.0)
 
 
 @pytest.mark.parametrize('change', [{'steps': 0}, {'clip': 0.0}, {'warmup': 4}, {'warmup': -1}])
