@@ -66,10 +66,16 @@ class FeatureExtractor:
     items: jobs in a list of the program.
     batch: lists in a call of the program.
     states: factored attention: where block states are kept; None to keep them for a call alone.
+
+  Raises:
+    ValueError: there are several processes.
   """
 
   def __init__(self, model: JobRec, params: PyTree, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
                items: int = 20, batch: int = 16, states: BlockStates | None = None):
+    if jax.process_count() > 1:
+      raise ValueError('pairs are scored in one process that drives all devices, got '
+                       f'{jax.process_count()} processes')
     self._states = states
     self._model, self._params, self._blocks, self._mesh = model, params, blocks, mesh
     self._items, self._batch = items, batch
