@@ -13,7 +13,7 @@ import numpy as np
 from experiments.alignment import Policies
 from experiments.certification import Scorer, certified_rows
 from experiments.setup import Run, section
-from experiments.stages import Experts, job_offsets
+from experiments.stages import Experts, load_job_offsets
 from jobrec_jax.baselines.alignments import AlignmentFeatures
 from jobrec_jax.baselines.logistic import Logistic
 from jobrec_jax.baselines.oracle import Oracle
@@ -117,8 +117,7 @@ def evaluate(config: ConfigDict, run: Run, dataset: Dataset, truth: Truth | None
                                 wanted, boot)
   pairs = [cases[c] for c in cases if c[1] == ('qualification' if truth is None else 'preference')]
   predicted, outcome, calibrated = calibration_rows(
-      truth, calibration, job_offsets(config, dataset, extractor, calibration), features, pairs,
-      boot)
+      truth, calibration, load_job_offsets(run), features, pairs, boot)
   rows += policy + calibrated
   certified = []
   if truth is not None:

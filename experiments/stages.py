@@ -277,21 +277,24 @@ def calibration_labels(config: ConfigDict, dataset: Dataset,
 
 def calibrate(config: ConfigDict, run: Run, dataset: Dataset,
               extractor: FeatureExtractor) -> Calibration:
-  """Fits b and t."""
+  """Fits b and t, and each job's shift of z, which evaluation reports beside them."""
   seen = calibration_labels(config, dataset, extractor)
   calibration = fit_calibration(seen.scores, seen.labels, seen.weights)
+  save_array(run / 'job_offsets.npy', fit_offsets(
+      calibration.logit(seen.scores), seen.labels, seen.weights, seen.job, len(dataset.jobs)))
   write_text(run / 'calibration.json', json.dumps(calibration._asdict()) + '\n')
   logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(seen.job))
   return calibration
 
 
-def job_offsets(config: ConfigDict, dataset: Dataset, extractor: FeatureExtractor,
-                calibration: Calibration) -> np.ndarray:
-  """[jobs] shifts of z, from the labels that calibration saw; 0 for jobs without any."""
-  seen = calibration_labels(config, dataset, extractor)
-  return fit_offsets(calibration.logit(seen.scores), seen.labels, seen.weights, seen.job,
-                     len(dataset.jobs))
-
-
 def load_calibration(run: Run) -> Calibration:
   return Calibration(**run.read_json('calibration.json', 'experiments.train_experts'))
+
+
+def load_job_offsets(run: Run) -> np.ndarray:
+  """[jobs] shifts of z, from the labels that calibration saw; 0 for jobs without any."""
+  path = run / 'job_offsets.npy'
+  if not path.is_file():
+    raise ValueError(f'{path}: not there; run experiments.train_experts with '
+                     f'--workdir={run.folder} first')
+  return np.load(path)

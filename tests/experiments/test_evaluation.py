@@ -8,10 +8,9 @@ import pytest
 from scipy.special import logit
 
 from configs import base
-from experiments import evaluation, reporting
+from experiments import evaluation, reporting, stages
 from experiments.alignment import Policies, make_head
 from experiments.setup import Run
-from experiments.stages import make_blocks
 from jobrec_jax.data.dataset import UNOBSERVED
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.simulator import MarketConfig, simulate
@@ -77,6 +76,7 @@ def evaluated(config, market, tmp_path_factory):
   run = Run(tmp_path_factory.mktemp('run'))
   save_tokenizer(train_tokenizer(corpus(dataset), 400), run / 'tokenizer.json')
   experts, policies = TrueExperts(truth), policies_of(config)
+  stages.calibrate(config, run, dataset, experts)
   results = evaluation.evaluate(config, run, dataset, truth, experts, CALIBRATION, policies)
   return run, dataset, experts, policies, results
 
@@ -197,7 +197,7 @@ def test_blanking_removes_narratives_alone(config, market, evaluated):
   dataset, _ = market
   run = evaluated[0]
   blocks = evaluation.blank_blocks(config, run, dataset)
-  full = make_blocks(config, run, dataset)
+  full = stages.make_blocks(config, run, dataset)
   assert full.cut['candidate'] == full.cut['job'] == 0
   assert (blocks.candidates != full.candidates).any(1).all()
   assert (blocks.jobs != full.jobs).any(1).all()
