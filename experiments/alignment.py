@@ -151,7 +151,7 @@ def load_policy(config: ConfigDict, run: Run, schema: str) -> Policy:
   """The policy that a run folder holds.
 
   Raises:
-    ValueError: there is none, or it was trained under another schema.
+    ValueError: there is none, or it was trained under another schema or by an earlier version.
   """
   said = run.read_json('policy.json', 'experiments.align_policy')
   params = load_params(run / 'checkpoints/policy', schema)
