@@ -28,18 +28,18 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks.prompts import (
-    PROMPTS,
-    J,
-    added_phrases,
-    counts,
-    gguf,
-    pairs,
-    parts,
-    prompts,
-    tokenizer,
+  PROMPTS,
+  J,
+  added_phrases,
+  counts,
+  gguf,
+  pairs,
+  parts,
+  prompts,
+  tokenizer,
 )
 from jobrec_jax.data.tokens import by_length, padded
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import write_text
 
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
@@ -217,11 +217,11 @@ def ours_step(dtype: str, prompt: str):
 
 def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   """Some of 600 candidates against 100 jobs, all states on disk: the extractor, files to scores."""
-  from jobrec_jax.data.simulator import MarketConfig, simulate
+  from jobrec_jax.data.market.simulator import MarketConfig, simulate
   from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
-  from jobrec_jax.train.block_states import BlockStates
-  from jobrec_jax.train.features import FeatureExtractor
-  from jobrec_jax.train.sharding import MeshConfig, make_mesh
+  from jobrec_jax.scoring.features import FeatureExtractor
+  from jobrec_jax.scoring.kept_states import BlockStates
+  from jobrec_jax.sharding import MeshConfig, make_mesh
   dataset, _ = simulate(MarketConfig(candidates=600, jobs=CATALOGUE), 0)
   phrases, verdicts = parts(prompt)
   lengths = BlockLengths(*((80, 48, 24) if phrases else (216, 144, 10)), verdicts)

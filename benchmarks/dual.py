@@ -28,12 +28,13 @@ import numpy as np
 from configs import base
 from experiments import stages
 from jobrec_jax.data.lists import policy_lists
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, corpus, train_tokenizer
 from jobrec_jax.lagrangian.exact import OBJECTIVES, solve_dual
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.train.policy import PolicyConfig, PolicyInputs, make_policy_trainer
-from jobrec_jax.train.sharding import MeshConfig, make_mesh
+from jobrec_jax.scoring.policy import PolicyInputs
+from jobrec_jax.sharding import MeshConfig, make_mesh
+from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer
 from jobrec_jax.train.state import stream_key
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 

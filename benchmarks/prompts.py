@@ -32,7 +32,7 @@ def gguf():
 @functools.cache
 def tokenizer(phrases: bool = False):
   """SmolLM2's; with the phrases of a market whose texts no benchmark reads."""
-  from jobrec_jax.data.simulator import MarketConfig, simulate
+  from jobrec_jax.data.market.simulator import MarketConfig, simulate
   from jobrec_jax.data.tokens import add_phrases, corpus
   from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
   if not phrases:
@@ -58,7 +58,7 @@ def parts(prompt: str) -> tuple[bool, str | None]:
 @functools.cache
 def prompts(name: str):
   """One list: token ids of what it shares, of its jobs, and each pair's own, or codes of it."""
-  from jobrec_jax.data.simulator import MarketConfig, simulate
+  from jobrec_jax.data.market.simulator import MarketConfig, simulate
   from jobrec_jax.schema.align import align, verdict_codes
   from jobrec_jax.schema.render import render_alignment, render_entity
   dataset, _ = simulate(MarketConfig(candidates=20, jobs=J), 0)

@@ -19,8 +19,8 @@ import time
 from absl import app, flags
 import numpy as np
 
-from jobrec_jax.data.simulator import MarketConfig, make_market
-from jobrec_jax.data.streaming import write_market
+from jobrec_jax.data.market.simulator import MarketConfig, make_market
+from jobrec_jax.data.market.streaming import write_market
 
 OUT = flags.DEFINE_string('out', None, 'folder for the data, which is removed after', required=True)
 SIZES = flags.DEFINE_list('sizes', ['10000', '100000', '1000000'], 'candidates')

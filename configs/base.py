@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.known_faults = ()  # audit errors that do not stop the run, by name
 
   c.market = ml_collections.ConfigDict()
-  c.market.domain = 'students'  # a module of jobrec_jax/data/domains; for files, their schema
+  c.market.domain = 'students'  # a module of data/market/domains; for files, their schema
   c.market.candidates = 600  # how many candidates
   c.market.jobs = 100  # how many jobs
   c.market.rho_x = 0.2  # correlation of logit P and logit Q over uniform pairs

@@ -10,7 +10,7 @@ frontier.md, frontier.json and figures/frontier.png hold what came out.
 from ml_collections import ConfigDict
 
 from experiments import alignment, evaluation, frontier, reporting, setup, stages
-from jobrec_jax.train.policy import policy_inputs
+from jobrec_jax.scoring.policy import policy_inputs
 
 
 def main(config: ConfigDict, workdir: str) -> None:

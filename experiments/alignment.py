@@ -17,20 +17,18 @@ from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
 from jobrec_jax.lagrangian.diagnosis import diagnose
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.objectives.calibration import Calibration
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import write_text
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.policy import (
+  Policy,
+  PolicyInputs,
+  eligibility,
+  head_scores,
+  policy_inputs,
+)
 from jobrec_jax.train.checkpoint import Checkpoints, load_params
 from jobrec_jax.train.loop import MetricsWriter
-from jobrec_jax.train.policy import (
-    Policy,
-    PolicyInputs,
-    PolicyResult,
-    eligibility,
-    head_scores,
-    make_policy_trainer,
-    policy_inputs,
-    policy_trial,
-)
+from jobrec_jax.train.policy import PolicyResult, make_policy_trainer, policy_trial
 
 MARGIN = 0.08  # share of the attainable range above the last knot
 

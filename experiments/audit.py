@@ -21,7 +21,7 @@ from experiments import setup
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.evaluate.audit import AuditReport, audit
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import write_text
 
 AS_IT_LIES, REBUILT = 'as it lies', 'rebuilt without shared negatives'
 

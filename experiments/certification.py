@@ -8,25 +8,25 @@ import numpy as np
 from experiments.setup import section
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.lists import (
-    RankingLists,
-    calibration_halves,
-    candidates_of,
-    uniform_lists,
-    warm_jobs,
+  RankingLists,
+  calibration_halves,
+  candidates_of,
+  uniform_lists,
+  warm_jobs,
 )
 from jobrec_jax.evaluate.certification import (
-    CRC,
-    LTT,
-    CertifiedRow,
-    CertifyConfig,
-    certify,
-    policy_losses,
+  CRC,
+  LTT,
+  CertifiedRow,
+  CertifyConfig,
+  certify,
+  policy_losses,
 )
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import Table, format_number
-from jobrec_jax.train.features import FeatureExtractor
-from jobrec_jax.train.policy import Policy
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.features import FeatureExtractor
+from jobrec_jax.scoring.policy import Policy
 
 _HELD_BACK, _TEST, FRESH = 2, 3, 4  # added to the seed: the draws of lists
 

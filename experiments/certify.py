@@ -14,22 +14,23 @@ from experiments import certification, reporting, setup, stages
 from experiments.alignment import load_policy
 from jobrec_jax.data.dataset import UNOBSERVED, Dataset
 from jobrec_jax.data.lists import warm_jobs
-from jobrec_jax.data.simulator import make_market, newcomers
+from jobrec_jax.data.market.simulator import make_market, newcomers
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, load_tokenizer
 from jobrec_jax.evaluate.certification import (
-    LTT,
-    WHOLE,
-    CertifiedRow,
-    CertifyConfig,
-    ProofRow,
-    certify,
-    policy_losses,
-    prove,
-    prove_groups,
-    wrong_at_most,
+  LTT,
+  WHOLE,
+  CertifiedRow,
+  CertifyConfig,
+  ProofRow,
+  certify,
+  policy_losses,
+  prove,
+  prove_groups,
+  wrong_at_most,
 )
 from jobrec_jax.report import figures
-from jobrec_jax.report.results import Table, format_number, to_markdown, write_text
+from jobrec_jax.report.results import Table, format_number, to_markdown
+from jobrec_jax.schema.files import write_text
 
 THIRDS = ('lowest third of p_qual', 'middle third', 'highest third of p_qual')
 

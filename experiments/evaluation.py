@@ -22,32 +22,32 @@ from jobrec_jax.baselines.random_scorer import Constant, Random
 from jobrec_jax.baselines.rules import Rules
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.lists import (
-    RankingLists,
-    candidates_of,
-    labelled_lists,
-    load_lists,
-    policy_lists,
-    save_lists,
-    truth_lists,
-    warm_jobs,
+  RankingLists,
+  candidates_of,
+  labelled_lists,
+  load_lists,
+  policy_lists,
+  save_lists,
+  truth_lists,
+  warm_jobs,
 )
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, load_tokenizer
 from jobrec_jax.evaluate.certification import CertifiedRow
 from jobrec_jax.evaluate.control import ControlRow, control_rows, is_monotone
 from jobrec_jax.evaluate.deconflation import deconflation_rows
 from jobrec_jax.evaluate.eligibility import (
-    calibration_error,
-    calibration_error_by_group,
-    expected_eligibility,
-    policy_probabilities,
-    violation_rate_at_k,
+  calibration_error,
+  calibration_error_by_group,
+  expected_eligibility,
+  policy_probabilities,
+  violation_rate_at_k,
 )
 from jobrec_jax.evaluate.ranking import ranking_metrics
 from jobrec_jax.evaluate.statistics import Interval, bootstrap_mean, paired_difference
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import ResultRow
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
-from jobrec_jax.train.features import ExpertFeatures, FeatureExtractor
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.features import ExpertFeatures, FeatureExtractor
 
 PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
 BLANKED = f'{PREFERENCE}, narratives blanked'
@@ -170,7 +170,7 @@ def ranked_lists(config: ConfigDict, dataset: Dataset,
   """
   if config.data.source == 'jobrec_synth':
     # Here, for tensorflow-datasets takes a second to import.
-    from jobrec_jax.data.jobrec_synth.reader import read_synth_lists
+    from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
     drawn = read_synth_lists(config.data.folder, config.data.size)
     return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
             for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}

@@ -14,11 +14,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments import setup
-from jobrec_jax.data.atomic import write_atomic
-from jobrec_jax.data.jsonl import write_jsonl
-from jobrec_jax.data.published import write_published
-from jobrec_jax.data.simulator import make_market
-from jobrec_jax.data.streaming import write_market
+from jobrec_jax.data.files.jsonl import write_jsonl
+from jobrec_jax.data.files.paper_csv import write_published
+from jobrec_jax.data.files.recbole import write_atomic
+from jobrec_jax.data.market.simulator import make_market
+from jobrec_jax.data.market.streaming import write_market
 
 FORMATS = ('jsonl', 'published', 'recbole')
 

@@ -10,16 +10,16 @@ import numpy as np
 from experiments.alignment import Policies, make_head
 from experiments.setup import Run, Settings
 from jobrec_jax.evaluate.frontier import (
-    FrontierLists,
-    FrontierPoint,
-    exact_frontier,
-    frontier_points,
-    frontier_volume,
+  FrontierLists,
+  FrontierPoint,
+  exact_frontier,
+  frontier_points,
+  frontier_volume,
 )
 from jobrec_jax.report import figures
-from jobrec_jax.report.results import write_text
-from jobrec_jax.train.policy import PolicyInputs, head_scores
-from jobrec_jax.train.sharding import make_mesh
+from jobrec_jax.schema.files import write_text
+from jobrec_jax.scoring.policy import PolicyInputs, head_scores
+from jobrec_jax.sharding import make_mesh
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 
 CONDITIONED, SEPARATE = 'one policy', 'a head for each τ'

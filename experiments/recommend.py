@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from experiments.alignment import load_policy
 from experiments.setup import Run, use_compilation_cache
 from experiments.trained import load_trained
-from jobrec_jax.data.records import read_catalogue, read_entity_json
+from jobrec_jax.data.files.records import read_catalogue, read_entity_json
 from jobrec_jax.recommend import RankedJobs, recommend
 
 FLAGS = flags.FLAGS

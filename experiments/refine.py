@@ -22,22 +22,22 @@ import numpy as np
 
 from experiments import setup
 from experiments.setup import section
-from jobrec_jax.data.aggregation import NONE, cohen_kappas, fleiss_kappa
 from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth
-from jobrec_jax.data.published import LABEL_COLUMNS
-from jobrec_jax.data.refinement import (
-    Refined,
-    assign,
-    budget_size,
-    most_doubtful,
-    pair_features,
-    posterior_of,
-    refine,
-    simulate_verdicts,
-    suspect,
+from jobrec_jax.data.files.paper_csv import LABEL_COLUMNS
+from jobrec_jax.refine.aggregation import NONE, cohen_kappas, fleiss_kappa
+from jobrec_jax.refine.doubt import (
+  Refined,
+  assign,
+  budget_size,
+  most_doubtful,
+  pair_features,
+  posterior_of,
+  refine,
+  simulate_verdicts,
+  suspect,
 )
-from jobrec_jax.data.review import Review, check_names, provenance, read_verdicts, write_review
-from jobrec_jax.report.results import write_text
+from jobrec_jax.refine.review import Review, check_names, provenance, read_verdicts, write_review
+from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 CHOSEN, RANDOM = 'chosen', 'random'

@@ -14,20 +14,20 @@ from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
-from jobrec_jax.data.atomic import read_atomic
 from jobrec_jax.data.dataset import Dataset, Truth
-from jobrec_jax.data.domain import load_domain
-from jobrec_jax.data.jsonl import read_jsonl
-from jobrec_jax.data.published import read_published
+from jobrec_jax.data.files.jsonl import read_jsonl
+from jobrec_jax.data.files.paper_csv import read_published
+from jobrec_jax.data.files.recbole import read_atomic
+from jobrec_jax.data.market.domain import load_domain
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
-from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import BlockLengths
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import write_text
+from jobrec_jax.sharding import MeshConfig
 from jobrec_jax.train.policy import PolicyConfig
-from jobrec_jax.train.sharding import MeshConfig
 from jobrec_jax.train.state import OptimizerConfig
 
 T = TypeVar('T')
@@ -209,7 +209,7 @@ def read_data(config: ConfigDict, market: MarketConfig) -> tuple[Dataset, Truth 
       return simulate(market, config.seed, **split_shares(config))
     case 'jobrec_synth':
       # Here, for tensorflow-datasets takes a second to import.
-      from jobrec_jax.data.jobrec_synth.reader import read_synth, read_synth_truth
+      from jobrec_jax.data.market.jobrec_synth.reader import read_synth, read_synth_truth
       return read_synth(d.folder, d.size), read_synth_truth(d.folder, d.size)
     case 'jsonl':
       return read_jsonl(d.folder, schema), None

@@ -13,42 +13,42 @@ from experiments.backbone import Backbone, open_backbone
 from experiments.setup import Run, Settings, section
 from jobrec_jax.data import lists as listing
 from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.files.records import write_entities
 from jobrec_jax.data.loader import (
-    iterate,
-    list_dataset,
-    preference_finisher,
-    qualification_finisher,
+  iterate,
+  list_dataset,
+  preference_finisher,
+  qualification_finisher,
 )
-from jobrec_jax.data.records import write_entities
 from jobrec_jax.data.tokens import (
-    BlockEncoder,
-    BlockLengths,
-    add_phrases,
-    corpus,
-    load_tokenizer,
-    phrase_pieces,
-    save_tokenizer,
-    train_tokenizer,
+  BlockEncoder,
+  BlockLengths,
+  add_phrases,
+  corpus,
+  load_tokenizer,
+  phrase_pieces,
+  save_tokenizer,
+  train_tokenizer,
 )
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig, phrase_embeddings
-from jobrec_jax.objectives.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import save_array, write_text
+from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
+from jobrec_jax.scoring.features import FeatureExtractor
+from jobrec_jax.scoring.kept_states import BlockStates
+from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train import experts as stage1
-from jobrec_jax.train.block_states import BlockStates
-from jobrec_jax.train.checkpoint import Checkpoints, save_array
-from jobrec_jax.train.features import FeatureExtractor
+from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.loop import MetricsWriter, train
-from jobrec_jax.train.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train.state import (
-    create_state,
-    make_optimizer,
-    make_update,
-    merge_params,
-    split_params,
-    stream_key,
+  create_state,
+  make_optimizer,
+  make_update,
+  merge_params,
+  split_params,
+  stream_key,
 )
 
 PyTree = Any

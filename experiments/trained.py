@@ -9,12 +9,12 @@ from configs import base
 from experiments.backbone import open_backbone
 from experiments.setup import Run, section, validate
 from experiments.stages import load_calibration, make_model
-from jobrec_jax.data.domain import load_domain
+from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.tokens import BlockLengths, load_tokenizer
 from jobrec_jax.recommend import TrainedExperts
 from jobrec_jax.schema.schema import Schema
+from jobrec_jax.sharding import make_mesh
 from jobrec_jax.train.checkpoint import load_params
-from jobrec_jax.train.sharding import make_mesh
 
 PyTree = Any
 

@@ -11,11 +11,11 @@ import tokenizers
 from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
 from jobrec_jax.models.jobrec import JobRec
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.schema import Entity, Schema
-from jobrec_jax.train.features import FeatureExtractor
-from jobrec_jax.train.policy import Policy
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.features import FeatureExtractor
+from jobrec_jax.scoring.policy import Policy
 
 PyTree = Any
 

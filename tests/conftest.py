@@ -17,7 +17,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 import jax
 import pytest
 
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import (
     BlockEncoder,
     BlockLengths,
@@ -26,7 +26,7 @@ from jobrec_jax.data.tokens import (
 )
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
-from jobrec_jax.train.sharding import MeshConfig, make_mesh
+from jobrec_jax.sharding import MeshConfig, make_mesh
 
 LENGTHS = BlockLengths(candidate=40, job=24, alignment=16)
 

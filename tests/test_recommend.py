@@ -13,15 +13,15 @@ from experiments import recommend as script, trained
 from experiments.alignment import make_head
 from experiments.setup import Run
 from experiments.stages import make_model
-from jobrec_jax.data.records import read_entity_json, write_entities
+from jobrec_jax.data.files.records import read_entity_json, write_entities
 from jobrec_jax.data.tokens import BlockLengths, save_tokenizer
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.recommend import TrainedExperts, recommend
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.policy import Policy
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.policy import Policy
 
 EXAMPLES = Path(script.__file__).parent / 'examples'
 LENGTHS = BlockLengths(40, 24, 16)

@@ -5,6 +5,7 @@ from typing import Self
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.schema import streams
 
 
 class Random:
@@ -25,16 +26,8 @@ class Random:
     """[N] float64 in [0, 1): a SplitMix64 hash of seed, candidate and job."""
     bits = np.full(len(candidate), self._seed, np.uint64)
     for part in (candidate, job):
-      bits = _mixed(bits + part.astype(np.uint64))
-    return (bits >> np.uint64(11)) * 2.0 ** -53
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-  """One SplitMix64 step; products wrap modulo 2^64 by design."""
-  x = x + np.uint64(0x9E3779B97F4A7C15)
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
+      bits = streams.split_mix(bits + part.astype(np.uint64))
+    return streams.unit(bits)
 
 
 class Constant:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 from typing import Literal
-import zipfile
 
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
+from jobrec_jax.schema.files import load_arrays, save_arrays
 
 _ARRAYS = ('candidate', 'job', 'relevance', 'mask')
 Negatives = Literal['exposed', 'uniform']
@@ -53,14 +52,7 @@ def save_lists(path: str | Path, lists: Mapping[str, RankingLists], made_for: st
   arrays = {f'{name}|{key}': getattr(x, key) for name, x in lists.items() for key in _ARRAYS}
   arrays |= {f'{name}|about': np.array([x.perspective, x.fingerprint()])
              for name, x in lists.items()}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    with temporary.open('wb') as file:
-      np.savez_compressed(file, made_for=np.array(made_for), **arrays)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  save_arrays(path, arrays | {'made_for': np.array(made_for)})
 
 
 def load_lists(path: str | Path, made_for: str) -> dict[str, RankingLists]:
@@ -70,11 +62,7 @@ def load_lists(path: str | Path, made_for: str) -> dict[str, RankingLists]:
     ValueError: the file is no such file, was made for something else, or its lists are not those
       that were drawn.
   """
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = dict(file)
-  except (OSError, ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{path}: must be a file of evaluation lists, got: {error}') from error
+  arrays = load_arrays(path)
   found = str(arrays.pop('made_for', ''))
   if found != made_for:
     raise ValueError(f'{path}: must be made for {made_for}, got {found or "nothing"}; use '

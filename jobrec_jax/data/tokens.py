@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.schema.align import align, verdict_codes
+from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 
 PAD = -1
@@ -129,9 +129,7 @@ def padded(rows: Sequence[Sequence[int]], length: int | None = None) -> np.ndarr
 
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
-  temporary = path.with_suffix('.tmp')
-  tokenizer.save(str(temporary))
-  os.replace(temporary, path)
+  write_text(path, tokenizer.to_str())
 
 
 def load_tokenizer(path: Path) -> tokenizers.Tokenizer:

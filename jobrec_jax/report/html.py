@@ -6,7 +6,8 @@ import dataclasses
 from html import escape
 from pathlib import Path
 
-from jobrec_jax.report.results import Table, write_text
+from jobrec_jax.report.results import Table
+from jobrec_jax.schema.files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d9dee3; --back: #fff;

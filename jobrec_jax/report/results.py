@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 import re
-import tempfile
 from typing import NamedTuple
+
+from jobrec_jax.schema.files import write_text
 
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
@@ -48,21 +48,6 @@ class Table(NamedTuple):
   title: str
   header: tuple[str, ...]
   rows: tuple[tuple[str, ...], ...]
-
-
-def write_text(path: str | Path, text: str) -> None:
-  """Writes `text` so that a reader sees the old file or the new one, never a part."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(handle, 'w', encoding='utf-8') as f:
-      f.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
 
 
 def write_results(directory: str | Path, rows: Iterable[ResultRow]) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints: state, data iterator, config and schema hash, written atomically by Orbax."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +100,3 @@ def load_params(folder: Path, schema: str) -> PyTree:
     state = reader.restore(path, args=ocp.args.PyTreeRestore(
         item=stored, restore_args=as_numpy, partial_restore=True))
   return state['trainable'] if isinstance(state, dict) else state[0]
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-  """Writes one .npy file atomically, making its folder; several processes may write the same."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  with temporary.open('wb') as f:
-    np.save(f, array, allow_pickle=False)
-  temporary.replace(path)

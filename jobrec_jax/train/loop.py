@@ -11,8 +11,8 @@ import grain
 import jax
 import numpy as np
 
+from jobrec_jax.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.state import TrainState
 
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.scoring.policy import PolicyInputs
+from jobrec_jax.sharding import over_lists
 from jobrec_jax.train.policy import (
-    PolicyConfig,
-    PolicyInputs,
-    PolicyResult,
-    PolicyTrial,
-    make_policy_trainer,
-    policy_trial,
+  PolicyConfig,
+  PolicyResult,
+  PolicyTrial,
+  make_policy_trainer,
+  policy_trial,
 )
-from jobrec_jax.train.sharding import over_lists
 
 
 def policy_grid(config: PolicyConfig, taus: Sequence[float], seeds: Sequence[int],

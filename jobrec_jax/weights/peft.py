@@ -24,10 +24,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jobrec_jax.data.tables import read_text
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig
-from jobrec_jax.objectives.calibration import Calibration
+from jobrec_jax.schema.files import read_text
+from jobrec_jax.scoring.calibration import Calibration
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]

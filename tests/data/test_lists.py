@@ -192,7 +192,7 @@ def test_stored_lists_come_back_and_are_checked(tmp_path, market):
   with pytest.raises(ValueError, match='lists preference must have the fingerprint'):
     load_lists(path, 'this')
   path.write_bytes(b'PK\x03\x04 torn')
-  with pytest.raises(ValueError, match=r'lists\.npz: must be a file of evaluation lists'):
+  with pytest.raises(ValueError, match=r'lists\.npz: must hold NumPy arrays'):
     load_lists(path, 'this')
 
 

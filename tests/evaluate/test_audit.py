@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
-from jobrec_jax.data.published import read_published
+from jobrec_jax.data.files.paper_csv import read_published
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
-from jobrec_jax.data.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import AuditReport, Finding, audit
 from jobrec_jax.schema.schema import Attribute, Entity, Schema
 

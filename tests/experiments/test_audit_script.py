@@ -13,8 +13,8 @@ import pytest
 from configs import base, published
 from experiments import audit, setup
 from jobrec_jax.data.dataset import SPLITS
-from jobrec_jax.data.published import write_published
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.files.paper_csv import write_published
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 
 PUBLISHED = os.environ.get('JOBREC_PUBLISHED')
 ROOT = Path(__file__).parents[2]

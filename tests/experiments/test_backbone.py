@@ -15,12 +15,12 @@ from experiments.backbone import open_backbone
 from experiments.export_weights import export_adapter, export_merged
 from experiments.setup import Run, load_data, validate
 from experiments.trained import load_trained
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.recommend import TrainedExperts
-from jobrec_jax.report.results import write_text
+from jobrec_jax.schema.files import write_text
+from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.train.checkpoint import load_params
 from jobrec_jax.weights.huggingface import save_decoder
 from jobrec_jax.weights.peft import load_adapter

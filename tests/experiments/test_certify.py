@@ -11,10 +11,10 @@ from experiments import certify, quickstart, stages
 from experiments.certification import Scored
 from experiments.setup import Run
 from jobrec_jax.data.lists import calibration_halves, uniform_lists
-from jobrec_jax.data.simulator import simulate
+from jobrec_jax.data.market.simulator import simulate
 from jobrec_jax.evaluate.certification import LTT, WHOLE
 from jobrec_jax.report.results import read_results
-from jobrec_jax.train.features import ExpertFeatures
+from jobrec_jax.scoring.features import ExpertFeatures
 from tests.experiments.test_quickstart import tiny as tiny_run
 
 

@@ -13,12 +13,12 @@ from experiments.alignment import Policies, make_head
 from experiments.setup import Run
 from jobrec_jax.data.dataset import UNOBSERVED
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
-from jobrec_jax.objectives.calibration import Calibration
 from jobrec_jax.report.results import read_results
-from jobrec_jax.train.features import ExpertFeatures
-from jobrec_jax.train.policy import Policy
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.features import ExpertFeatures
+from jobrec_jax.scoring.policy import Policy
 
 CALIBRATION = Calibration(b=0.0, t=2.0)  # the fake expert's logits are twice too large
 

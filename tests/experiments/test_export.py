@@ -5,7 +5,7 @@ import pytest
 
 from configs import base
 from experiments import export, setup
-from jobrec_jax.data.simulator import MarketConfig
+from jobrec_jax.data.market.simulator import MarketConfig
 
 
 def config_for(**changes):

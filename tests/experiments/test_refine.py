@@ -9,7 +9,7 @@ import pytest
 
 from configs import base
 from experiments import refine
-from jobrec_jax.data.review import VERDICTS
+from jobrec_jax.refine.review import VERDICTS
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 

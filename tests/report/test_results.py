@@ -13,8 +13,8 @@ from jobrec_jax.report.results import (
   result_tables,
   to_markdown,
   write_results,
-  write_text,
 )
+from jobrec_jax.schema.files import write_text
 
 NAN = math.nan
 ROWS = [

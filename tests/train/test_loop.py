@@ -5,16 +5,16 @@ import pytest
 
 from jobrec_jax.data.lists import PreferenceLists
 from jobrec_jax.data.loader import iterate, list_dataset, preference_finisher
+from jobrec_jax.sharding import MeshConfig, init_sharded, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints, load_params
 from jobrec_jax.train.experts import frozen_in_warm_up, warm_up_loss
 from jobrec_jax.train.loop import MetricsWriter, train
-from jobrec_jax.train.sharding import MeshConfig, init_sharded, make_mesh
 from jobrec_jax.train.state import (
-    OptimizerConfig,
-    create_state,
-    make_optimizer,
-    make_update,
-    split_params,
+  OptimizerConfig,
+  create_state,
+  make_optimizer,
+  make_update,
+  split_params,
 )
 
 IDENTITY = {'schema': 'abc', 'seed': 0}

@@ -7,17 +7,10 @@ import pytest
 
 from jobrec_jax.lagrangian.exact import solve_dual
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.objectives.calibration import Calibration
-from jobrec_jax.train.features import ExpertFeatures
-from jobrec_jax.train.policy import (
-    Policy,
-    PolicyConfig,
-    PolicyInputs,
-    eligibility,
-    head_scores,
-    make_policy_trainer,
-    policy_trial,
-)
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.features import ExpertFeatures
+from jobrec_jax.scoring.policy import Policy, PolicyInputs, eligibility, head_scores
+from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer, policy_trial
 
 HEAD = PolicyHead(widths=(16,))
 CONFIG = PolicyConfig(epochs=150, batch=16, learning_rate=1e-2, dual_learning_rate=0.2)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.train.policy import PolicyConfig, PolicyInputs, make_policy_trainer
-from jobrec_jax.train.sharding import MeshConfig, make_mesh
+from jobrec_jax.scoring.policy import PolicyInputs
+from jobrec_jax.sharding import MeshConfig, make_mesh
+from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 
 HEAD = PolicyHead(widths=(8,))

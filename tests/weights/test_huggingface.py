@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from jobrec_jax.models.attention import rotary_angles
 from jobrec_jax.models.decoder import Decoder, DecoderConfig, Layer
 from jobrec_jax.models.list_attention import ListMask
-from jobrec_jax.train.sharding import MeshConfig, layout, logical_rules, make_mesh
+from jobrec_jax.sharding import MeshConfig, layout, logical_rules, make_mesh
 from jobrec_jax.weights import huggingface
 from jobrec_jax.weights.families import decoder_config
 from jobrec_jax.weights.huggingface import (

@@ -15,7 +15,7 @@ import torch
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig, merge
-from jobrec_jax.objectives.calibration import Calibration
+from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.weights.peft import load_adapter, save_adapter
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 

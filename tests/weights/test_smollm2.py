@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from jobrec_jax.data.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import render_alignment, render_entity

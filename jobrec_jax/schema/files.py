@@ -1,0 +1,165 @@
+"""Files as the whole project writes and reads them: whole or not at all, strict, and checked.
+
+A writer never leaves half a file: it fills a temporary one in the same folder, which then takes the
+place. A reader turns whatever is wrong with a file into one ValueError that names it.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+import tempfile
+from typing import IO, Any
+import zipfile
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, mode: str = 'w') -> Iterator[IO]:
+  """A temporary file that takes the place of `path` once all is written, and not before.
+
+  Args:
+    path: the file; its folder is made.
+    mode: 'w' for UTF-8 text, whose line ends are kept as written, or 'wb' for bytes.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+  try:
+    with os.fdopen(handle, mode, **text) as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+  except BaseException:
+    Path(temporary).unlink(missing_ok=True)
+    raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+  """Writes a whole file of UTF-8 text."""
+  with replacing(path) as file:
+    file.write(text)
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
+  """Writes a whole JSON file.
+
+  Raises:
+    ValueError: a number is not finite, which JSON cannot hold.
+  """
+  try:
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+  except ValueError as error:
+    raise ValueError(f'{path}: must hold finite numbers alone, got {error}') from error
+  write_text(path, text + '\n')
+
+
+def read_text(path: str | Path) -> str:
+  """The text of a UTF-8 file, with or without a byte order mark.
+
+  Raises:
+    ValueError: with path and, for a bad byte, its line.
+  """
+  try:
+    data = Path(path).read_bytes()
+  except OSError as error:
+    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
+  try:
+    return data.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = data[:error.start].count(b'\n') + 1
+    raise ValueError(f'{path}:{line}: must be UTF-8, got byte {data[error.start]:#04x}') from error
+
+
+def _constant(name: str):
+  raise ValueError(f'{name} is not a JSON value')
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  value = dict(pairs)
+  if len(value) != len(pairs):
+    names = [name for name, _ in pairs]
+    twice = [name for name in value if names.count(name) > 1]
+    raise ValueError(f'an object must hold a key once, got {twice} again')
+  return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+
+
+def decode_json(text: str) -> Any:
+  """The value of a JSON text that holds no key twice, no NaN and no half of a surrogate pair.
+
+  Raises:
+    ValueError: it is none; a json.JSONDecodeError where a line is to blame.
+  """
+  try:
+    value = _decode(text)
+    if '\\u' in text:
+      json.dumps(value, ensure_ascii=False).encode()
+  except RecursionError as error:
+    raise ValueError('lists or objects lie too deep in each other') from error
+  return value
+
+
+def read_json(path: str | Path) -> Any:
+  """The value of a JSON file; raises a ValueError with path and, where there is one, line."""
+  text = read_text(path)
+  try:
+    return decode_json(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path}:{error.lineno}: must be JSON, got: {error.msg}') from error
+  except ValueError as error:
+    raise ValueError(f'{path}: must be JSON, got: {error}') from error
+
+
+def save_array(path: str | Path, array: np.ndarray) -> None:
+  """Writes one .npy file; several processes may write the same."""
+  with replacing(path, 'wb') as file:
+    np.save(file, array, allow_pickle=False)
+
+
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays by name as one .npz file."""
+  with replacing(path, 'wb') as file:
+    np.savez(file, **arrays)
+
+
+def load_array(path: str | Path) -> np.ndarray:
+  """The array of a .npy file.
+
+  Raises:
+    ValueError: the file is missing, or is no such file.
+  """
+  try:
+    return np.load(path, allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise ValueError(f'{path}: must be a NumPy array, got: {error}') from error
+
+
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+  """The arrays of a .npz file by name; raises as `load_array`."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return dict(file)
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError) as error:
+    raise ValueError(f'{path}: must hold NumPy arrays, got: {error}') from error
+
+
+def digest(path: str | Path) -> str:
+  """The SHA-256 of a file's content, in hexadecimal digits.
+
+  Raises:
+    ValueError: the file cannot be read.
+  """
+  try:
+    with Path(path).open('rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error

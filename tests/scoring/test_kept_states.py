@@ -1,0 +1,113 @@
+"""Block states on disk: what they hold, when they are computed, and what a damaged file does."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jobrec_jax.data.tokens import PAD
+from jobrec_jax.models.jobrec import JobRec
+from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.scoring import kept_states as block_states
+from jobrec_jax.scoring.features import FeatureExtractor
+from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
+from jobrec_jax.sharding import MeshConfig, make_mesh
+
+
+@pytest.fixture(scope='module')
+def factored(model, blocks):
+  starts = np.cumsum([blocks.candidates.shape[1], blocks.jobs.shape[1]]).tolist()
+  return JobRec(dataclasses.replace(model.config, attention='factored', job_start=starts[0],
+                                    pair_start=starts[1]))
+
+
+@pytest.fixture(scope='module')
+def params(factored, blocks):
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  return jax.device_get(nn.unbox(factored.init(jax.random.key(0), *lists.values())['params']))
+
+
+def test_states_are_the_models_own_in_bfloat16(factored, params, blocks, tmp_path):
+  expected = factored.apply({'params': params}, blocks.jobs[:5], 'job', method='encode')
+  states = BlockStates(tmp_path, factored, params, batch=2)(blocks.jobs[:5], 'job')
+  real = np.broadcast_to((blocks.jobs[:5] != PAD)[None, None, :, None, :, None], states.k.shape)
+  for ours, reference in ((states.k, expected.k), (states.v, expected.v)):
+    assert ours.dtype == np.uint16
+    numbers = ours.view(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_allclose(numbers[real], np.asarray(reference)[real], rtol=2**-8, atol=1e-6)
+    assert (ours[~real] == 0).all()
+
+
+def test_a_block_is_read_once_for_its_text_and_weights(factored, params, blocks, tmp_path):
+  first = BlockStates(tmp_path, factored, params)
+  first(blocks.jobs[:4], 'job')
+  first(blocks.jobs[2:6], 'job')
+  assert first.encoded == 6
+  again = BlockStates(tmp_path, factored, params)  # another run
+  wider = np.pad(blocks.jobs[:6], ((0, 0), (0, 3)), constant_values=PAD)  # another block length
+  again(wider, 'job')
+  assert again.encoded == 0
+  again(blocks.jobs[:1], 'candidate')  # another place: other keys
+  assert again.encoded == 1
+  decoder = params['decoder'] | {'embedding': params['decoder']['embedding'] * 1.5}
+  other = BlockStates(tmp_path, factored, params | {'decoder': decoder})
+  other(blocks.jobs[:4], 'job')
+  assert other.encoded == 4
+  heads = BlockStates(tmp_path, factored, params | {'preference': None})  # no say in the states
+  heads(blocks.jobs[:4], 'job')
+  assert heads.encoded == 0
+
+
+def test_a_new_job_against_all_candidates_encodes_one_block(factored, params, blocks, tmp_path):
+  everyone = np.arange(len(blocks.candidates))
+  mesh = make_mesh(MeshConfig())
+  old = BlockStates(tmp_path, factored, params)
+  FeatureExtractor(factored, params, blocks, mesh, 3, 8, old)(everyone, np.zeros_like(everyone))
+  assert old.encoded == len({tuple(x) for x in blocks.candidates}) + 1
+  new = BlockStates(tmp_path, factored, params)
+  said = FeatureExtractor(factored, params, blocks, mesh, 3, 8, new)(
+    everyone, np.full_like(everyone, 7))
+  assert new.encoded == 1
+  fresh = FeatureExtractor(factored, params, blocks, mesh, 3, 8)(
+    everyone, np.full_like(everyone, 7))
+  # bfloat16 keeps eight bits of a key or value.
+  np.testing.assert_allclose(said.preference, fresh.preference, atol=0.02)
+  np.testing.assert_allclose(said.qualification, fresh.qualification, atol=0.02)
+
+
+def test_whole_batches_are_encoded(factored, params, blocks, tmp_path, monkeypatch):
+  sizes = []
+
+  def counting(model, params, tokens, side):
+    sizes.append((side, len(tokens)))
+    return encode_blocks(model, params, tokens, side)
+  monkeypatch.setattr(block_states, 'encode_blocks', counting)
+  states = BlockStates(tmp_path, factored, params, batch=4)
+  some = np.arange(10)
+  FeatureExtractor(factored, params, blocks, make_mesh(MeshConfig()), 3, 8, states)(some, some)
+  assert [n for side, n in sizes if side == 'candidate'] == [4, 4, 4]
+
+
+def test_experts_with_adapters_keep_states_each(factored, blocks, tmp_path):
+  decoder = dataclasses.replace(factored.config.decoder, lora=LoraConfig(2, per_expert=True))
+  model = JobRec(dataclasses.replace(factored.config, decoder=decoder))
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  params = nn.unbox(model.init(jax.random.key(0), *lists.values())['params'])
+  params['lora']['q_b'] = params['lora']['q_b'] + 0.1
+  params['lora']['k_b'] = params['lora']['k_b'].at[1].add(0.3)
+  states = BlockStates(tmp_path, model, params)(blocks.jobs[:2], 'job')
+  assert states.k.shape[0] == 2 and (states.k[0] != states.k[1]).any()
+
+
+def test_a_damaged_file_is_named(factored, params, blocks, tmp_path):
+  BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')
+  (path,) = tmp_path.rglob('*.npy')
+  np.save(path, np.zeros(3, np.uint16))
+  with pytest.raises(ValueError, match=r'npy: allowed uint16 \(2, 1, 2, 2, \d+, 8\), got uint16'):
+    BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(ValueError, match=r'npy: allowed uint16 .*, got no array .*delete it'):
+    BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')

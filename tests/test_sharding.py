@@ -1,0 +1,102 @@
+from flax.traverse_util import flatten_dict
+import jax
+import numpy as np
+import pytest
+
+from jobrec_jax.data.lists import PreferenceLists, QualificationLists
+from jobrec_jax.data.loader import (
+  iterate,
+  list_dataset,
+  preference_finisher,
+  qualification_finisher,
+)
+from jobrec_jax.objectives.task_weights import task_weights
+from jobrec_jax.sharding import (
+  MeshConfig,
+  init_sharded,
+  layout,
+  make_mesh,
+  shard_batch,
+)
+from jobrec_jax.train.experts import cooperative_loss
+from jobrec_jax.train.state import OptimizerConfig, create_state, make_optimizer, make_update
+
+STEPS = 2
+
+
+@pytest.fixture(scope='module')
+def batches(dataset, blocks):
+  log = dataset.interactions.of('train')
+  data = iterate(
+      list_dataset(PreferenceLists(log, 3), preference_finisher(blocks), 8, 0),
+      list_dataset(QualificationLists(log, 2), qualification_finisher(blocks), 8, 1))
+  return [next(data) for _ in range(STEPS)]
+
+
+def init(model, mesh, batch):
+  def make():
+    return model.init(jax.random.key(0), *(batch[0][k] for k in ('candidate', 'job', 'alignment'))
+                      )['params']
+  return init_sharded(make, mesh)
+
+
+def run(model, mesh, batches):
+  """Parameters and losses of the cooperative step, jitted and donated, on a mesh."""
+  weighting = task_weights('uncertainty', 2)
+  params = {'model': init(model, mesh, batches[0]), 'task_weights': weighting.init()}
+  tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-3))
+  state = create_state(params, {}, tx)
+  step = jax.jit(make_update(cooperative_loss(model, weighting, 1.0), tx), donate_argnums=0)
+  losses = []
+  with layout(mesh):
+    for batch in batches:
+      given = state
+      state, metrics = step(state, shard_batch(batch, mesh), jax.random.key(1))
+      losses.append(float(metrics['train/loss']))
+  assert jax.tree.leaves(given.trainable['model'])[0].is_deleted()
+  return state, losses
+
+
+@pytest.fixture(scope='module')
+def on_one_device(model, one_device, batches):
+  state, losses = run(model, one_device, batches)
+  return jax.device_get(state.trainable), losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('axes', [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_eight_devices_equal_one(model, batches, on_one_device, axes):
+  state, losses = run(model, make_mesh(MeshConfig(*axes)), batches)
+  params, expected_losses = on_one_device
+  np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-5)
+  got = flatten_dict(jax.device_get(state.trainable), sep='/')
+  expected = flatten_dict(params, sep='/')
+  # A list's softmax cancels the preference head's last bias: its gradient is rounding alone, which
+  # AdamW scales up to a whole step.
+  free = [k for k in got if k.startswith('model/preference') and got[k].shape == (1,)]
+  assert len(free) == 1
+  for name in got.keys() - set(free):
+    np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5, err_msg=name)
+  divided = [x for x in jax.tree.leaves(state.trainable) if not x.sharding.is_fully_replicated]
+  assert bool(divided) == (axes != (8, 1, 1))
+
+
+def test_the_mesh_must_cover_the_devices():
+  assert make_mesh(MeshConfig(-1, 2, 2)).shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
+  with pytest.raises(ValueError, match='data=3, fsdp=1, tensor=1 does not cover 8 devices'):
+    make_mesh(MeshConfig(3, 1, 1))
+  with pytest.raises(ValueError, match='must be positive'):
+    make_mesh(MeshConfig(8, 0, 1))
+
+
+def test_a_batch_that_does_not_divide_fails():
+  mesh = make_mesh(MeshConfig(2, 2, 2))
+  with pytest.raises(ValueError, match='batch of 6 lists does not divide by the 4 devices'):
+    shard_batch({'mask': np.ones((6, 3), bool)}, mesh)
+  placed = shard_batch({'mask': np.ones((8, 3), bool)}, mesh)['mask']
+  assert {s.data.shape for s in placed.addressable_shards} == {(2, 3)}
+
+
+def test_an_axis_that_does_not_divide_fails(model, batches):
+  with pytest.raises(ValueError, match=r"does not divide over mesh axes .*'tensor'.* of size 4"):
+    init(model, make_mesh(MeshConfig(2, 1, 4)), batches[0])
