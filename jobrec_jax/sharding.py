@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from jobrec_jax.models.axes import AXES
+from jobrec_jax.schema.settings import at_least, check
 
 PyTree = Any
 
@@ -30,8 +31,13 @@ class MeshConfig:
   """Sizes of the mesh axes; -1 for `data` takes all devices that are left."""
 
   data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  fsdp: Annotated[int, at_least(1)] = 1
+  tensor: Annotated[int, at_least(1)] = 1
+
+  def __post_init__(self):
+    check(self)
+    if self.data < 1 and self.data != -1:
+      raise ValueError(f'data must be at least 1, or -1 for all devices left, got {self.data}')
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -41,8 +47,6 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     ValueError: the axes do not multiply to the number of devices.
   """
   count = jax.device_count() if devices is None else len(devices)
-  if config.fsdp < 1 or config.tensor < 1 or (config.data < 1 and config.data != -1):
-    raise ValueError(f'mesh axes must be positive (data may be -1), got {config}')
   inner = config.fsdp * config.tensor
   data = count // inner if config.data == -1 else config.data
   if data * inner != count:

@@ -10,7 +10,7 @@ of something else. `prove` measures both.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from jobrec_jax.lagrangian.certificates import (
     conformal_risk_control,
     learn_then_test,
 )
+from jobrec_jax.schema.settings import at_least, check, within
 
 WHOLE = 'whole distribution'
 LTT, CRC = 'learn then test', 'conformal risk control'
@@ -46,24 +47,18 @@ class CertifyConfig:
     ValueError: a setting lies outside its range.
   """
 
-  alpha: float = 0.5
-  delta: float = 0.1
-  k: int = 5
-  points: int = 20
-  population: int = 4000
-  draws: int = 200
-  lists: int = 200
+  alpha: Annotated[float, within(0, 1, open_low=True, open_high=True)] = 0.5
+  delta: Annotated[float, within(0, 1, open_low=True, open_high=True)] = 0.1
+  k: Annotated[int, at_least(1)] = 5
+  points: Annotated[int, at_least(1)] = 20
+  population: Annotated[int, at_least(1)] = 4000
+  draws: Annotated[int, at_least(1)] = 200
+  lists: Annotated[int, at_least(1)] = 200
 
   def __post_init__(self):
-    for name in ('alpha', 'delta'):
-      if not 0 < getattr(self, name) < 1:
-        raise ValueError(f'certify.{name} must lie in (0, 1), got {getattr(self, name)}')
-    for name in ('k', 'points', 'population', 'draws', 'lists'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'certify.{name} must be at least 1, got {getattr(self, name)}')
+    check(self)
     if self.lists > self.population:
-      raise ValueError(f'certify.lists must be at most certify.population = {self.population}, '
-                       f'got {self.lists}')
+      raise ValueError(f'lists must be at most population = {self.population}, got {self.lists}')
 
 
 def policy_losses(scores: np.ndarray, eligible: np.ndarray, mask: np.ndarray, k: int,

@@ -8,7 +8,7 @@ kernels they go with, and reach the layers as an argument: `{projection: {'a': [
 from collections.abc import Mapping
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jobrec_jax.models.axes import COSTLY
 from jobrec_jax.models.quantized import dense_params
+from jobrec_jax.schema.settings import at_least, check, within
 
 PyTree = Any
 ATTENTION = ('q', 'k', 'v', 'o')
@@ -43,21 +44,18 @@ class LoraConfig:
     Hu et al., LoRA, 2021; Kalajdzievski, A rank stabilization scaling factor, 2023.
   """
 
-  rank: int = 16
+  rank: Annotated[int, at_least(1)] = 16
   alpha: float = 32.0
-  dropout: float = 0.1
+  dropout: Annotated[float, within(0, 1, open_high=True)] = 0.1
   targets: tuple[str, ...] = ATTENTION
   per_expert: bool = False
   rank_stabilised: bool = False
 
   def __post_init__(self):
-    if self.rank < 1:
-      raise ValueError(f'lora.rank: allowed at least 1, got {self.rank!r}')
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f'lora.dropout: allowed at least 0 and below 1, got {self.dropout!r}')
+    check(self)
     given = set(self.targets)
     if not given or not given <= set(TARGETS) or len(given) < len(self.targets):
-      raise ValueError(f'lora.targets: allowed some of {TARGETS}, each once, got {self.targets!r}')
+      raise ValueError(f'targets must be some of {TARGETS}, each once, got {self.targets!r}')
 
   @property
   def scale(self) -> float:

@@ -131,14 +131,14 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     np.savez(file, **arrays)
 
 
-def load_array(path: str | Path) -> np.ndarray:
-  """The array of a .npy file.
+def load_array(path: str | Path, mapped: bool = False) -> np.ndarray:
+  """The array of a .npy file; `mapped`, it stays on disk until it is looked at.
 
   Raises:
     ValueError: the file is missing, or is no such file.
   """
   try:
-    return np.load(path, allow_pickle=False)
+    return np.load(path, mmap_mode='r' if mapped else None, allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise ValueError(f'{path}: must be a NumPy array, got: {error}') from error
 

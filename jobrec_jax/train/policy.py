@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jobrec_jax.models.policy import (
 )
 from jobrec_jax.objectives.contrastive import info_nce
 from jobrec_jax.objectives.expected_score import expected_score
+from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.scoring.policy import PolicyInputs, eligibility, head_scores
 from jobrec_jax.train.state import (
   TrainState,
@@ -26,7 +27,6 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-OBJECTIVES = ('info_nce', 'expected_score')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +49,20 @@ class PolicyConfig:
     ValueError: a setting lies outside its range.
   """
 
-  objective: str = 'info_nce'
-  epochs: int = 40
-  batch: int = 32
-  learning_rate: float = 1e-3
-  dual_learning_rate: float = 0.3
-  dual_kp: float = 0.0
-  dual_kd: float = 0.0
-  dual_nu: float = 0.0
-  constraint: str = 'inequality'
-  temperature: float = 1.0
-  clip: float = 1.0
+  objective: Literal['info_nce', 'expected_score'] = 'expected_score'
+  constraint: Literal['inequality', 'equality'] = 'inequality'
+  epochs: Annotated[int, at_least(1)] = 150
+  batch: Annotated[int, at_least(1)] = 50
+  learning_rate: Annotated[float, above(0)] = 2e-3
+  dual_learning_rate: Annotated[float, above(0)] = 0.3
+  dual_kp: Annotated[float, at_least(0)] = 0.0
+  dual_kd: Annotated[float, at_least(0)] = 0.0
+  dual_nu: Annotated[float, within(0, 1, open_high=True)] = 0.0
+  temperature: Annotated[float, above(0)] = 1.0
+  clip: Annotated[float, above(0)] = 1.0
 
   def __post_init__(self):
-    if self.objective not in OBJECTIVES:
-      raise ValueError(f'policy.objective must be one of {OBJECTIVES}, got {self.objective!r}')
-    for name in ('epochs', 'batch', 'learning_rate', 'dual_learning_rate', 'temperature', 'clip'):
-      if getattr(self, name) <= 0:
-        raise ValueError(f'policy.{name} must be positive, got {getattr(self, name)}')
-    for name in ('dual_kp', 'dual_kd'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'policy.{name} must be at least 0, got {getattr(self, name)}')
-    if not 0 <= self.dual_nu < 1:
-      raise ValueError(f'policy.dual_nu must be in [0, 1), got {self.dual_nu}')
+    check(self)
 
 
 class PolicyTrial(NamedTuple):

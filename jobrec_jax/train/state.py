@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 import zlib
 
 from flax import struct, traverse_util
 import jax
 import jax.numpy as jnp
 import optax
+
+from jobrec_jax.schema.settings import above, at_least, check
 
 PyTree = Any
 LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -70,18 +72,14 @@ class OptimizerConfig:
     clip: greatest global norm of a gradient.
   """
 
-  steps: int
-  learning_rate: float
-  warmup: int = 0
-  weight_decay: float = 0.0
-  clip: float = 1.0
+  steps: Annotated[int, at_least(1)] = 300
+  learning_rate: Annotated[float, at_least(0)] = 1.5e-3
+  warmup: Annotated[int, at_least(0)] = 30
+  weight_decay: Annotated[float, at_least(0)] = 0.1
+  clip: Annotated[float, above(0)] = 1.0
 
   def __post_init__(self):
-    for name, low in (('steps', 1), ('learning_rate', 0), ('warmup', 0), ('weight_decay', 0)):
-      if getattr(self, name) < low:
-        raise ValueError(f'{name} must be at least {low}, got {getattr(self, name)}')
-    if self.clip <= 0:
-      raise ValueError(f'clip must be positive, got {self.clip}')
+    check(self)
     if self.warmup >= self.steps:
       raise ValueError(f'warmup must be less than steps={self.steps}, got {self.warmup}')
 

@@ -356,5 +356,5 @@ def load_domain(name: str) -> Domain:
     ValueError: there is none.
   """
   if name not in names():
-    raise ValueError(f'market.domain must be one of {names()}, got {name!r}')
+    raise ValueError(f'domain must be one of {names()}, got {name!r}')
   return importlib.import_module(f'{domains.__name__}.{name}').DOMAIN

@@ -13,7 +13,7 @@ are asked for; both depend on the seed and their own index alone.
 from collections.abc import Iterator
 import dataclasses
 import functools
-from typing import NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from scipy.special import expit, ndtr
@@ -35,6 +35,7 @@ from jobrec_jax.data.market.draws import bernoulli_positions, pair_normal, pair_
 from jobrec_jax.data.market.splits import Splits
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.schema import Entity
+from jobrec_jax.schema.settings import check, within
 
 MIN_APPLICATION = 0.01
 MIN_EXPOSURE = 0.1  # of the mean exposure
@@ -42,7 +43,6 @@ BLOCK = 4096  # candidates that are drawn together
 _PILOT_JOBS = 512  # jobs on which, with the first block, scales and popularity are measured
 _MOST_SHOWN = 4.0  # of the mean exposure: the most that a recommender shows a pair
 T = TypeVar('T')
-LOGGING = ('uniform', 'popularity', 'recommender')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,36 +73,26 @@ class MarketConfig:
   """
 
   domain: str = 'students'
-  candidates: int = 600
-  jobs: int = 100
-  rho_x: float = 0.2
-  rho_e: float = 0.0
-  exposure: float = 0.7
-  logging: str = 'uniform'
-  recommender_quality: float = 0.5
-  self_censoring: float = 0.3
-  screening_noise: float = 0.02
-  missing: float = 0.02
-  verbosity: int = 1
-  preference_scale: float = 2.5
+  candidates: Annotated[int, within(10, 1e8)] = 600
+  jobs: Annotated[int, within(10, 1e6)] = 100
+  rho_x: Annotated[float, within(-0.9, 0.9)] = 0.2
+  rho_e: Annotated[float, within(-0.9, 0.9)] = 0.0
+  exposure: Annotated[float, within(1e-5, 1)] = 0.7
+  logging: Literal['uniform', 'popularity', 'recommender'] = 'uniform'
+  recommender_quality: Annotated[float, within(0, 1)] = 0.5
+  self_censoring: Annotated[float, within(0, 1)] = 0.3
+  screening_noise: Annotated[float, within(0, 0.5)] = 0.02
+  missing: Annotated[float, within(0, 0.9)] = 0.02
+  verbosity: Annotated[int, within(0, 20)] = 1
+  preference_scale: Annotated[float, within(0.1, 10)] = 2.5
   preference_mean: float = -1.8
-  qualification_scale: float = 2.5
+  qualification_scale: Annotated[float, within(0.1, 10)] = 2.5
   qualification_mean: float = -0.8
-  taste: float = 1.2
-  evidence: float = 1.2
+  taste: Annotated[float, within(0, 10)] = 1.2
+  evidence: Annotated[float, within(0, 10)] = 1.2
 
   def __post_init__(self):
-    ranges = {'candidates': (10, 1e8), 'jobs': (10, 1e6), 'rho_x': (-0.9, 0.9),
-              'rho_e': (-0.9, 0.9), 'exposure': (1e-5, 1), 'recommender_quality': (0, 1),
-              'self_censoring': (0, 1), 'screening_noise': (0, 0.5), 'missing': (0, 0.9),
-              'verbosity': (0, 20), 'preference_scale': (0.1, 10),
-              'qualification_scale': (0.1, 10), 'taste': (0, 10), 'evidence': (0, 10)}
-    for name, (low, high) in ranges.items():
-      if not low <= getattr(self, name) <= high:
-        raise ValueError(f'market.{name} must lie in [{low:g}, {high:g}], '
-                         f'got {getattr(self, name)!r}')
-    if self.logging not in LOGGING:
-      raise ValueError(f'market.logging must be one of {LOGGING}, got {self.logging!r}')
+    check(self)
     load_domain(self.domain)
 
 

@@ -1,0 +1,150 @@
+"""What lies in the folders of artefacts, written and read back; light enough for recommending."""
+
+from collections.abc import Mapping
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from jobrec_jax.data.dataset import Dataset, Interactions, Truth
+from jobrec_jax.data.files.records import entity_json, parse_entity
+from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.files import (
+    decode_json,
+    load_array,
+    read_json,
+    replacing,
+    save_array,
+    write_json,
+    write_text,
+)
+from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.policy import Policy
+
+PyTree = Any
+
+
+def save_params(path: Path, params: PyTree) -> None:
+  """Writes nested dictionaries of arrays as one .safetensors file, names joined by '/'.
+
+  Raises:
+    ValueError: a parameter is not finite.
+  """
+  flat = {name: np.ascontiguousarray(x) for name, x in flatten(params).items()}
+  for name, x in flat.items():
+    if not np.isfinite(x.astype(np.float32) if x.dtype.kind == 'V' else x).all():
+      raise ValueError(f'{path}: parameters must be finite, got {name} with '
+                       f'{int((~np.isfinite(x)).sum())} that are not')
+  with replacing(path, 'wb') as file:
+    file.write(save(flat))
+
+
+def load_params(path: Path) -> PyTree:
+  """What `save_params` wrote, as NumPy arrays.
+
+  Raises:
+    ValueError: the file is missing or is no such file.
+  """
+  try:
+    flat = load_file(path)
+  except (OSError, SafetensorError) as error:
+    raise ValueError(f'{path}: must be a safetensors file, got: {error}') from error
+  return unflatten(flat)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': x}} -> {'a/b': x}."""
+  flat = {}
+  for name, value in tree.items():
+    inside = isinstance(value, Mapping)
+    flat |= flatten(value, f'{prefix}{name}/') if inside else {prefix + name: value}
+  return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  tree: dict[str, Any] = {}
+  for name, value in flat.items():
+    *parents, leaf = name.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = value
+  return tree
+
+
+def save_entities(path: Path, entities: tuple[Entity, ...], schema: Schema, side: str) -> None:
+  """Writes JSON lines."""
+  write_text(path, ''.join(entity_json(e, schema, side) + '\n' for e in entities))
+
+
+def load_entities(path: Path, schema: Schema, side: str) -> tuple[Entity, ...]:
+  """What `save_entities` wrote; raises a ValueError that names the line."""
+  return tuple(parse_entity(decode_json(line), schema, side, f'{path}:{number}')
+               for number, line in read_lines(path))
+
+
+def save_dataset(folder: Path, dataset: Dataset, truth: Truth | None) -> None:
+  """Writes a data set, and its truth in a folder apart, as arrays that memory can map."""
+  save_entities(folder / 'candidates.jsonl', dataset.candidates, dataset.schema, 'candidate')
+  save_entities(folder / 'jobs.jsonl', dataset.jobs, dataset.schema, 'job')
+  parts = {'interactions': dataset.interactions} | ({} if truth is None else {'truth': truth})
+  for name, part in parts.items():
+    for field in dataclasses.fields(part):
+      save_array(folder / name / f'{field.name}.npy', getattr(part, field.name))
+  write_json(folder / 'notes.json', list(dataset.notes))
+
+
+def load_dataset(folder: Path, schema: Schema) -> tuple[Dataset, Truth | None]:
+  """What `save_dataset` wrote; truths stay on disk until they are asked for."""
+  log = Interactions(**{f.name: load_array(folder / 'interactions' / f'{f.name}.npy')
+                        for f in dataclasses.fields(Interactions)})
+  dataset = Dataset(schema, load_entities(folder / 'candidates.jsonl', schema, 'candidate'),
+                    load_entities(folder / 'jobs.jsonl', schema, 'job'), log,
+                    tuple(read_json(folder / 'notes.json')))
+  if not (folder / 'truth').is_dir():
+    return dataset, None
+  truth = Truth(**{f.name: load_array(folder / 'truth' / f'{f.name}.npy', mapped=True)
+                   for f in dataclasses.fields(Truth)})
+  return dataset, truth
+
+
+def save_calibration(folder: Path, calibration: Calibration, offsets: np.ndarray) -> None:
+  """Args: offsets: [jobs] shifts of z."""
+  write_json(folder / 'calibration.json', calibration._asdict())
+  save_array(folder / 'job_offsets.npy', offsets)
+
+
+def load_calibration(folder: Path) -> Calibration:
+  """Raises ValueError: the file does not hold a finite b and a finite t above 0."""
+  path = folder / 'calibration.json'
+  value = read_json(path)
+  numbers = isinstance(value, dict) and set(value) == {'b', 't'} and all(
+      isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x)
+      for x in value.values())
+  if not numbers or not value['t'] > 0:
+    raise ValueError(f'{path}: must hold a finite b and a finite t above 0, got {value}')
+  return Calibration(float(value['b']), float(value['t']))
+
+
+def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
+  """The policy of an artefact and the range of C that it was found to be able to reach.
+
+  Raises:
+    ValueError: a file is missing or does not hold what it should.
+  """
+  path = folder / 'policy.json'
+  about = read_json(path)
+  try:
+    knots = np.asarray(about['knots'], np.float32)
+    head = PolicyHead(widths=(about['width'],), bound=about['bound'], outputs=len(knots))
+    policy = Policy(head, load_params(folder / 'params.safetensors'), knots, about['constraint'],
+                    about['temperature'])
+    low, high = map(float, about['attainable'])
+  except (KeyError, TypeError) as error:
+    raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error
+  return policy, (low, high)

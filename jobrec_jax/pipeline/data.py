@@ -1,0 +1,140 @@
+"""The data of a run: simulated or read, audited and kept; and what their sizes must allow."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import logging
+import numpy as np
+
+from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.files.jsonl import read_jsonl
+from jobrec_jax.data.files.paper_csv import read_published
+from jobrec_jax.data.files.recbole import read_atomic
+from jobrec_jax.data.lists import candidates_of, warm_jobs
+from jobrec_jax.data.market.domain import load_domain
+from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
+from jobrec_jax.data.repair import deal_shared_negatives
+from jobrec_jax.evaluate.audit import audit
+from jobrec_jax.pipeline.artefacts import load_dataset, save_dataset
+from jobrec_jax.pipeline.settings import DataSettings, Settings
+from jobrec_jax.pipeline.stage import Bench, Stage
+from jobrec_jax.schema.files import write_json
+
+
+class Data(NamedTuple):
+  """A data set, and its truth where it is known. Nothing that learns is given the truth."""
+
+  dataset: Dataset
+  truth: Truth | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What the data stage depends on."""
+
+  data: DataSettings
+  market: MarketConfig
+
+
+def data_stage(settings: Settings) -> Stage[Data]:
+  """The data, after repair and an audit without errors.
+
+  The content of files counts and not where they lie; a simulated market counts by its knobs.
+  """
+  d = settings.data
+  simulated = d.source == 'simulated'
+  files = () if simulated else (Path(d.folder).expanduser(),)
+  about = {'data': {k: v for k, v in dataclasses.asdict(d).items() if k != 'folder'},
+           'market': settings.market if simulated else {'domain': settings.market.domain}}
+  source = Source(d, settings.market)
+  return Stage('data', 1, about, {}, lambda bench: make_data(bench, source), read_data, files)
+
+
+def make_data(bench: Bench, source: Source) -> None:
+  """Raises ValueError: the audit finds an error that data.known_faults does not name."""
+  dataset, truth = draw_or_read(source)
+  if source.data.drop_shared_negatives:
+    dataset = deal_shared_negatives(dataset, source.data.seed)
+  for note in dataset.notes:
+    logging.info('data: %s', note)
+  known = source.data.known_faults
+  report = audit(dataset, source.data.seed)
+  failed = report.failed(known)
+  if failed:
+    raise ValueError(f'the audit found {len(failed)} errors:\n{report.table(known)}\n'
+                     f'Mend the data, or name what is known in data.known_faults: {failed}')
+  logging.info('data: %d candidates, %d jobs, %d interactions; the audit found no error',
+               len(dataset.candidates), len(dataset.jobs), len(dataset.interactions))
+  save_dataset(bench.folder, dataset, truth)
+  write_json(bench.folder / 'audit.json', report.rows)
+
+
+def read_data(bench: Bench) -> Data:
+  domain = bench.settings['market']
+  name = domain['domain'] if isinstance(domain, dict) else domain.domain
+  return Data(*load_dataset(bench.folder, load_domain(name).schema))
+
+
+def market_of(settings: Settings) -> Market:
+  """The simulated market that the settings describe."""
+  return make_market(settings.market, settings.data.seed, **split_shares(settings.data))
+
+
+def split_shares(data: DataSettings) -> dict[str, Any]:
+  """How a simulated market is divided; the keywords of `make_market`."""
+  return {'shares': data.shares, 'cold_jobs': data.cold_jobs, 'warm_test': data.warm_test}
+
+
+def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
+  """Simulates or reads what `data.source` names, as it lies, and its truth where it is known."""
+  d = source.data
+  schema = load_domain(source.market.domain).schema
+  match d.source:
+    case 'simulated':
+      return simulate(source.market, d.seed, **split_shares(d))
+    case 'jobrec_synth':
+      # Here, for tensorflow-datasets takes a second to import.
+      from jobrec_jax.data.market.jobrec_synth.reader import read_synth, read_synth_truth
+      return read_synth(d.folder, d.size), read_synth_truth(d.folder, d.size)
+    case 'jsonl':
+      return read_jsonl(d.folder, schema), None
+    case 'recbole':
+      return read_atomic(d.folder, d.prefix, schema), None
+  return read_published(d.folder, d.seed, schema=schema,
+                        allow_unknown_users=d.allow_unknown_users), None
+
+
+def check_sizes(settings: Settings, data: Data) -> None:
+  """Checks what the sizes of the data must allow, before anything is trained.
+
+  Raises:
+    ValueError: with the key, what was allowed and what came.
+  """
+  dataset, truth = data
+  log = dataset.interactions
+  jobs = len(warm_jobs(dataset))
+  if settings.policy.list_length > jobs:
+    raise ValueError(f'policy.list_length must be at most {jobs}, the jobs that training sees, '
+                     f'got {settings.policy.list_length}')
+  if settings.lists.preference_negatives >= jobs:
+    raise ValueError(f'lists.preference_negatives must be less than {jobs}, the jobs that training '
+                     f'sees, got {settings.lists.preference_negatives}')
+  train, calibration = log.of('train'), log.of('calibration')
+  for what, count in (('applications', (train.preference == 1).sum()),
+                      ('accepted applicants', (train.qualification == 1).sum())):
+    if not count:
+      raise ValueError(f'the train split must hold {what}, got none: give it some (data.shares)')
+  if not (calibration.qualification >= 0).any():
+    raise ValueError('the calibration split must hold labelled applicants, got none; give that '
+                     'split some (data.shares)')
+  validation = log.of('validation')
+  if settings.experts.censoring == 'ips' and (log.preference == 0).any() and not (
+      validation.preference >= 0).any():
+    raise ValueError("experts.censoring must be 'none' where the validation split holds no "
+                     "labelled exposures, got 'ips'; or give that split some (data.shares)")
+  unseen = 'test' if truth is None else 'cold_candidates'
+  held_out = log.of(unseen)
+  if not (np.isin(held_out.job, warm_jobs(dataset)) & (held_out.preference == 1)).any():
+    raise ValueError(f'the test split must hold applications to jobs that training sees, got none '
+                     f'of {len(candidates_of(dataset, unseen))} candidates (data.shares)')

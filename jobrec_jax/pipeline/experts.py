@@ -1,0 +1,285 @@
+"""Stages 1A and 1B and the calibration: tokenizer, warm-up, censoring weights, cooperation."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import shutil
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+
+from jobrec_jax.data import lists as listing
+from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.loader import (
+    iterate,
+    list_dataset,
+    preference_finisher,
+    qualification_finisher,
+)
+from jobrec_jax.data.tokens import (
+    BlockEncoder,
+    add_phrases,
+    corpus,
+    load_tokenizer,
+    phrase_pieces,
+    save_tokenizer,
+    train_tokenizer,
+)
+from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
+from jobrec_jax.objectives.censoring import ips_weights
+from jobrec_jax.objectives.task_weights import task_weights
+from jobrec_jax.pipeline.artefacts import load_params, save_calibration, save_params
+from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
+from jobrec_jax.pipeline.settings import ExpertSettings
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import load_array, save_array, write_json
+from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import PairScorer
+from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
+from jobrec_jax.train import experts as losses
+from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.loop import Loop, MetricsWriter, train
+from jobrec_jax.train.state import (
+    LossFn,
+    OptimizerConfig,
+    create_state,
+    make_optimizer,
+    make_update,
+    merge_params,
+    split_params,
+    stream_key,
+)
+
+PyTree = Any
+TRAIN, CALIBRATION = 0, 2  # indices of the splits
+
+
+def make_tokenizer(bench: Bench) -> None:
+  """The backbone's tokenizer, with phrases where they are asked for, or one trained here."""
+  spec: ModelSpec = bench.settings['spec']
+  dataset = bench.inputs['data'].dataset
+  backbone = open_backbone(spec, bench.resources.backbone)
+  t = spec.tokenizer
+  if backbone is None or t.phrases:
+    texts = corpus(dataset, seed=streams.seed32(bench.settings['seed'], 'corpus'),
+                   verdicts=t.verdicts)
+  if backbone is None:
+    tokenizer = train_tokenizer(texts, t.vocab_size)
+  elif t.phrases:
+    tokenizer = add_phrases(backbone.tokenizer(), texts, t.phrases)
+  else:
+    tokenizer = backbone.tokenizer()
+  save_tokenizer(tokenizer, bench.folder / 'tokenizer.json')
+
+
+def read_tokenizer(bench: Bench):
+  return load_tokenizer(bench.folder / 'tokenizer.json')
+
+
+def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
+                 mesh: jax.sharding.Mesh) -> Experts:
+  """Experts from stored parameters; frozen ones come from the backbone at `place`."""
+  backbone = open_backbone(spec, place)
+  model = make_model(spec, tokenizer, backbone)
+  if backbone is not None:
+    params = params | {'decoder': backbone.load(None)}
+  return Experts(model, params, tokenizer, spec.lengths)
+
+
+def read_experts(bench: Bench) -> Experts:
+  """The experts as a training stage left them."""
+  spec = bench.settings['spec']
+  params = load_params(bench.folder / 'params.safetensors')['model']
+  return load_experts(spec, bench.inputs['tokenizer'], params, bench.resources.backbone,
+                      make_mesh(bench.resources.mesh))
+
+
+def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
+  """Scores pairs of a data set as the resources say."""
+  return PairScorer(experts, experts.blocks(dataset), make_mesh(bench.resources.mesh),
+                    bench.resources.scoring)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trainer:
+  """What stages 1A and 1B share: model, blocks, mesh, and how a stage is run in its folder."""
+
+  bench: Bench
+  model: JobRec
+  blocks: BlockEncoder
+  mesh: jax.sharding.Mesh
+  backbone: Any
+
+  @classmethod
+  def of(cls, bench: Bench) -> '_Trainer':
+    spec: ModelSpec = bench.settings['spec']
+    tokenizer = bench.inputs['tokenizer']
+    backbone = open_backbone(spec, bench.resources.backbone)
+    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.lengths)
+    logging.info('tokens: vocabulary of %d; cut to length: %s', blocks.vocab_size,
+                 {k: v for k, v in blocks.cut.items() if v} or 'none')
+    return cls(bench, make_model(spec, tokenizer, backbone), blocks,
+               make_mesh(bench.resources.mesh), backbone)
+
+  def init(self) -> PyTree:
+    """The model's parameters with the names of their axes, as Linen makes them."""
+    key = stream_key(jax.random.key(self.bench.settings['seed']), 'init')
+    candidate = np.zeros((1, self.blocks.candidates.shape[1]), np.int32)
+    lists = self.blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+    return self.model.init(key, candidate, lists['job'], lists['alignment'])['params']
+
+  def initial(self) -> PyTree:
+    """New parameters, each on its shards; those of a pretrained decoder come from its files."""
+    if self.backbone is None:
+      return init_sharded(self.init, self.mesh)
+
+    def init_rest():
+      return {name: part for name, part in self.init().items() if name != 'decoder'}
+    params = init_sharded(init_rest, self.mesh) | {
+        'decoder': self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])}
+    if self.model.config.phrases:
+      pieces = phrase_pieces(self.backbone.tokenizer(), self.blocks.tokenizer)
+      rows = phrase_embeddings(params['decoder']['embedding'], pieces)
+      params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
+    return params
+
+  def placed(self, params: PyTree) -> PyTree:
+    """Parameters of an earlier stage, each on its shards."""
+    where = param_shardings(self.init, self.mesh)
+    rest = {k: jax.device_put(v, where[k]) for k, v in params.items() if not self.is_frozen((k,))}
+    return params | rest if self.backbone is None else rest | {
+        'decoder': self.backbone.load(where['decoder'])}
+
+  def is_frozen(self, path: tuple[str, ...]) -> bool:
+    return self.backbone is not None and 'decoder' in path
+
+  def preference_data(self, log: Any, stage: str, batch: int):
+    """Endless batches of preference lists, in the order of the stage's own stream."""
+    s = self.bench.settings['lists']
+    source = listing.PreferenceLists(log, s.preference_negatives, s.preference_policy)
+    return list_dataset(source, preference_finisher(self.blocks), batch,
+                        streams.seed32(self.bench.settings['seed'], f'{stage}, preference lists'))
+
+  def run(self, stage: str, loss_fn: LossFn, params: PyTree, optimizer: OptimizerConfig,
+          data: Callable[[int], Iterator], frozen: Callable[[tuple[str, ...]], bool]) -> None:
+    """Trains and keeps the parameters that no backbone holds."""
+    trainable, rest = split_params(params, lambda path: self.is_frozen(path) or frozen(path))
+    tx = make_optimizer(optimizer)
+    folder, r = self.bench.folder, self.bench.resources
+    done = folder / 'params.safetensors'
+    if not done.is_file():  # else the attempt before was stopped behind its last step
+      with Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept:
+        loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
+                    r.log_every, r.save_seconds)
+        key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
+        state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
+                      self.mesh)
+      trained = merge_params(state.trainable, state.frozen)
+      model = {k: v for k, v in trained['model'].items() if not self.is_frozen((k,))}
+      save_params(done, jax.device_get(trained | {'model': model}))
+    shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+
+
+def make_warm_up(bench: Bench) -> None:
+  """Stage 1A: the preference expert alone."""
+  trainer = _Trainer.of(bench)
+  log = bench.inputs['data'].dataset.interactions.of('train')
+  batches = trainer.preference_data(log, 'warm_up', bench.settings['stage'].batch)
+  trainer.run('warm_up', losses.warm_up_loss(trainer.model), {'model': trainer.initial()},
+              bench.settings['stage'], lambda start: iterate(batches, start=start),
+              losses.frozen_in_warm_up)
+
+
+def make_cooperative(bench: Bench) -> None:
+  """Stage 1B: both experts, from the parameters of stage 1A."""
+  trainer, e = _Trainer.of(bench), bench.settings['experts']
+  stage, seed = bench.settings['stage'], bench.settings['seed']
+  weighting = task_weights(e.task_weights, 2, e.fixed_weights)
+  params = {'model': trainer.placed(bench.inputs['warm_up'].params),
+            'task_weights': weighting.init()}
+  log = bench.inputs['data'].dataset.interactions.of('train')
+  weights = bench.inputs.get('censoring')
+  factored = trainer.model.config.attention == 'factored'
+  qualification = list_dataset(
+      listing.QualificationLists(log, bench.settings['lists'].qualification_negatives, weights),
+      qualification_finisher(trainer.blocks, factored), stage.qualification_batch,
+      streams.seed32(seed, 'cooperative, qualification lists'))
+  preference = trainer.preference_data(log, 'cooperative', stage.batch)
+  trainer.run('cooperative', losses.cooperative_loss(trainer.model, weighting, e.beta), params,
+              stage, lambda start: iterate(preference, qualification, start=start),
+              lambda path: False)
+
+
+def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+  """The preference expert's estimate that an exposed pair applies, for rows of the log.
+
+  Its logits are put on a scale by the exposed pairs of the validation split.
+  """
+  log = dataset.interactions
+  fit = log.of('validation')
+  fit = fit.where(fit.preference >= 0)
+  scores = score.scores(fit.candidate, fit.job).preference
+  scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
+  return np.asarray(scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference))
+
+
+def applicant_weights(e: ExpertSettings, score: PairScorer, dataset: Dataset,
+                      rows: np.ndarray) -> np.ndarray:
+  """[rows] inverse propensities of being an applicant, mean 1; ones without censoring."""
+  if not corrects_censoring(e, dataset):
+    return np.ones(len(rows))
+  propensity = (application_propensity(score, dataset, rows)
+                * dataset.interactions.exposure[rows])
+  return np.asarray(ips_weights(propensity, np.ones(len(rows), bool), e.ips_clip))
+
+
+def corrects_censoring(e: ExpertSettings, dataset: Dataset) -> bool:
+  """Whether there is a choice to apply that could be corrected for."""
+  return e.censoring == 'ips' and bool((dataset.interactions.preference == 0).any())
+
+
+def make_censoring(bench: Bench) -> None:
+  """A weight for each row of the train split, from the experts after stage 1A."""
+  dataset, experts = bench.inputs['data'].dataset, bench.inputs['warm_up']
+  log = dataset.interactions
+  of_train = np.flatnonzero(log.split == TRAIN)
+  observed = log.qualification[of_train] >= 0
+  weights = np.zeros(len(of_train))
+  weights[observed] = w = applicant_weights(
+      bench.settings['experts'], scorer(bench, experts, dataset), dataset, of_train[observed])
+  share = w.sum() ** 2 / (len(w) * (w ** 2).sum())
+  logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f', len(w),
+               w.max(), share)
+  save_array(bench.folder / 'weights.npy', weights)
+  write_json(bench.folder / 'summary.json', {'applicants': len(w), 'largest': float(w.max()),
+                                             'effective_share': float(share)})
+
+
+def read_censoring(bench: Bench) -> np.ndarray:
+  return load_array(bench.folder / 'weights.npy')
+
+
+def make_calibration(bench: Bench) -> None:
+  """Fits b and t, and each job's shift of z, to applicants weighted to uniform pairs.
+
+  They are those of half the calibration split: certificates need candidates that no fit has used.
+  """
+  dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
+  log = dataset.interactions
+  fit, _ = listing.calibration_halves(dataset)
+  rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)
+                        & np.isin(log.candidate, fit))
+  if not len(rows):
+    raise ValueError('calibration needs labelled applicants in the calibration split, got none; '
+                     'give that split some (data.shares)')
+  score = scorer(bench, experts, dataset)
+  weights = applicant_weights(bench.settings['experts'], score, dataset, rows)
+  job, labels = log.job[rows], log.qualification[rows]
+  scores = score.scores(log.candidate[rows], job).qualification
+  calibration = fit_calibration(scores, labels, weights)
+  offsets = fit_offsets(calibration.logit(scores), labels, weights, job, len(dataset.jobs))
+  logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
+  save_calibration(bench.folder, calibration, offsets)

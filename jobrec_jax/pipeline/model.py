@@ -1,0 +1,136 @@
+"""The experts' model from settings, for training and loading: text, sizes, backbone."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import tokenizers
+
+from jobrec_jax.data.tokens import BlockLengths
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.schema.settings import above, at_least, check, within
+
+EXPERTS = ('preference', 'qualification')
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+  """How text becomes tokens. Lengths are bounds: blocks are as long as the texts ask for."""
+
+  # Upper bound of the byte-level BPE vocabulary that is trained here.
+  vocab_size: Annotated[int, at_least(256)] = 4096
+  # Greatest length of the candidate, the job and the alignment block, in tokens.
+  candidate: Annotated[int, at_least(1)] = 64
+  job: Annotated[int, at_least(1)] = 40
+  alignment: Annotated[int, at_least(1)] = 20
+  # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; or 'vectors',
+  # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
+  verdicts: Literal['words', 'symbols', 'vectors'] = 'words'
+  # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
+  # a learned embedding of its own that starts as the mean of its words'. 0: none.
+  phrases: Annotated[int, at_least(0)] = 0
+
+  def __post_init__(self):
+    check(self)
+
+  @property
+  def lengths(self) -> BlockLengths:
+    return BlockLengths(self.candidate, self.job, self.alignment, self.verdicts)
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSettings:
+  """A pretrained decoder, or none."""
+
+  # '': a decoder of the sizes of `model` and a tokenizer, both trained from scratch. Else a
+  # pretrained one, frozen under LoRA: a .gguf file, a Hugging Face directory or a hub name.
+  path: str = ''
+  # Of frozen weights; 'int8' and 'nf4' are quantised (QLoRA).
+  dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+  """The decoder and its experts; the sizes are those of a decoder trained from scratch."""
+
+  width: Annotated[int, at_least(1)] = 64  # D
+  layers: Annotated[int, at_least(1)] = 2
+  heads: Annotated[int, at_least(1)] = 4  # N, of queries
+  kv_heads: Annotated[int, at_least(1)] = 2  # K, of keys and values (grouped-query attention)
+  head_width: Annotated[int, at_least(2)] = 16  # H
+  mlp_width: Annotated[int, at_least(1)] = 192  # F, of SwiGLU
+  rope_base: Annotated[float, above(1)] = 10000.0  # of the rotary frequencies
+  rms_epsilon: Annotated[float, above(0)] = 1e-5  # of RMSNorm
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations
+  # Layers in one step of the layer loop: more is faster on CPU and compiles longer.
+  unroll: Annotated[int, at_least(1)] = 2
+  # What the backward pass computes again.
+  remat: Literal['none', 'selective', 'full'] = 'none'
+  # Of lists: 'exact', or 'factored': entities are read alone, once.
+  attention: Literal['exact', 'factored'] = 'exact'
+  head_widths: Annotated[tuple[int, ...], at_least(1)] = (512, 256)  # hidden, of an expert's head
+  head_dropout: Annotated[float, within(0, 1, open_high=True)] = 0.1  # in the experts' heads
+
+  def __post_init__(self):
+    check(self)
+    if self.heads % self.kv_heads:
+      raise ValueError(f'kv_heads must divide heads = {self.heads}, got {self.kv_heads}')
+    if self.head_width % 2:
+      raise ValueError(f'head_width must be even, got {self.head_width}')
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+  """What a model is made from: part of the settings of every stage that trains or reads it."""
+
+  tokenizer: TokenizerSettings = TokenizerSettings()
+  model: ModelSettings = ModelSettings()
+  lora: LoraConfig = LoraConfig()
+  dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'  # of frozen weights
+  pretrained: bool = False  # whether the decoder comes from a backbone
+
+
+def open_backbone(spec: ModelSpec, place: str) -> Any:
+  """The pretrained decoder at a place (`weights.backbone.Backbone`), opened and not loaded.
+
+  Returns:
+    None where the spec asks for none.
+
+  Raises:
+    ValueError: it is not there, or is no decoder that ours can be.
+  """
+  if not spec.pretrained:
+    return None
+  from jobrec_jax.weights import backbone  # here, for readers of weights take their time to import
+  return backbone.open_backbone(place, spec.dtype, lora=spec.lora, **{
+      name: getattr(spec.model, name) for name in ('dtype', 'unroll', 'remat')})
+
+
+def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) -> JobRec:
+  """The experts' model; `backbone` as `open_backbone` gives it.
+
+  Raises:
+    ValueError: the backbone's tokenizer has more tokens than its embeddings.
+  """
+  vocabulary = words = tokenizer.get_vocab_size()
+  if spec.tokenizer.phrases:
+    words = backbone.tokenizer().get_vocab_size()
+  own = {f.name: getattr(spec.model, f.name) for f in dataclasses.fields(ModelSettings)}
+  if backbone is None:
+    sizes = {f.name for f in dataclasses.fields(DecoderConfig)}
+    decoder = DecoderConfig(vocab_size=vocabulary, **{k: v for k, v in own.items() if k in sizes})
+  elif words > backbone.config.vocab_size:
+    raise ValueError(f'backbone.path must name a decoder with an embedding for each of its '
+                     f"tokenizer's {words} tokens, got {backbone.config.vocab_size}")
+  else:
+    decoder = backbone.config
+  lengths = spec.tokenizer.lengths
+  heads = {k: own[k] for k in ('head_widths', 'head_dropout', 'attention')}
+  return JobRec(JobRecConfig(
+      decoder=decoder, experts=EXPERTS, job_start=lengths.candidate,
+      pair_start=lengths.candidate + lengths.job, verdicts=lengths.codes, words=words,
+      phrases=vocabulary - words, **heads))

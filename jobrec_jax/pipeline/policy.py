@@ -1,0 +1,160 @@
+"""Stage 2: its lists as the frozen experts see them, and one policy for every requirement."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jobrec_jax.data.lists import RankingLists, policy_lists
+from jobrec_jax.evaluate.control import tau_grid
+from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
+from jobrec_jax.lagrangian.diagnosis import diagnose
+from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.pipeline.artefacts import load_policy, save_params
+from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.settings import PolicySettings
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import load_arrays, save_arrays, write_json
+from jobrec_jax.scoring.policy import (
+    Policy,
+    PolicyInputs,
+    eligibility,
+    head_scores,
+    policy_inputs,
+)
+from jobrec_jax.train.policy import PolicyResult, make_policy_trainer, policy_trial
+
+PyTree = Any
+MARGIN = 0.08  # share of the attainable range above the last knot
+SETTLED, COURSE = 0.01, 8  # a multiplier has settled so near its tau; fewer epochs say nothing
+
+
+class TrainedPolicy(NamedTuple):
+  """The policy, and what it can be asked for on stage 2's lists.
+
+  Attributes:
+    policy: for every tau in its range.
+    attainable: the least and greatest C that lambda in its bounds can reach.
+    history: the course of the means over epochs, [epochs, K] each.
+  """
+
+  policy: Policy
+  attainable: tuple[float, float]
+  history: dict[str, np.ndarray]
+
+
+def make_inputs(bench: Bench) -> None:
+  """Stage 2's lists and the experts' features of their pairs, computed once."""
+  s = bench.settings
+  lists = policy_lists(bench.inputs['data'].dataset, 'train', s['list_length'], s['lists'],
+                       streams.seed32(s['seed'], 'stage 2 lists'))
+  score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
+  features = score.features(lists.candidate, lists.job, 'stage 2 features')
+  inputs = policy_inputs(features, lists, bench.inputs['calibration'])
+  save_arrays(bench.folder / 'inputs.npz', {
+      f.name: np.asarray(getattr(inputs, f.name)) for f in dataclasses.fields(PolicyInputs)})
+  save_arrays(bench.folder / 'lists.npz', {
+      name: getattr(lists, name) for name in ('candidate', 'job', 'relevance', 'mask')})
+
+
+def read_inputs(bench: Bench) -> PolicyInputs:
+  return PolicyInputs(**{k: jnp.asarray(v)
+                         for k, v in load_arrays(bench.folder / 'inputs.npz').items()})
+
+
+def read_lists(bench: Bench) -> RankingLists:
+  return RankingLists('preference', **load_arrays(bench.folder / 'lists.npz'))
+
+
+def make_head(p: PolicySettings, outputs: int) -> PolicyHead:
+  return PolicyHead(widths=(p.width,), bound=p.bound, outputs=outputs)
+
+
+def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
+  """The least and greatest C that lambda in [-bound, bound] can reach; see `attainable_range`."""
+  low, high = (np.asarray(inputs.preference - sign * p.bound * abs(inputs.z_qual))
+               for sign in (1, -1))
+  return attainable_range(low, high, jax.nn.sigmoid(inputs.z_qual), np.asarray(inputs.mask),
+                          p.temperature)
+
+
+def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> PolicyResult:
+  """A head with an output for each tau."""
+  train = jax.jit(make_policy_trainer(make_head(p, len(taus)), p))
+  seed = streams.seed32(seed, 'policy') >> 1  # JAX wants an int32
+  return jax.block_until_ready(train(inputs, policy_trial(p, taus, seed)))
+
+
+def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
+  """The C that comes without any requirement.
+
+  The expected score is greatest at lambda = 0; what serves the applied jobs best is learned.
+  """
+  scores = inputs.preference
+  if p.objective == 'info_nce':
+    free = fit(p, inputs, np.zeros(1, np.float32), seed)
+    scores = head_scores(make_head(p, 1), free.params, inputs)[0]
+  return float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
+
+
+def requirements(p: PolicySettings, attainable: tuple[float, float]) -> list[float]:
+  """The tau to report, ascending: those that were asked for, or a grid over what is attainable.
+
+  Raises:
+    ValueError: one cannot be reached. Under 'inequality' a tau below the unconstrained C is
+      already met.
+  """
+  asked = [round(float(t), 4) for t in sorted(p.taus or tau_grid(*attainable, p.grid))]
+  for tau in asked:
+    check_attainable(max(tau, attainable[0]) if p.constraint == 'inequality' else tau, attainable)
+  return asked
+
+
+def make_policy(bench: Bench) -> None:
+  """Trains one head for all knots; its range covers whatever `policy.taus` asks for."""
+  p: PolicySettings = bench.settings['policy']
+  inputs: PolicyInputs = bench.inputs['inputs']
+  seed = bench.settings['seed']
+  low, high = reach(p, inputs)
+  if p.constraint == 'inequality':
+    low = unconstrained(p, inputs, seed)
+  logging.info("policy: C can lie in [%.3f, %.3f] on stage 2's lists", low, high)
+  asked = requirements(p, (low, high))
+  knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
+  result = fit(p, inputs, knots, seed)
+  history = {k: np.asarray(v) for k, v in result.history.items()}
+  if not all(np.isfinite(x).all() for x in history.values()):
+    raise ValueError('policy: the loss must stay finite, got a value that is not; lower '
+                     f'policy.learning_rate = {p.learning_rate:g}')
+  report_multipliers(history, knots)
+  save_params(bench.folder / 'params.safetensors', jax.device_get(result.params))
+  save_arrays(bench.folder / 'history.npz', history)
+  write_json(bench.folder / 'policy.json', {
+      'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
+      'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
+
+
+def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> None:
+  """Logs constraints that did not settle."""
+  mu, reached = history['multiplier'], history['eligibility']
+  if len(mu) < COURSE:
+    return
+  for k, tau in enumerate(knots):
+    diagnosis = diagnose(mu[:, k], tau - reached[:, k], tolerance=SETTLED, name=f'C >= {tau:.4f}')
+    if diagnosis.verdict != 'settled':
+      logging.info('policy: %s', diagnosis.message)
+
+
+def read_policy(bench: Bench) -> TrainedPolicy:
+  policy, attainable = load_policy(bench.folder)
+  return TrainedPolicy(policy, attainable, load_arrays(bench.folder / 'history.npz'))
+
+
+def reached_by(policy: Policy, inputs: PolicyInputs, taus: list[float]) -> np.ndarray:
+  """[taus, N] predicted C of each list at each requirement."""
+  return np.stack([np.asarray(eligibility(policy.scores_at(inputs, tau), inputs.z_qual,
+                                          inputs.mask, policy.temperature)) for tau in taus])

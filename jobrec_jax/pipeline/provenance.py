@@ -1,0 +1,79 @@
+"""Where a result comes from: commit, versions, device, seconds, memory."""
+
+import functools
+from importlib import metadata
+from pathlib import Path
+import platform
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+from jobrec_jax.schema.files import read_json, write_json
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers')
+
+
+class Clock:
+  """Seconds of work on a folder, those of interrupted attempts among them.
+
+  What earlier attempts took lies in the folder, so that a resumed result does not seem cheap.
+  """
+
+  def __init__(self, folder: Path):
+    self._path = folder / '.seconds.json'
+    self._before = 0.0
+    if self._path.is_file():
+      try:
+        self._before = float(read_json(self._path)['seconds'])
+      except (ValueError, KeyError, TypeError):
+        self._before = 0.0  # only the clock of an unfinished attempt
+    self._start = time.monotonic()
+
+  def save(self) -> None:
+    write_json(self._path, {'seconds': self._before + time.monotonic() - self._start})
+
+  def stop(self) -> dict[str, Any]:
+    """What is known of this process and its work."""
+    seconds = self._before + time.monotonic() - self._start
+    self._path.unlink(missing_ok=True)
+    return {'seconds': round(seconds, 3), 'peak_memory_mib': peak_memory(), 'commit': commit(),
+            'versions': versions(), 'python': platform.python_version(), 'device': device()}
+
+
+def peak_memory() -> int:
+  """The greatest resident memory of this process so far, in MiB."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak // (1024 if sys.platform != 'darwin' else 1024**2)
+
+
+@functools.cache
+def commit() -> str:
+  """The commit of the source tree, with '+' where it was changed; '' outside of one."""
+  root = Path(__file__).parents[2]
+  if not (root / '.git').exists():
+    return ''
+
+  def git(*words: str) -> str:
+    return subprocess.run(['git', '-C', str(root), *words], capture_output=True, text=True,
+                          check=True, timeout=10).stdout.strip()
+  try:
+    return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.SubprocessError):
+    return ''
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """Versions of what results depend on."""
+  return {name: metadata.version(name) for name in PACKAGES}
+
+
+def device() -> str:
+  """The devices that JAX found, if it was asked for any."""
+  if 'jax' not in sys.modules:
+    return platform.machine()
+  import jax  # here, for not every stage needs it
+  kind = jax.devices()[0].device_kind
+  return f'{jax.device_count()} x {kind} ({platform.machine()})'

@@ -1,0 +1,316 @@
+"""Every setting of a run, with its default, its range and what it does, in one tree of dataclasses.
+
+`Settings()` is the quickstart. A script turns it into a config with flags; a program builds it:
+`Settings(policy=PolicySettings(grid=4))`. Whatever can be wrong without looking at the data is
+refused when the tree is built; `check_devices` adds what depends on the machine, and
+`pipeline.data.check_sizes` what depends on the data.
+"""
+
+import dataclasses
+import math
+from typing import Annotated, Literal
+
+from jobrec_jax.data.market.domain import load_domain
+from jobrec_jax.data.market.simulator import MarketConfig
+from jobrec_jax.evaluate.certification import CertifyConfig
+from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
+from jobrec_jax.refine.review import check_names
+from jobrec_jax.schema.comparators import Semantic
+from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.schema.settings import above, at_least, check, within
+from jobrec_jax.sharding import MeshConfig
+from jobrec_jax.train.policy import PolicyConfig
+from jobrec_jax.train.state import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """Where the data come from, and how a simulated market is divided."""
+
+  # Root of the market's random streams, and of what a reader draws; training has its own.
+  seed: Annotated[int, at_least(0)] = 0
+  # 'simulated'; 'jobrec_synth' (tensorflow-datasets); or files: 'jsonl', 'published', 'recbole'.
+  source: Literal['simulated', 'jobrec_synth', 'jsonl', 'published', 'recbole'] = 'simulated'
+  # Where the files lie, or tensorflow-datasets keeps its data.
+  folder: str = ''
+  # 'jobrec_synth': which of its worlds.
+  size: Literal['tiny', 'paper', 'large'] = 'tiny'
+  # 'recbole': PREFIX.inter, PREFIX.user, PREFIX.item.
+  prefix: str = 'jobrec'
+  # Candidates in train, validation, calibration and test.
+  shares: Annotated[tuple[float, float, float, float], within(0, 1, True, True)] = (
+      0.5, 0.1, 0.15, 0.25)
+  # Share of jobs that only the test sees.
+  cold_jobs: Annotated[float, within(0, 1, open_high=True)] = 0.2
+  # Share of training candidates' interactions that the test keeps.
+  warm_test: Annotated[float, within(0, 1, open_high=True)] = 0.1
+  # Whether negatives that several splits hold are left in one of them.
+  drop_shared_negatives: bool = False
+  # 'published': keep labelled users that have no record.
+  allow_unknown_users: bool = False
+  # Errors of the audit that do not stop the run, by name.
+  known_faults: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    check(self)
+    if abs(sum(self.shares) - 1) > 1e-6:
+      raise ValueError(f'shares must have the sum 1, got {self.shares}')
+    if self.source != 'simulated' and not self.folder:
+      raise ValueError(f"folder must name the folder of the data when source is {self.source!r}, "
+                       "got ''")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSettings:
+  """Training lists."""
+
+  # n of a candidate's list.
+  preference_negatives: Annotated[int, at_least(1)] = 7
+  # 'exposed': shown and not applied to; or 'uniform'.
+  preference_policy: Literal['exposed', 'uniform'] = 'exposed'
+  # n of a job's list, rejected applicants.
+  qualification_negatives: Annotated[int, at_least(1)] = 7
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertSettings:
+  """How the experts learn together."""
+
+  # Weight of the cross-entropy in the qualification loss.
+  beta: Annotated[float, above(0)] = 1.0
+  # How the two tasks are weighted; 'softmax' is the published one.
+  task_weights: Literal['uncertainty', 'softmax', 'fixed'] = 'uncertainty'
+  # Of preference and qualification, for 'fixed'.
+  fixed_weights: Annotated[tuple[float, float], at_least(0)] = (0.5, 0.5)
+  # 'ips': reweight applicants by the inverse of their estimated propensity.
+  censoring: Literal['ips', 'none'] = 'ips'
+  # Greatest weight of an applicant, in means.
+  ips_clip: Annotated[float, at_least(1)] = 10.0
+
+  def __post_init__(self):
+    check(self)
+    if not sum(self.fixed_weights):
+      raise ValueError(f'fixed_weights must not all be 0, got {self.fixed_weights}')
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings(OptimizerConfig):
+  """Stage 1A: AdamW under warm-up and cosine decay."""
+
+  batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
+
+
+@dataclasses.dataclass(frozen=True)
+class CooperativeSettings(StageSettings):
+  """Stage 1B."""
+
+  steps: Annotated[int, at_least(1)] = 350
+  qualification_batch: Annotated[int, at_least(1)] = 8  # qualification lists in a step
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+  """How pairs are scored; no result depends on it beyond rounding."""
+
+  list_length: Annotated[int, at_least(1)] = 20  # jobs in a list
+  batch: Annotated[int, at_least(1)] = 16  # lists at a time
+  states: str = ''  # 'factored' attention: a folder that keeps block states; '': none
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySettings(PolicyConfig):
+  """Stage 2: its lists, its requirements and its head, beside how it learns."""
+
+  lists: Annotated[int, at_least(1)] = 300  # N
+  held_out: Annotated[int, at_least(1)] = 150  # lists alike, of test candidates
+  list_length: Annotated[int, at_least(2)] = 50  # J: jobs in a list, one of them applied to
+  # The requirements to report; empty: a grid over what is attainable.
+  taus: Annotated[tuple[float, ...], within(0, 1)] = ()
+  grid: Annotated[int, at_least(2)] = 6  # how many tau the grid has
+  # Requirements that the head is trained for; between them it is linear.
+  knots: Annotated[int, at_least(2)] = 12
+  width: Annotated[int, at_least(1)] = 64  # hidden width of the head
+  # Lambda lies in [-bound, bound]; at the published 5 it stops the highest requirements.
+  bound: Annotated[float, above(0)] = 10.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.batch > self.lists:
+      raise ValueError(f'batch must be at most lists = {self.lists}, got {self.batch}')
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSettings:
+  """Heads trained one for each tau, to compare with the one policy: every combination."""
+
+  seeds: Annotated[tuple[int, ...], at_least(0)] = (0,)  # of initial weights and order
+  learning_rates: Annotated[tuple[float, ...], above(0)] = ()  # of AdamW; empty: the policy's
+  # Gains (ki, kp, kd, nu) of the multiplier; empty: the policy's.
+  rules: tuple[tuple[float, float, float, float], ...] = ()
+
+  def __post_init__(self):
+    check(self)
+    if not self.seeds:
+      raise ValueError('seeds must name at least one seed, got ()')
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+  """Files of a data set."""
+
+  format: Literal['jsonl', 'published', 'recbole'] = 'jsonl'  # JSON lines, CSV or atomic files
+  workers: Annotated[int, at_least(1)] = 1  # processes that draw a market; files do not show it
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+  """What is measured."""
+
+  # Held-out candidates whose pairs are ranked, drawn at random; 0: all.
+  candidates: Annotated[int, at_least(0)] = 0
+  resamples: Annotated[int, at_least(1)] = 2000  # of the bootstrap
+  level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineSettings:
+  """Noisy labels, doubtful pairs and the experts who judge them."""
+
+  perspectives: tuple[Literal['preference', 'qualification'], ...] = PERSPECTIVES
+  # Simulated data: how many uniform pairs the machine labels, at most.
+  pairs: Annotated[int, at_least(10)] = 60_000
+  flip: Annotated[float, within(0, 0.49)] = 0.15  # simulated data: share of flipped labels
+  budget: Annotated[float, within(0, 1)] = 0.1  # share of labelled pairs that are reviewed
+  verdicts: Annotated[int, at_least(1)] = 3  # experts who judge each reviewed pair
+  # Experts with the rates below, or people, through files.
+  reviewers: Literal['simulated', 'people'] = 'simulated'
+  error_rates: Annotated[tuple[float, ...], within(0, 0.5, open_high=True)] = (
+      0.05, 0.1, 0.1, 0.15, 0.2)
+  people: tuple[str, ...] = ('reviewer-1', 'reviewer-2', 'reviewer-3')
+
+  def __post_init__(self):
+    check(self)
+    if not 0 < len(set(self.perspectives)) == len(self.perspectives):
+      raise ValueError(f'perspectives must be some of {PERSPECTIVES}, each once, '
+                       f'got {self.perspectives!r}')
+    try:
+      check_names(self.people)
+    except ValueError as error:
+      raise ValueError(f'people: {error}') from error
+    if self.verdicts > len(self.names):
+      raise ValueError(f'verdicts must be at most the {len(self.names)} reviewers, '
+                       f'got {self.verdicts}')
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    if self.reviewers == 'people':
+      return tuple(self.people)
+    return tuple(f'expert_{i + 1}' for i in range(len(self.error_rates)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """All settings; see the sections."""
+
+  # Root of training's random streams: weights, order, dropout, negatives, lists, the bootstrap.
+  seed: Annotated[int, at_least(0)] = 0
+  log_every: Annotated[int, at_least(1)] = 10  # steps between two lines of progress and metrics
+  # An interruption that gives no notice loses at most so much training.
+  save_seconds: Annotated[float, above(0)] = 30.0
+  mesh: MeshConfig = MeshConfig()
+  data: DataSettings = DataSettings()
+  market: MarketConfig = MarketConfig()
+  tokenizer: TokenizerSettings = TokenizerSettings()
+  backbone: BackboneSettings = BackboneSettings()
+  lora: LoraConfig = LoraConfig()
+  model: ModelSettings = ModelSettings()
+  lists: ListSettings = ListSettings()
+  experts: ExpertSettings = ExpertSettings()
+  warm_up: StageSettings = StageSettings()
+  cooperative: CooperativeSettings = CooperativeSettings()
+  features: FeatureSettings = FeatureSettings()
+  policy: PolicySettings = PolicySettings()
+  sweep: SweepSettings = SweepSettings()
+  export: ExportSettings = ExportSettings()
+  evaluate: EvaluateSettings = EvaluateSettings()
+  certify: CertifyConfig = CertifyConfig()
+  refine: RefineSettings = RefineSettings()
+
+  def __post_init__(self):
+    check(self)
+    self._check_pairs()
+    if self.data.source == 'simulated':
+      self._check_market()
+
+  def _check_pairs(self) -> None:
+    """What depends on two sections."""
+    if self.tokenizer.phrases and not self.backbone.path:
+      raise ValueError('tokenizer.phrases must be 0 without backbone.path, for a tokenizer that is '
+                       f'trained here has its phrases already, got {self.tokenizer.phrases}')
+    if self.features.states and self.model.attention != 'factored':
+      raise ValueError("features.states must be '' unless model.attention is 'factored', whose "
+                       f'blocks are read alone, got {self.features.states!r}')
+    layers = load_domain(self.market.domain).schema.layers
+    fields = sum(not isinstance(f.comparator, Semantic) for l in layers for f in l.fields)
+    if self.tokenizer.verdicts == 'vectors' and self.tokenizer.alignment < fields:
+      raise ValueError("tokenizer.alignment must hold the schema's "
+                       f"{fields} fields with verdicts where tokenizer.verdicts is 'vectors', "
+                       f'got {self.tokenizer.alignment}')
+    if self.certify.k > self.policy.list_length:
+      raise ValueError(f'certify.k must be at most policy.list_length = {self.policy.list_length}, '
+                       f'got {self.certify.k}')
+
+  def _check_market(self) -> None:
+    """What depends on the size of the simulated market."""
+    warm = self.market.jobs - round(self.data.cold_jobs * self.market.jobs)
+    if self.policy.list_length > warm:
+      raise ValueError(f'policy.list_length must be at most {warm}, the jobs of the market that '
+                       f'training sees, got {self.policy.list_length}')
+    if self.lists.preference_negatives >= warm:
+      raise ValueError(f'lists.preference_negatives must be less than {warm}, the jobs of the '
+                       f'market that training sees, got {self.lists.preference_negatives}')
+    trained = math.floor(self.data.shares[0] * self.market.candidates)
+    if self.lists.qualification_negatives >= trained:
+      raise ValueError(f'lists.qualification_negatives must be less than {trained}, the candidates '
+                       f'of the train split, got {self.lists.qualification_negatives}')
+
+
+def check_devices(settings: Settings, count: int) -> None:
+  """Checks what must divide by the mesh over `count` devices.
+
+  Raises:
+    ValueError: with the key, what was allowed and what came.
+  """
+  m = settings.mesh
+  inner = m.fsdp * m.tensor
+  data = count // inner if m.data == -1 else m.data
+  if data * inner != count:
+    raise ValueError(f'mesh.data, mesh.fsdp and mesh.tensor must multiply to the {count} devices '
+                     f'there are, got {m.data}, {m.fsdp} and {m.tensor}')
+  lists = data * m.fsdp
+  for section, key in (('warm_up', 'batch'), ('cooperative', 'batch'),
+                       ('cooperative', 'qualification_batch'), ('features', 'batch')):
+    value = getattr(getattr(settings, section), key)
+    if value % lists:
+      raise ValueError(f'{section}.{key} must divide by mesh.data x mesh.fsdp = {lists}, '
+                       f'got {value}')
+  if settings.backbone.path:
+    return
+  for key, axes in (('heads', m.tensor), ('kv_heads', m.tensor), ('mlp_width', m.tensor),
+                    ('width', m.fsdp)):
+    value = getattr(settings.model, key)
+    if value % axes:
+      raise ValueError(f'model.{key} must divide by the mesh axes it lies on, {axes}, got {value}')

@@ -1,0 +1,226 @@
+"""The store: results of stages by key, each made once, whole, checked when it is read.
+
+  STORE/NAME-KEY/            an artefact: what the stage made, and artefact.json beside it
+  STORE/.making/NAME-KEY/    one that is being made, or was interrupted: the next attempt resumes it
+  STORE/.locks/              one process makes an artefact at a time
+
+artefact.json holds the identity that the key is a hash of, the digest of every file, and where the
+result comes from (commit, versions, device, seconds, memory). A folder takes its name only when all
+of that is on disk. Nothing is read whose digest differs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+import socket
+from typing import Any, NamedTuple
+
+from absl import logging
+import filelock
+
+from jobrec_jax.pipeline import provenance
+from jobrec_jax.pipeline.stage import Stage, key_of
+from jobrec_jax.schema.files import digest, read_json, write_json
+
+ABOUT = 'artefact.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+  """What makes results without changing them; no key holds it.
+
+  Attributes:
+    mesh: sizes of the mesh axes.
+    scoring: how pairs are scored.
+    log_every, save_seconds: of training.
+    backbone: where pretrained weights lie, '' for none; their content is in the keys.
+  """
+
+  mesh: Any = None
+  scoring: Any = None
+  log_every: int = 10
+  save_seconds: float = 30.0
+  backbone: str = ''
+
+
+class Planned(NamedTuple):
+  """A stage of a plan: whether its result is there, and the seconds that the same name took."""
+
+  stage: Stage
+  there: bool
+  seconds: float | None
+
+
+class Lazy(Mapping):
+  """The values of inputs, each read when it is asked for."""
+
+  def __init__(self, store: 'Store', stages: Mapping[str, Stage]):
+    self._store, self._stages = store, stages
+
+  def __getitem__(self, name: str) -> Any:
+    return self._store.get(self._stages[name])
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._stages)
+
+  def __len__(self) -> int:
+    return len(self._stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workbench:
+  """A `Bench`; see `pipeline.stage`."""
+
+  folder: Path
+  settings: Any
+  inputs: Mapping[str, Any]
+  resources: Resources
+
+
+class Store:
+  """Results by key in one folder, which several processes of one machine may share.
+
+  Args:
+    folder: made when the first result is.
+    resources: given to the stages.
+  """
+
+  def __init__(self, folder: str | Path, resources: Resources = Resources()):
+    self.folder = Path(folder)
+    self.resources = resources
+    self._values: dict[str, Any] = {}
+
+  def path(self, stage: Stage) -> Path:
+    return self.folder / stage.key
+
+  def has(self, stage: Stage) -> bool:
+    """Whether the result lies there; its content is checked when it is read."""
+    return (self.path(stage) / ABOUT).is_file()
+
+  def make(self, stage: Stage) -> None:
+    """Makes the result, after its inputs, where it is not there yet."""
+    if self.has(stage):
+      return
+    if self.path(stage).exists():
+      raise ValueError(f'{self.path(stage) / ABOUT}: must be there, got no such file; '
+                       f'{mend(self.path(stage))}')
+    for needed in stage.inputs.values():
+      self.make(needed)
+    with self._alone(stage):
+      if not self.has(stage):  # another process may have made it meanwhile
+        self._make(stage)
+
+  def get(self, stage: Stage) -> Any:
+    """The value of a stage; made where it is not there, read once in a process.
+
+    Raises:
+      ValueError: what lies there is damaged; names the file and what to do.
+    """
+    if stage.key not in self._values:
+      self.make(stage)
+      check_whole(self.path(stage))
+      self._values[stage.key] = stage.read(self._bench(stage, self.path(stage)))
+    return self._values[stage.key]
+
+  def plan(self, stages: Sequence[Stage]) -> list[Planned]:
+    """All stages that these stand on: which are there, and what the others may take."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+      found |= {s.key: s for s in stage.walk()}
+    return [Planned(s, self.has(s), self._seconds(s.name)) for s in found.values()]
+
+  def _bench(self, stage: Stage, folder: Path) -> Workbench:
+    return Workbench(folder, stage.settings, Lazy(self, stage.inputs), self.resources)
+
+  def _make(self, stage: Stage) -> None:
+    folder = self.folder / '.making' / stage.key
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = provenance.Clock(folder)
+    logging.info('%s: started', stage.name)
+    try:
+      stage.make(self._bench(stage, folder))
+    except BaseException:
+      clock.save()
+      raise
+    origin = clock.stop()
+    about = {'identity': stage.identity, 'files': digests(folder), 'provenance': origin}
+    write_json(folder / ABOUT, about, indent=1)
+    os.replace(folder, self.path(stage))
+    logging.info('%s: done in %.1f s', stage.name, origin['seconds'])
+
+  @contextlib.contextmanager
+  def _alone(self, stage: Stage) -> Iterator[None]:
+    """Holds the lock of a stage; waits for another process, and says for which."""
+    place = self.folder / '.locks' / f'{stage.key}.lock'
+    place.parent.mkdir(parents=True, exist_ok=True)
+    holder = place.with_suffix('.json')
+    lock = filelock.FileLock(place)
+    try:
+      lock.acquire(timeout=0)
+    except filelock.Timeout:
+      who = read_json(holder) if holder.is_file() else {}
+      logging.warning('%s: waiting for process %s on %s, which makes it', stage.name,
+                      who.get('process', '?'), who.get('host', '?'))
+      lock.acquire()
+    try:
+      write_json(holder, {'process': os.getpid(), 'host': socket.gethostname()})
+      yield
+    finally:
+      holder.unlink(missing_ok=True)
+      lock.release()
+
+  def _seconds(self, name: str) -> float | None:
+    """What the newest result of that name took."""
+    abouts = sorted(self.folder.glob(f'{name}-*/{ABOUT}'), key=lambda p: p.stat().st_mtime)
+    for path in reversed(abouts):
+      with contextlib.suppress(ValueError, KeyError, TypeError):
+        return float(read_json(path)['provenance']['seconds'])
+    return None
+
+
+def digests(folder: Path) -> dict[str, str]:
+  """The digest of every file of an artefact by its name inside it."""
+  return {str(p.relative_to(folder)): digest(p) for p in sorted(folder.rglob('*'))
+          if p.is_file() and p.name != ABOUT}
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+  """artefact.json of an artefact, whose identity is that of the folder's name.
+
+  Raises:
+    ValueError: it is missing or damaged.
+  """
+  path = folder / ABOUT
+  about = read_json(path)
+  try:
+    made = key_of(about['identity'])
+    wrong = not isinstance(about['files'], dict) or not isinstance(about['provenance'], dict)
+  except (KeyError, TypeError, ValueError):
+    made, wrong = 'something else', True
+  if wrong or made != folder.name:
+    raise ValueError(f'{path}: must describe {folder.name}, got {made}; {mend(folder)}')
+  return about
+
+
+def mend(folder: Path) -> str:
+  """What to do about a damaged artefact."""
+  return f'delete the folder {folder}, and the command that made it makes it again'
+
+
+def check_whole(folder: Path) -> dict[str, Any]:
+  """`read_about`, after every file was found to be what was written.
+
+  Raises:
+    ValueError: a file is missing, new or changed.
+  """
+  about = read_about(folder)
+  found = digests(folder)
+  for name in sorted({*found, *about['files']}):
+    was, now = about['files'].get(name), found.get(name)
+    if was != now:
+      problem = ('no such file' if now is None else 'a file that is not its own' if was is None
+                 else 'another content')
+      raise ValueError(f'{folder / name}: must be as it was made, got {problem}; {mend(folder)}')
+  return about
