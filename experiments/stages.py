@@ -41,7 +41,7 @@ from jobrec_jax.scoring.kept_states import BlockStates
 from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train import experts as stage1
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.loop import MetricsWriter, train
+from jobrec_jax.train.loop import Loop, MetricsWriter, train
 from jobrec_jax.train.state import (
   create_state,
   make_optimizer,
@@ -138,15 +138,16 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
   def pretrained(path):
     return backbone is not None and 'decoder' in path
 
-  def run_stage(stage, loss_fn, params, frozen, optimizer, data):
+  def run_stage(stage, loss_fn, params, frozen, optimizer, *datasets):
     trainable, rest = split_params(params, lambda path: pretrained(path) or frozen(path))
     tx = make_optimizer(optimizer)
-    checkpoints = Checkpoints(run / f'checkpoints/{stage}', identity(
-        config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts', 'warm_up',
-        'backbone', 'lora', stage))
-    state = train(stage, make_update(loss_fn, tx), create_state(trainable, rest, tx), data,
-                  optimizer.steps, stream_key(root, stage), mesh, checkpoints, metrics,
-                  config.log_every, config.save_seconds)
+    made_with = identity(config, dataset, 'market', 'tokenizer', 'model', 'lists', 'experts',
+                         'warm_up', 'backbone', 'lora', stage)
+    with Checkpoints(run / f'checkpoints/{stage}', made_with) as checkpoints:
+      loop = Loop(stage, optimizer.steps, checkpoints, metrics, config.log_every,
+                  config.save_seconds)
+      state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx),
+                    lambda step: iterate(*datasets, start=step), stream_key(root, stage), mesh)
     return merge_params(state.trainable, state.frozen)
 
   def preference_data(batch, seed):
@@ -154,8 +155,7 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
                         jax.process_index(), jax.process_count())
 
   params = run_stage('warm_up', stage1.warm_up_loss(model), params, stage1.frozen_in_warm_up,
-                     settings.warm_up,
-                     iterate(preference_data(config.warm_up.batch, config.seed)))
+                     settings.warm_up, preference_data(config.warm_up.batch, config.seed))
   weights = censoring_weights(config, Experts(model, params['model'], blocks, mesh), dataset, run)
   qualification = list_dataset(
       listing.QualificationLists(log, config.lists.qualification_negatives, weights),
@@ -165,8 +165,7 @@ def train_experts(config: ConfigDict, settings: Settings, run: Run, dataset: Dat
   params = run_stage('cooperative',
                      stage1.cooperative_loss(model, weighting, config.experts.beta), params,
                      lambda path: False, settings.cooperative,
-                     iterate(preference_data(config.cooperative.batch, config.seed + 1),
-                             qualification))
+                     preference_data(config.cooperative.batch, config.seed + 1), qualification)
   return Experts(model, params['model'], blocks, mesh)
 
 

@@ -1,4 +1,4 @@
-"""Grain pipelines of training lists: deterministic, shuffled, sharded by process, resumable."""
+"""Grain pipelines of training lists: deterministic, shuffled, by process, from any step."""
 
 from collections.abc import Callable
 
@@ -51,8 +51,16 @@ def qualification_finisher(blocks: BlockEncoder, shared: bool = False) -> Callab
   return finish
 
 
-def iterate(*datasets: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
-  """An iterator over batches, zipped into a tuple; Orbax saves and restores where it stands."""
+def iterate(*datasets: grain.MapDataset, start: int = 0, threads: int = 2,
+            ahead: int = 4) -> grain.DatasetIterator:
+  """An iterator over batches, zipped into a tuple.
+
+  Args:
+    datasets: a batch at each index.
+    start: the index of the first batch; a stage resumes with the step that it reached.
+    threads: that make batches.
+    ahead: batches that lie ready.
+  """
   shortest = min(map(len, datasets))  # endless ones differ in length by their batch size alone
-  zipped = grain.experimental.ZipMapDataset([d[:shortest] for d in datasets])
+  zipped = grain.experimental.ZipMapDataset([d[start:shortest] for d in datasets])
   return iter(zipped.to_iter_dataset(grain.ReadOptions(threads, ahead)))

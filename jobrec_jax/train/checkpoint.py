@@ -1,70 +1,244 @@
-"""Checkpoints: state, data iterator, config and schema hash, written atomically by Orbax."""
+"""Checkpoints: state and step, written in the background by Orbax and verified when read.
 
+In each lies record.json: the step, what the stage was run with, the shapes and types of the arrays,
+and the SHA-256 of every file of the state. It is written before the checkpoint takes its name: a
+checkpoint without it, or with a file that differs, is damaged.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import hashlib
 import json
+import logging as standard_logging
 from pathlib import Path
+import shutil
+from types import TracebackType
 from typing import Any
 
-import grain
+from absl import logging
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jobrec_jax.schema.files import decode_json, digest, read_json, write_json
+
 PyTree = Any
+RECORD = 'record.json'
+
+
+class NotFiniteError(ValueError):
+  """An array of a state holds a NaN or an infinity."""
 
 
 class Checkpoints:
-  """The checkpoints of one stage in one folder; the newest few are kept.
+  """The checkpoints of one stage in one folder; the newest two are kept.
+
+  A context manager: at its end everything is on disk.
 
   Args:
-    folder: where they lie; made when the first is written.
+    folder: where they lie; made if it is not there.
     identity: what the stage was run with (schema hash, model and data settings). A checkpoint
       written under another identity is refused.
+
+  Raises:
+    ValueError: the folder cannot be made, or the identity is no JSON of finite numbers.
   """
 
   def __init__(self, folder: Path, identity: dict[str, Any]):
     self.folder = Path(folder).absolute()
-    self._identity = json.loads(json.dumps(identity))
-    self._manager = ocp.CheckpointManager(
-        self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True))
+    try:
+      self._identity = decode_json(json.dumps(identity, allow_nan=False))
+    except ValueError as error:
+      raise ValueError(f'identity must hold finite numbers, got {identity}') from error
+    self._record = {}  # of the checkpoint that is being written
+    logging.get_absl_logger().addFilter(_not_from_orbax)
+    with self._writing():
+      self.folder.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
+          max_to_keep=2, cleanup_tmp_directories=True,
+          async_options=ocp.AsyncOptions(post_finalization_callback=self._write_record)))
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               trace: TracebackType | None) -> None:
+    try:
+      self.close()
+    except ValueError as late:
+      if kind is None:
+        raise
+      logging.warning('%s', late)  # The error that is on its way says more.
 
   def latest(self) -> int | None:
+    """The step of the newest checkpoint on disk; waits for one that is being written."""
+    self.wait()
     return self._manager.latest_step()
 
-  def save(self, step: int, state: PyTree, data: grain.DatasetIterator | None = None) -> None:
-    """Writes a checkpoint in the background; keys are never part of it."""
-    parts = {'state': ocp.args.StandardSave(state), 'identity': ocp.args.JsonSave(self._identity)}
-    if data is not None:
-      parts['data'] = grain.checkpoint.CheckpointSave(data)
-    self._manager.save(step, args=ocp.args.Composite(**parts))
-
-  def restore(self, like: PyTree, data: grain.DatasetIterator | None = None) -> PyTree:
-    """The newest state, laid out like `like`; the data iterator moves to where it stood.
+  def save(self, step: int, state: PyTree) -> None:
+    """Writes a checkpoint in the background; random keys are never part of it.
 
     Raises:
-      ValueError: there is no checkpoint, or it was written under another identity.
+      NotFiniteError: an array is not finite; nothing is written.
+      ValueError: this checkpoint or the one before could not be written.
     """
-    step = self._manager.latest_step()
-    if step is None:
-      raise ValueError(f'{self.folder}: no checkpoint there')
-    found = self._manager.restore(step, args=ocp.args.Composite(
-        identity=ocp.args.JsonRestore()))['identity']
-    different = sorted(k for k in {*found, *self._identity}
-                       if found.get(k) != self._identity.get(k))
-    if different:
-      key = different[0]
-      raise ValueError(f'{self.folder}: the checkpoint was written with {key}={found.get(key)!r}, '
-                       f'this run has {self._identity.get(key)!r} (different: {different}); use '
-                       'another --workdir or the settings of the first run')
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    parts = {'state': ocp.args.StandardRestore(abstract)}
-    if data is not None:
-      parts['data'] = grain.checkpoint.CheckpointRestore(data)
-    return self._manager.restore(step, args=ocp.args.Composite(**parts))['state']
+    path = _first_not_finite(state)
+    if path is not None:
+      raise NotFiniteError(f'state{path} is not finite')
+    self.wait()
+    self._record = {'step': step, 'identity': self._identity, 'arrays': _forms(state)}
+    with self._writing():
+      self._manager.save(step, force=True, args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state)))
+
+  def restore(self, like: PyTree) -> PyTree | None:
+    """The newest whole state, laid out like `like`; None if there is no checkpoint.
+
+    Damaged checkpoints that are newer are warned of and renamed to STEP.damaged, so that their
+    steps can be saved again.
+
+    Raises:
+      ValueError: none of the checkpoints is whole, or one was written under another identity.
+    """
+    damaged = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        record = _read_record(self.folder / str(step), step)
+        same = record['identity'] == self._identity
+        state = self._read_state(step, like, record) if same else None
+      except Exception as error:  # Orbax and TensorStore raise all kinds.
+        damaged[step] = _phrase(error)
+        continue
+      if not same:
+        raise ValueError(self._difference(record['identity']))
+      self._set_aside(damaged, step)
+      return state
+    if damaged:
+      reasons = '; '.join(f'{step}: {reason}' for step, reason in damaged.items())
+      raise ValueError(f'{self.folder}: must hold a whole checkpoint, got damaged ones alone '
+                       f'({reasons}); delete this folder to start the stage anew')
+    return None
+
+  def wait(self) -> None:
+    """Returns once everything saved is on disk; raises ValueError if it could not be written."""
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits, and ends the background threads."""
+    try:
+      self.wait()
+    finally:
+      with self._writing():
+        self._manager.close()
+
+  def _write_record(self) -> None:
+    """Runs in Orbax's thread once all files are written, before the checkpoint takes its name."""
+    if jax.process_index() == 0:
+      step = self._record['step']
+      folder, = self.folder.glob(f'{step}.orbax-checkpoint-tmp*')
+      record = self._record | {'files': {
+          str(path.relative_to(folder)): digest(path)
+          for path in sorted((folder / 'state').rglob('*')) if path.is_file()}}
+      write_json(folder / RECORD, record | {'digest': _digest(record)})
+
+  def _read_state(self, step: int, like: PyTree, record: dict) -> PyTree:
+    """Raises anything at all where the checkpoint is not whole."""
+    _compare('array', _forms(like), record['arrays'])
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    state = self._manager.restore(step, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract)))['state']
+    path = _first_not_finite(state)
+    if path is not None:
+      raise NotFiniteError(f'state{path} is not finite')
+    return state
+
+  def _difference(self, found: dict) -> str:
+    different = sorted(k for k in {*found, *self._identity}
+                       if found.get(k) != self._identity.get(k))
+    key = different[0]
+    return (f'{self.folder}: the checkpoint was written with {key}={found.get(key)!r}, '
+            f'this run has {self._identity.get(key)!r} (different: {different}); use '
+            'another --workdir or the settings of the first run')
+
+  def _set_aside(self, damaged: dict[int, str], whole: int) -> None:
+    for step, reason in damaged.items():
+      path = self.folder / str(step)
+      logging.warning('%s: damaged, renamed to %d.damaged; going on from step %d (%s)', path, step,
+                      whole, reason)
+      if jax.process_index() == 0:
+        with self._writing():
+          shutil.rmtree(path.with_name(f'{step}.damaged'), ignore_errors=True)
+          path.rename(path.with_name(f'{step}.damaged'))
+    if damaged:
+      self._manager.reload()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns whatever a full or read-only disk raises, at once or later, into one ValueError."""
+    try:
+      yield
+    except Exception as error:
+      raise ValueError(f'{self.folder}: must be a folder with space to write, got: '
+                       f'{_phrase(error)}; the same command resumes once it is') from error
+
+
+def _not_from_orbax(record: standard_logging.LogRecord) -> bool:
+  """Orbax logs a traceback for each error that this module words in one line."""
+  return '/orbax/' not in record.pathname
+
+
+def _first_not_finite(tree: PyTree) -> str | None:
+  """The path of the first array with a NaN or an infinity; reduced on the device."""
+  flags = jax.device_get(_finite(tree))
+  return next((path for (path, _), flag in zip(_leaves(tree), flags) if not flag), None)
+
+
+@jax.jit
+def _finite(tree: PyTree) -> list[jax.Array]:
+  return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+
+
+def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
+  return [(jax.tree_util.keystr(path), leaf)
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _forms(tree: PyTree) -> dict[str, list]:
+  """path -> [shape, dtype]."""
+  return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in _leaves(tree)}
+
+
+def _compare(kind: str, allowed: dict, found: dict) -> None:
+  for name in sorted({*found, *allowed}):
+    if found.get(name) != allowed.get(name):
+      raise ValueError(f'{kind} {name} must be {allowed.get(name, "absent")}, '
+                       f'got {found.get(name, "none")}')
+
+
+def _digest(record: dict) -> str:
+  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _read_record(folder: Path, step: int) -> dict:
+  """The record of a checkpoint whose files are all as they were written; raises ValueError."""
+  record = read_json(folder / RECORD)
+  if not isinstance(record, dict) or record.pop('digest', None) != _digest(record):
+    raise ValueError(f'{folder / RECORD}: must be as it was written, got other content')
+  for name, written in record['files'].items():
+    if digest(folder / name) != written:
+      raise ValueError(f'{folder / name}: must be as it was written, got other content')
+  if record['step'] != step:
+    raise ValueError(f'{folder}: must be of step {step}, got step {record["step"]}')
+  return record
+
+
+def _phrase(error: Exception) -> str:
+  text = ' '.join(str(error).split())
+  if not isinstance(error, ValueError) or not text:
+    text = f'{type(error).__name__} {text}'.strip()
+  return text if len(text) <= 200 else f'{text[:90]} ... {text[-90:]}'
 
 
 def load_params(folder: Path, schema: str) -> PyTree:
@@ -87,10 +261,10 @@ def load_params(folder: Path, schema: str) -> PyTree:
     step = manager.latest_step()
     if step is None:
       raise ValueError(f'{folder}: no checkpoint there')
-    found = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
-  if found['identity'].get('schema') != schema:
+  identity = _read_record(folder / str(step), step)['identity']
+  if identity.get('schema') != schema:
     raise ValueError(f'{folder}: the checkpoint was written under schema '
-                     f'{found["identity"].get("schema")!r}, this schema is {schema!r}')
+                     f'{identity.get("schema")!r}, this schema is {schema!r}')
   path = folder / str(step) / 'state'
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(path).item_metadata.tree

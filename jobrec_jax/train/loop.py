@@ -1,93 +1,226 @@
 """One loop for every stage that reads batches: progress, metrics, checkpoints, resumption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import dataclasses
 import json
+import math
+import os
 from pathlib import Path
 import time
 from typing import Any
 
 from absl import logging
-import grain
 import jax
-import numpy as np
 
+from jobrec_jax.schema.files import decode_json
 from jobrec_jax.sharding import layout, on_mesh, shard_batch
-from jobrec_jax.train.checkpoint import Checkpoints
+from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
+from jobrec_jax.train.signals import deferred_signals
 from jobrec_jax.train.state import TrainState
+
+PyTree = Any
+
+
+class DivergenceError(ValueError):
+  """A loss, a gradient or a state is not finite."""
 
 
 class MetricsWriter:
-  """Appends one JSON object a line to metrics.jsonl; each line is complete or absent."""
+  """Appends one JSON object a line to metrics.jsonl.
+
+  A process that dies while it writes, or a full disk, can cut the last line: `read` skips it with a
+  warning, and the next write takes its place.
+  """
 
   def __init__(self, path: Path):
     self._path = Path(path)
 
   def write(self, **row: Any) -> None:
-    with self._path.open('a') as f:
-      f.write(json.dumps(row) + '\n')
+    """Appends a row.
+
+    Raises:
+      ValueError: a value is not finite, or the file cannot be written.
+    """
+    for name, value in row.items():
+      if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f'{self._path}: {name} must be finite, got {value}')
+    line = json.dumps(row, allow_nan=False).encode() + b'\n'
+    try:
+      file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+      try:
+        line = self._mend(file) + line
+        if os.write(file, line) < len(line):  # The next try names the reason.
+          raise OSError(0, 'part of a line was written')
+      finally:
+        os.close(file)
+    except OSError as error:
+      raise ValueError(f'{self._path}: must be a file with space to write, got '
+                       f'{error.strerror}; the same command resumes once it is') from error
 
   def read(self) -> list[dict]:
-    """All rows; of a step that a resumed run did again, the last."""
+    """All rows; of a step that a resumed run did again, the last.
+
+    Raises:
+      ValueError: with file and line, where a line is no JSON object with 'stage' and 'step'.
+    """
     if not self._path.exists():
       return []
-    rows = [json.loads(line) for line in self._path.read_text().splitlines()]
+    *lines, last = self._path.read_bytes().split(b'\n')
+    rows = []
+    for number, line in enumerate(lines, 1):
+      try:
+        rows.append(_row(line))
+      except ValueError as error:
+        raise ValueError(f"{self._path}:{number}: must be a JSON object with 'stage' and 'step', "
+                         f'got {line[:80]!r} ({error}); remove this line') from error
+    if last:
+      try:
+        rows.append(_row(last))
+      except ValueError:
+        logging.warning('%s:%d: the last line is cut; left out', self._path, len(lines) + 1)
     return list({(r['stage'], r.get('tau'), r['step']): r for r in rows}.values())
 
+  def _mend(self, file: int) -> bytes:
+    """Removes a cut last line; returns what the next row must begin with."""
+    size = os.fstat(file).st_size
+    if not size or os.pread(file, 1, size - 1) == b'\n':
+      return b''
+    content = self._path.read_bytes()
+    end = content.rfind(b'\n') + 1
+    try:
+      _row(content[end:])
+    except ValueError:
+      logging.warning('%s: the last line is cut; removed', self._path)
+      os.ftruncate(file, end)
+      return b''
+    return b'\n'  # The line is whole but for its end.
 
-def train(stage: str, step_fn: Callable, state: TrainState, data: grain.DatasetIterator,
-          steps: int, key: jax.Array, mesh: jax.sharding.Mesh, checkpoints: Checkpoints,
-          metrics: MetricsWriter, log_every: int = 20, save_seconds: float = 30.0) -> TrainState:
-  """Runs a stage to its last step, from its newest checkpoint if there is one.
 
-  A checkpoint leaves frozen parameters out: they are what they were, from the seed or their source.
+def _row(line: bytes) -> dict:
+  row = decode_json(line.decode())
+  if not isinstance(row, dict) or not {'stage', 'step'} <= row.keys():
+    raise ValueError('no such object')
+  return row
 
-  Args:
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+  """A stage's length, and what it leaves on disk.
+
+  Attributes:
     stage: its name in logs and metrics.
-    step_fn: (state, batch, key) -> (state, flat metrics); compiled here, the state donated.
-    state: the initial state; also the layout that a checkpoint is restored to.
-    data: an iterator over host batches.
     steps: updates in all.
-    key: the root key of the stage.
-    mesh: the mesh that batches are laid out on.
-    checkpoints: the stage's checkpoints; the last step is always saved.
+    checkpoints: the stage's; the last step is always saved. The caller closes them.
     metrics: where metrics go on log steps.
     log_every: steps between two logs; only then, and for a checkpoint, do scalars leave the device.
-    save_seconds: an interruption loses at most this much.
+    save_seconds: a killed process loses at most this much; an interrupted one loses nothing.
+  """
+
+  stage: str
+  steps: int
+  checkpoints: Checkpoints
+  metrics: MetricsWriter
+  log_every: int = 20
+  save_seconds: float = 30.0
+
+
+def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
+          state: TrainState, data: Callable[[int], Iterator[PyTree]], key: jax.Array,
+          mesh: jax.sharding.Mesh) -> TrainState:
+  """Runs a stage to its last step, from its newest whole checkpoint if there is one.
+
+  A checkpoint leaves frozen parameters out: they are what they were, from the seed or their source.
+  After SIGINT or SIGTERM the current step is finished and saved; a second signal raises at once.
+
+  Args:
+    loop: the stage's length, logs and checkpoints.
+    step_fn: (state, batch, key) -> (state, flat metrics); compiled here, the state donated.
+    state: the initial state; also the layout that a checkpoint is restored to.
+    data: updates done -> an iterator over the host batches that follow.
+    key: the root key of the stage.
+    mesh: the mesh that batches are laid out on.
 
   Returns:
-    The state after the last step.
+    The state after the last step; it is on disk.
 
   Raises:
-    FloatingPointError: the loss or its gradient is not finite; no checkpoint holds such a state.
+    DivergenceError: a metric or the state is not finite; no checkpoint holds such a state.
+    Interrupted: a signal came; the state after the current step is on disk.
+    ValueError: the data end early, no checkpoint is whole, or the disk is full.
   """
-  state = on_mesh(state, mesh)  # Restored arrays take the layout of these.
-  if checkpoints.latest() is not None:
-    state = checkpoints.restore(state.replace(frozen=()), data).replace(frozen=state.frozen)
-    logging.info('%s: resumed at step %d of %d', stage, int(state.step), steps)
-  step_fn = jax.jit(step_fn, donate_argnums=0)
+  state = _resume(loop, on_mesh(state, mesh))  # Restored arrays take the layout of these.
   first = step = int(state.step)
+  if step >= loop.steps:
+    return state
+  step_fn = jax.jit(step_fn, donate_argnums=0)
+  batches = data(step)
   started = saved = time.monotonic()
-  with layout(mesh):
-    while step < steps:
-      batch = shard_batch(next(data), mesh)
-      state, scalars = step_fn(state, batch, key)
+  done = False
+  with deferred_signals() as received, layout(mesh):
+    logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
+    while not done:
+      state, scalars = step_fn(state, _next_batch(loop, batches, step, mesh), key)
       step += 1
-      save = step == steps or time.monotonic() - saved > save_seconds
-      log = step % log_every == 0 or step == steps or step == first + 1
-      if save or log:
-        row = {k: float(v) for k, v in jax.device_get(scalars).items()}
-        loss = row['train/loss']
-        for name in ('train/loss', 'train/grad_norm'):  # before a checkpoint could hold them
-          if not np.isfinite(row.get(name, 0)):
-            raise FloatingPointError(f'{stage}: {name} is {row[name]} at step {step}; the newest '
-                                     f'checkpoint is at step {checkpoints.latest()}')
+      done = step == loop.steps or received.signum is not None
+      save = done or time.monotonic() - saved > loop.save_seconds
+      log = step % loop.log_every == 0 or step in (first + 1, loop.steps)
+      if save or log:  # No checkpoint, and no row, holds what is not finite.
+        row = {name: float(value) for name, value in jax.device_get(scalars).items()}
+        _check_row(loop, step, row)
+      if step == first + 1:
+        started = time.monotonic()  # The estimate leaves out the step that compiled.
       if log:
-        left = (time.monotonic() - started) / (step - first) * (steps - step)
-        logging.info('%s: step %d/%d, loss %.4f, %.0f s left', stage, step, steps, loss, left)
-        if jax.process_index() == 0:
-          metrics.write(stage=stage, step=step, **row)
+        timed = step - first - 1
+        _log(loop, step, row, (time.monotonic() - started) / timed if timed else None)
       if save:
-        checkpoints.save(step, state.replace(frozen=()), data)
+        _save(loop, step, state)
         saved = time.monotonic()
-  checkpoints.close()
+    loop.checkpoints.wait()
+    if received.signum is not None:
+      logging.info('%s: interrupted; saved at step %d of %d', loop.stage, step, loop.steps)
   return state
+
+
+def _resume(loop: Loop, state: TrainState) -> TrainState:
+  restored = loop.checkpoints.restore(state.replace(frozen=()))
+  if restored is None:
+    return state
+  logging.info('%s: resumed at step %d of %d', loop.stage, int(restored.step), loop.steps)
+  return restored.replace(frozen=state.frozen)
+
+
+def _next_batch(loop: Loop, batches: Iterator[PyTree], step: int,
+                mesh: jax.sharding.Mesh) -> PyTree:
+  batch = next(batches, None)
+  if batch is None:
+    raise ValueError(f'{loop.stage}: data must last for {loop.steps} steps, ended after {step}')
+  return shard_batch(batch, mesh)
+
+
+def _log(loop: Loop, step: int, row: dict[str, float], seconds: float | None) -> None:
+  """Logs a step and writes its row; `seconds` a step, None after the one that compiled."""
+  left = '' if seconds is None else f', {seconds * (loop.steps - step):.0f} s left'
+  logging.info('%s: step %d/%d, loss %.4f%s', loop.stage, step, loop.steps, row['train/loss'], left)
+  if jax.process_index() == 0:
+    loop.metrics.write(stage=loop.stage, step=step, **row)
+
+
+def _save(loop: Loop, step: int, state: TrainState) -> None:
+  try:
+    loop.checkpoints.save(step, state.replace(frozen=()))
+  except NotFiniteError as error:
+    raise _diverged(loop, step, str(error)) from None
+
+
+def _check_row(loop: Loop, step: int, row: dict[str, float]) -> None:
+  for name, value in row.items():
+    if not math.isfinite(value):
+      raise _diverged(loop, step, f'{name} is {value}')
+
+
+def _diverged(loop: Loop, step: int, what: str) -> DivergenceError:
+  newest = loop.checkpoints.latest()
+  there = 'no checkpoint is on disk' if newest is None else (
+      f'the newest checkpoint on disk is of step {newest}')
+  return DivergenceError(f'{loop.stage}: values must be finite, but {what} at step {step}; '
+                         f'{there}; try a lower learning_rate or a smaller clip')

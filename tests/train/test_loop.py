@@ -1,14 +1,20 @@
-import grain
+"""The loop: resumption, progress, metrics, and what is not finite."""
+
+import itertools
+import logging
+import re
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jobrec_jax.data.lists import PreferenceLists
 from jobrec_jax.data.loader import iterate, list_dataset, preference_finisher
 from jobrec_jax.sharding import MeshConfig, init_sharded, make_mesh
-from jobrec_jax.train.checkpoint import Checkpoints, load_params
+from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.experts import frozen_in_warm_up, warm_up_loss
-from jobrec_jax.train.loop import MetricsWriter, train
+from jobrec_jax.train.loop import DivergenceError, Loop, MetricsWriter, train
 from jobrec_jax.train.state import (
   OptimizerConfig,
   create_state,
@@ -16,8 +22,7 @@ from jobrec_jax.train.state import (
   make_update,
   split_params,
 )
-
-IDENTITY = {'schema': 'abc', 'seed': 0}
+from tests.train import tiny
 
 
 @pytest.fixture(scope='module')
@@ -28,13 +33,15 @@ def warm_up(model, dataset, blocks):
   tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2))
   update = make_update(warm_up_loss(model), tx)
 
-  def run(folder, steps, identity=None):
-    data = iterate(list_dataset(lists, preference_finisher(blocks), 8, 0))
+  def run(folder, steps):
+    data = list_dataset(lists, preference_finisher(blocks), 8, 0)
     state = create_state(*split_params({'model': first_params(model, blocks, mesh)},
                                        frozen_in_warm_up), tx)
-    return train('warm_up', update, state, data, steps, jax.random.key(1), mesh,
-                 Checkpoints(folder / 'checkpoints', identity or IDENTITY),
-                 MetricsWriter(folder / 'metrics.jsonl'), log_every=1)
+    with Checkpoints(folder / 'checkpoints', tiny.IDENTITY) as checkpoints:
+      loop = Loop('warm_up', steps, checkpoints, MetricsWriter(folder / 'metrics.jsonl'),
+                  log_every=1)
+      return train(loop, update, state, lambda step: iterate(data, start=step), jax.random.key(1),
+                   mesh)
   return run
 
 
@@ -60,14 +67,6 @@ def test_two_and_two_resumed_steps_equal_four_bit_for_bit(warm_up, finished, tmp
   assert rows[0] == rows[1] and [r['step'] for r in rows[0]] == [1, 2, 3, 4]
 
 
-def test_a_complete_stage_is_restored_as_it_is(warm_up, finished):
-  folder, whole = finished
-  before = (folder / 'metrics.jsonl').read_text()
-  again = warm_up(folder, 4)
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(whole))
-  assert (folder / 'metrics.jsonl').read_text() == before
-
-
 def test_warm_up_leaves_the_qualification_expert_alone(model, blocks, finished):
   first = {'model': first_params(model, blocks, make_mesh(MeshConfig()))}
   trainable, frozen = split_params(jax.device_get(first), frozen_in_warm_up)
@@ -78,54 +77,165 @@ def test_warm_up_leaves_the_qualification_expert_alone(model, blocks, finished):
   assert all(jax.tree.leaves(moved))
 
 
-def test_a_checkpoint_of_another_identity_is_refused(warm_up, finished):
-  with pytest.raises(ValueError, match='written with seed=0, this run has 7'):
-    warm_up(finished[0], 4, IDENTITY | {'seed': 7})
+@pytest.fixture(scope='module')
+def ten_steps(tmp_path_factory):
+  """(folder, state) of the tiny stage after ten steps without a break."""
+  folder = tmp_path_factory.mktemp('ten')
+  return folder, tiny.run(folder, 10)
 
 
-def test_params_load_without_the_program_that_wrote_them(finished, tmp_path):
-  folder, state = finished
-  params = load_params(folder / 'checkpoints', 'abc')
-  assert {type(x) for x in jax.tree.leaves(params)} == {np.ndarray}
-  jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.trainable))
-  with pytest.raises(ValueError, match="written under schema 'abc', this schema is 'xyz'"):
-    load_params(folder / 'checkpoints', 'xyz')
-  with pytest.raises(ValueError, match='no checkpoint there'):
-    load_params(tmp_path / 'nothing', 'abc')
+def steps_in(folder):
+  return sorted(int(path.name) for path in (folder / 'checkpoints').iterdir() if
+                path.name.isdigit())
 
 
-def test_params_load_from_a_tuple(tmp_path):
-  saved = ({'a': np.arange(3.0)}, {'multiplier': np.ones(())})
-  checkpoints = Checkpoints(tmp_path, {'schema': 'abc'})
-  checkpoints.save(1, saved)
-  checkpoints.close()
-  np.testing.assert_array_equal(load_params(tmp_path, 'abc')['a'], np.arange(3.0))
+def same_as(ten_steps, folder, state):
+  whole, expected = ten_steps
+  assert tiny.bits(state) == tiny.bits(expected)
+  rows = [MetricsWriter(f / 'metrics.jsonl').read() for f in (whole, folder)]
+  assert rows[0] == rows[1] and [row['step'] for row in rows[0]] == list(range(1, 11))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_stage_in_five_pieces_equals_one_bit_for_bit(ten_steps, tmp_path):
+  for steps in (1, 4, 5, 9):
+    assert int(tiny.run(tmp_path, steps).step) == steps
+  same_as(ten_steps, tmp_path, tiny.run(tmp_path, 10))
+  assert steps_in(tmp_path) == steps_in(ten_steps[0]) == [9, 10]
+
+
+def test_a_complete_stage_is_restored_as_it_is(ten_steps):
+  folder, whole = ten_steps
+  before = (folder / 'metrics.jsonl').read_bytes()
+  assert tiny.bits(tiny.run(folder, 10)) == tiny.bits(whole)
+  assert (folder / 'metrics.jsonl').read_bytes() == before
+
+
+def test_data_that_fail_lose_no_checkpoint_that_is_being_written(ten_steps, tmp_path):
+  def failing(step):
+    yield from itertools.islice(tiny.batches(step), 6)
+    raise OSError('the disk of the data is gone')
+  with pytest.raises(OSError, match='of the data'):
+    tiny.run(tmp_path, 10, failing)
+  assert steps_in(tmp_path) == [5, 6]
+  same_as(ten_steps, tmp_path, tiny.run(tmp_path, 10))
+
+
+def test_data_that_end_early_are_named(tmp_path):
+  with pytest.raises(ValueError, match='tiny: data must last for 10 steps, ended after 3'):
+    tiny.run(tmp_path, 10, lambda step: itertools.islice(tiny.batches(step), 3))
+
+
+def broken_at(step, part):
+  """The tiny update whose given part is NaN from this step on: scalar name, or 'state'."""
   def update(state, batch, key):
-    return state.replace(step=state.step + 1), {'train/loss': state.trainable['a'] / 0}
+    state, scalars = tiny.UPDATE(state, batch, key)
+    bad = jnp.where(state.step >= step, jnp.nan, 0.0)
+    if part == 'state':
+      return state.replace(trainable={'a': state.trainable['a'].at[1].add(bad)}), scalars
+    return state, scalars | {part: scalars[part] + bad}
+  return update
 
-  tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2))
-  state = create_state({'a': jax.numpy.ones(())}, {}, tx)
-  with pytest.raises(FloatingPointError, match='train/loss is inf at step 1'):
-    train('broken', update, state, iter([np.ones(8)]), 4, jax.random.key(0),
-          make_mesh(MeshConfig()), Checkpoints(tmp_path, {}), MetricsWriter(tmp_path / 'm'))
+
+@pytest.mark.parametrize('part', ['train/loss', 'train/grad_norm'])
+@pytest.mark.parametrize('log_every', [1, 100])
+def test_a_scalar_that_is_not_finite_stops_the_run_before_a_checkpoint_or_a_row(
+    part, log_every, tmp_path):
+  message = (f'tiny: values must be finite, but {part} is nan at step 7; the newest checkpoint on '
+             'disk is of step 6; try a lower learning_rate or a smaller clip')
+  with pytest.raises(DivergenceError, match=message):
+    tiny.run(tmp_path, 10, update=broken_at(7, part), log_every=log_every)
+  assert steps_in(tmp_path) == [5, 6]
+  assert max(row['step'] for row in MetricsWriter(tmp_path / 'metrics.jsonl').read()) < 7
 
 
-def test_no_checkpoint_holds_a_state_that_is_not_finite(tmp_path):
-  """Between two logs too, and where the loss itself is still finite."""
-  def update(state, batch, key):
-    norm = jax.numpy.where(state.step == 2, jax.numpy.nan, 1.0)
-    return state.replace(step=state.step + 1), {
-        'train/loss': state.trainable['a'], 'train/grad_norm': norm}
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+  """Where loss and gradient of that step still are, and no log step would have looked."""
+  with pytest.raises(DivergenceError, match=re.escape(
+      "but state.trainable['a'] is not finite at step 4; the newest checkpoint on disk is of "
+      'step 3')):
+    tiny.run(tmp_path, 10, update=broken_at(4, 'state'), log_every=100)
+  assert steps_in(tmp_path) == [2, 3]
 
-  state = create_state({'a': jax.numpy.ones(())}, {}, make_optimizer(
-      OptimizerConfig(steps=9, learning_rate=1e-2)))
-  data = iterate(grain.MapDataset.range(8).map(lambda _: np.ones(8)))
-  with pytest.raises(FloatingPointError, match=r'train/grad_norm is nan at step 3; .* at step 2'):
-    train('broken', update, state, data, 9, jax.random.key(0), make_mesh(MeshConfig()),
-          Checkpoints(tmp_path, {}), MetricsWriter(tmp_path / 'm'), log_every=9, save_seconds=0.0)
+
+def test_a_first_step_that_diverges_names_no_checkpoint(tmp_path):
+  with pytest.raises(DivergenceError, match='is nan at step 1; no checkpoint is on disk; try'):
+    tiny.run(tmp_path, 10, update=broken_at(1, 'train/loss'))
+  assert not steps_in(tmp_path)
+
+
+def test_the_time_left_leaves_out_the_step_that_compiles(tmp_path, caplog, monkeypatch):
+  """The clock: 100 s for the first step, then 2 s each."""
+  calls = {'update': 0}
+  now = [0.0]
+
+  def slow(step):
+    for batch in tiny.batches(step):
+      now[0] += 2.0 if calls['update'] else 100.0
+      calls['update'] += 1
+      yield batch
+  monkeypatch.setattr('jobrec_jax.train.loop.time.monotonic', lambda: now[0])
+  with caplog.at_level(logging.INFO, 'absl'):
+    tiny.run(tmp_path, 4, slow, save_seconds=1e9)
+  lines = [re.sub(r'loss [\d.]+', 'loss', r.getMessage()) for r in caplog.records
+           if r.getMessage().startswith('tiny')]
+  assert lines == ['tiny: compiling step 1 of 4', 'tiny: step 1/4, loss',
+                   'tiny: step 2/4, loss, 4 s left', 'tiny: step 3/4, loss, 2 s left',
+                   'tiny: step 4/4, loss, 0 s left']
+
+
+@pytest.fixture
+def metrics(tmp_path):
+  """A writer with two rows."""
+  writer = MetricsWriter(tmp_path / 'metrics.jsonl')
+  writer.write(stage='a', step=1, loss=2.0)
+  writer.write(stage='a', step=2, loss=1.0)
+  return writer
+
+
+@pytest.mark.parametrize('cut', [b'{"stage": "a", "st', b'{', b'\x00\x00', b'{"stage": "\xc3'])
+def test_a_cut_last_line_is_left_out_and_the_next_row_takes_its_place(
+    cut, metrics, tmp_path, caplog):
+  path = tmp_path / 'metrics.jsonl'
+  whole = path.read_bytes()
+  path.write_bytes(whole + cut)
+  assert [row['step'] for row in metrics.read()] == [1, 2]
+  assert f'{path}:3: the last line is cut; left out' in caplog.text
+  metrics.write(stage='a', step=3, loss=0.5)
+  assert path.read_bytes() == whole + b'{"stage": "a", "step": 3, "loss": 0.5}\n'
+  assert [row['step'] for row in metrics.read()] == [1, 2, 3]
+
+
+def test_a_last_line_that_lacks_its_end_alone_is_kept(metrics, tmp_path, caplog):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-1])
+  assert [row['step'] for row in metrics.read()] == [1, 2]
+  metrics.write(stage='a', step=3)
+  assert [row['step'] for row in metrics.read()] == [1, 2, 3] and not caplog.records
+
+
+@pytest.mark.parametrize('line', [
+    b'{"stage": "a", "st', b'', b'[1]', b'{"stage": "a"}', b'{"stage": "a", "step": NaN}', b'\xff',
+    b'{"stage": "a", "step": 1, "step": 2}'])
+def test_a_broken_line_in_the_middle_is_named(line, metrics, tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(line + b'\n' + path.read_bytes())
+  with pytest.raises(ValueError, match=f"^{path}:1: must be a JSON object with 'stage' and 'step', "
+                                       'got .* remove this line'):
+    metrics.read()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_is_refused(value, metrics, tmp_path):
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  with pytest.raises(ValueError, match=r'metrics.jsonl: loss must be finite, got -?(nan|inf)'):
+    metrics.write(stage='a', step=3, loss=value)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_metrics_that_cannot_be_written_are_named(tmp_path):
+  (tmp_path / 'metrics.jsonl').mkdir()
+  with pytest.raises(ValueError, match=r'metrics.jsonl: must be a file .*, got Is a dir'):
+    MetricsWriter(tmp_path / 'metrics.jsonl').write(stage='a', step=1)
 
 
 @pytest.mark.parametrize('change', [{'steps': 0}, {'clip': 0.0}, {'warmup': 4}, {'warmup': -1}])
