@@ -143,7 +143,11 @@ def test_blocks_hold_the_rendered_text(dataset, tokenizer):
   blocks = BlockEncoder(dataset, tokenizer, BlockLengths(500, 300, 90))
   assert not any(blocks.cut.values())
   lists = blocks.candidate_lists(np.array([2, 5]), np.array([[0, 3], [7, 1]]))
-  assert lists['job'].shape == (2, 2, 300) and lists['alignment'].shape == (2, 2, 90)
+  longest = [max(len(tokenizer.encode(render_entity(dataset.schema, side, e)).ids) for e in of)
+             for side, of in (('candidate', dataset.candidates), ('job', dataset.jobs))]
+  for array, length, allowed in zip((blocks.candidates, blocks.jobs), longest, (500, 300)):
+    assert array.shape[1] % 8 == 0 and length <= array.shape[1] < min(length + 8, allowed)
+  assert lists['job'].shape[:2] == (2, 2) and lists['alignment'].shape == (2, 2, 90)
 
   def text(ids):
     return tokenizer.decode(ids[ids != PAD].tolist())
