@@ -40,41 +40,26 @@ class RankingLists:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def save_lists(path: str | Path, lists: Mapping[str, RankingLists], made_for: str) -> None:
-  """Writes lists by name with their fingerprints, whole or not at all.
-
-  Args:
-    path: a .npz file.
-    lists: by name.
-    made_for: what they depend on; only who asks for the same gets them back.
-  """
-  path = Path(path)
+def save_lists(path: str | Path, lists: Mapping[str, RankingLists]) -> None:
+  """Writes lists by name as one .npz file."""
   arrays = {f'{name}|{key}': getattr(x, key) for name, x in lists.items() for key in _ARRAYS}
-  arrays |= {f'{name}|about': np.array([x.perspective, x.fingerprint()])
-             for name, x in lists.items()}
-  save_arrays(path, arrays | {'made_for': np.array(made_for)})
+  arrays |= {f'{name}|perspective': np.array(x.perspective) for name, x in lists.items()}
+  save_arrays(path, arrays)
 
 
-def load_lists(path: str | Path, made_for: str) -> dict[str, RankingLists]:
+def load_lists(path: str | Path) -> dict[str, RankingLists]:
   """What `save_lists` wrote.
 
   Raises:
-    ValueError: the file is no such file, was made for something else, or its lists are not those
-      that were drawn.
+    ValueError: the file is no such file.
   """
   arrays = load_arrays(path)
-  found = str(arrays.pop('made_for', ''))
-  if found != made_for:
-    raise ValueError(f'{path}: must be made for {made_for}, got {found or "nothing"}; use '
-                     'another --workdir, or remove the file to draw other lists')
-  out = {}
-  for name in dict.fromkeys(key.split('|')[0] for key in arrays):
-    perspective, drawn = arrays[f'{name}|about'].tolist()
-    out[name] = RankingLists(perspective, *(arrays[f'{name}|{key}'] for key in _ARRAYS))
-    if out[name].fingerprint() != drawn:
-      raise ValueError(f'{path}: lists {name} must have the fingerprint {drawn} with which they '
-                       f'were drawn, got {out[name].fingerprint()}')
-  return out
+  try:
+    return {name: RankingLists(str(arrays[f'{name}|perspective']),
+                               *(arrays[f'{name}|{key}'] for key in _ARRAYS))
+            for name in dict.fromkeys(key.split('|')[0] for key in arrays)}
+  except KeyError as error:
+    raise ValueError(f'{path}: must hold lists, got no array {error}') from error
 
 
 class PreferenceLists:

@@ -1,11 +1,13 @@
 """Bootstrap intervals over lists, or over clusters of lists that share a candidate or a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-CHUNK = 1 << 20  # resampled clusters held in memory at once
+from jobrec_jax.schema import streams
+
+CHUNK = 1 << 16  # resampled clusters in work at once: they fit a cache
 
 
 class Interval(NamedTuple):
@@ -59,17 +61,60 @@ def bootstrap(
   g = len(sums)
   if g < 2:
     return np.stack([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
-  rng = np.random.default_rng(seed)
-  rows = max(1, CHUNK // g)
-  draws = []
-  for done in range(0, resamples, rows):
-    r = min(rows, resamples - done)
-    picks = rng.integers(0, g, (r, g)) + g * np.arange(r)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=r * g).reshape(r, g)
-    draws.append(statistic(counts.astype(np.float64) @ sums))
+  draws = [statistic(counts @ sums) for counts in resampled_counts(g, seed, resamples)]
   tail = (1 - level) / 2
   low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
   return np.stack([value, low, high])
+
+
+def resampled_counts(g: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+  """[R, G] float64 in chunks, how often each of G clusters is drawn in each resample."""
+  rng = streams.rng(seed, 'bootstrap')
+  rows = max(1, CHUNK // g)
+  for done in range(0, resamples, rows):
+    r = min(rows, resamples - done)
+    picks = rng.integers(0, g, (r, g)) + g * np.arange(r)[:, None]
+    yield np.bincount(picks.ravel(), minlength=r * g).reshape(r, g).astype(np.float64)
+
+
+def bootstrap_means(
+    columns: np.ndarray,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+    groups: np.ndarray | None = None,
+) -> list[Interval]:
+  """The mean of each column over lists, all columns under the same draws.
+
+  Args:
+    columns: [N, M], one row for each list; nan (a list without the metric) is left out.
+    seed: of the draws.
+    resamples: number of draws.
+    level: of the intervals.
+    groups: [N] the candidate or job that lists share, drawn as one; None draws lists.
+
+  Returns:
+    M means with their intervals; nan with n = 0 where no list has a value.
+  """
+  columns = np.asarray(columns, np.float64)
+  if columns.ndim != 2:
+    raise ValueError(f'columns must be [N, M], got {columns.shape}')
+  if groups is not None and np.shape(groups) != (len(columns),):
+    raise ValueError(f'groups must be [{len(columns)}], one for each list, got {np.shape(groups)}')
+  there = ~np.isnan(columns)
+  intervals: list[Interval | None] = [None] * columns.shape[1]
+  patterns, of_column = np.unique(there.T, axis=0, return_inverse=True)
+  for i, kept in enumerate(patterns):  # columns that lack the same lists share their draws
+    at, n = np.flatnonzero(of_column.ravel() == i), int(kept.sum())
+    if n:
+      moments = np.concatenate([columns[kept][:, at], np.ones((n, 1))], axis=1)
+      sums = cluster_sums(moments, None if groups is None else np.asarray(groups)[kept])
+      estimate = bootstrap(sums, lambda s: s[:, :-1] / s[:, -1:], seed, resamples, level)
+    else:
+      estimate = np.full((3, len(at)), np.nan)
+    for column, values in zip(at, estimate.T):
+      intervals[column] = Interval(*map(float, values), n)
+  return intervals
 
 
 def bootstrap_mean(
@@ -94,16 +139,7 @@ def bootstrap_mean(
   values = np.asarray(values, np.float64)
   if values.ndim != 1:
     raise ValueError(f'values must be [N], got {values.shape}')
-  if groups is not None and np.shape(groups) != values.shape:
-    raise ValueError(f'groups must be {values.shape} like values, got {np.shape(groups)}')
-  keep = ~np.isnan(values)
-  n = int(keep.sum())
-  if not n:
-    return Interval(np.nan, np.nan, np.nan, 0)
-  moments = np.stack([values[keep], np.ones(n)], axis=1)
-  sums = cluster_sums(moments, None if groups is None else np.asarray(groups)[keep])
-  estimate = bootstrap(sums, lambda s: s[:, :1] / s[:, 1:], seed, resamples, level)
-  return Interval(*map(float, estimate[:, 0]), n)
+  return bootstrap_means(values[:, None], seed, resamples, level, groups)[0]
 
 
 def paired_difference(

@@ -1,9 +1,9 @@
 """Stages 1A and 1B and the calibration: tokenizer, warm-up, censoring weights, cooperation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -29,13 +29,17 @@ from jobrec_jax.data.tokens import (
 from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
-from jobrec_jax.pipeline.artefacts import load_params, save_calibration, save_params
+from jobrec_jax.pipeline.artefacts import (
+    load_calibration,
+    load_params,
+    save_calibration,
+    save_params,
+)
 from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
-from jobrec_jax.pipeline.settings import ExpertSettings
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
-from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
+from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer
 from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
@@ -159,7 +163,7 @@ class _Trainer:
   def preference_data(self, log: Any, stage: str, batch: int):
     """Endless batches of preference lists, in the order of the stage's own stream."""
     s = self.bench.settings['lists']
-    source = listing.PreferenceLists(log, s.preference_negatives, s.preference_policy)
+    source = listing.PreferenceLists(log, s['preference_negatives'], s['preference_policy'])
     return list_dataset(source, preference_finisher(self.blocks), batch,
                         streams.seed32(self.bench.settings['seed'], f'{stage}, preference lists'))
 
@@ -195,20 +199,20 @@ def make_warm_up(bench: Bench) -> None:
 
 def make_cooperative(bench: Bench) -> None:
   """Stage 1B: both experts, from the parameters of stage 1A."""
-  trainer, e = _Trainer.of(bench), bench.settings['experts']
-  stage, seed = bench.settings['stage'], bench.settings['seed']
-  weighting = task_weights(e.task_weights, 2, e.fixed_weights)
+  trainer, s = _Trainer.of(bench), bench.settings
+  stage = s['stage']
+  weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
   params = {'model': trainer.placed(bench.inputs['warm_up'].params),
             'task_weights': weighting.init()}
   log = bench.inputs['data'].dataset.interactions.of('train')
   weights = bench.inputs.get('censoring')
   factored = trainer.model.config.attention == 'factored'
   qualification = list_dataset(
-      listing.QualificationLists(log, bench.settings['lists'].qualification_negatives, weights),
+      listing.QualificationLists(log, s['lists']['qualification_negatives'], weights),
       qualification_finisher(trainer.blocks, factored), stage.qualification_batch,
-      streams.seed32(seed, 'cooperative, qualification lists'))
+      streams.seed32(s['seed'], 'cooperative, qualification lists'))
   preference = trainer.preference_data(log, 'cooperative', stage.batch)
-  trainer.run('cooperative', losses.cooperative_loss(trainer.model, weighting, e.beta), params,
+  trainer.run('cooperative', losses.cooperative_loss(trainer.model, weighting, s['beta']), params,
               stage, lambda start: iterate(preference, qualification, start=start),
               lambda path: False)
 
@@ -226,19 +230,17 @@ def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray
   return np.asarray(scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference))
 
 
-def applicant_weights(e: ExpertSettings, score: PairScorer, dataset: Dataset,
+def applicant_weights(choice: Mapping[str, Any], score: PairScorer, dataset: Dataset,
                       rows: np.ndarray) -> np.ndarray:
-  """[rows] inverse propensities of being an applicant, mean 1; ones without censoring."""
-  if not corrects_censoring(e, dataset):
+  """[rows] inverse propensities of being an applicant, mean 1.
+
+  Ones where they are not asked for, or where no exposed pair chose not to apply.
+  """
+  if choice['censoring'] == 'none' or not (dataset.interactions.preference == 0).any():
     return np.ones(len(rows))
   propensity = (application_propensity(score, dataset, rows)
                 * dataset.interactions.exposure[rows])
-  return np.asarray(ips_weights(propensity, np.ones(len(rows), bool), e.ips_clip))
-
-
-def corrects_censoring(e: ExpertSettings, dataset: Dataset) -> bool:
-  """Whether there is a choice to apply that could be corrected for."""
-  return e.censoring == 'ips' and bool((dataset.interactions.preference == 0).any())
+  return np.asarray(ips_weights(propensity, np.ones(len(rows), bool), choice['ips_clip']))
 
 
 def make_censoring(bench: Bench) -> None:
@@ -249,7 +251,7 @@ def make_censoring(bench: Bench) -> None:
   observed = log.qualification[of_train] >= 0
   weights = np.zeros(len(of_train))
   weights[observed] = w = applicant_weights(
-      bench.settings['experts'], scorer(bench, experts, dataset), dataset, of_train[observed])
+      bench.settings, scorer(bench, experts, dataset), dataset, of_train[observed])
   share = w.sum() ** 2 / (len(w) * (w ** 2).sum())
   logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f', len(w),
                w.max(), share)
@@ -276,10 +278,21 @@ def make_calibration(bench: Bench) -> None:
     raise ValueError('calibration needs labelled applicants in the calibration split, got none; '
                      'give that split some (data.shares)')
   score = scorer(bench, experts, dataset)
-  weights = applicant_weights(bench.settings['experts'], score, dataset, rows)
+  weights = applicant_weights(bench.settings, score, dataset, rows)
   job, labels = log.job[rows], log.qualification[rows]
   scores = score.scores(log.candidate[rows], job).qualification
   calibration = fit_calibration(scores, labels, weights)
   offsets = fit_offsets(calibration.logit(scores), labels, weights, job, len(dataset.jobs))
   logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
   save_calibration(bench.folder, calibration, offsets)
+
+
+class Calibrated(NamedTuple):
+  """b and t, and [jobs] shifts of z that evaluation reports beside them."""
+
+  calibration: Calibration
+  job_offsets: np.ndarray
+
+
+def read_calibration(bench: Bench) -> Calibrated:
+  return Calibrated(load_calibration(bench.folder), load_array(bench.folder / 'job_offsets.npy'))

@@ -54,7 +54,7 @@ def make_inputs(bench: Bench) -> None:
                        streams.seed32(s['seed'], 'stage 2 lists'))
   score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
   features = score.features(lists.candidate, lists.job, 'stage 2 features')
-  inputs = policy_inputs(features, lists, bench.inputs['calibration'])
+  inputs = policy_inputs(features, lists, bench.inputs['calibration'].calibration)
   save_arrays(bench.folder / 'inputs.npz', {
       f.name: np.asarray(getattr(inputs, f.name)) for f in dataclasses.fields(PolicyInputs)})
   save_arrays(bench.folder / 'lists.npz', {

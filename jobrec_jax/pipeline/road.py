@@ -1,12 +1,137 @@
 """The road: every stage of a run and what each stands on. The one place that wires them."""
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Any
 
-from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.pipeline import data, evaluate, experts, policy, rivals
-from jobrec_jax.pipeline.artefacts import load_calibration
+from jobrec_jax.pipeline import certify, data, evaluate, experts, policy, scores
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
+from jobrec_jax.pipeline.store import Resources
+
+
+@dataclasses.dataclass(frozen=True)
+class Road:
+  """The stages of a run, in their order.
+
+  Attributes:
+    data: records, interactions and truth, audited.
+    tokenizer: trained on the train split, or a backbone's.
+    warm_up: stage 1A, the experts' parameters.
+    cooperative: stage 1B, the experts.
+    calibration: b and t of p_qual.
+    inputs: stage 2's lists as the experts see them.
+    policy: one for every requirement.
+    lists: the held-out lists.
+    scores: what the experts and the policy say of them.
+    evaluation: every number of the report.
+    certified: certificates from held-back labels; only where the truth is known.
+  """
+
+  data: Stage
+  tokenizer: Stage
+  warm_up: Stage
+  cooperative: Stage
+  calibration: Stage
+  inputs: Stage
+  policy: Stage
+  lists: Stage
+  scores: Stage
+  evaluation: Stage
+  certified: Stage
+
+
+def resources(settings: Settings) -> Resources:
+  """What makes the results of these settings without changing them."""
+  return Resources(settings.mesh, settings.features, settings.log_every, settings.save_seconds,
+                   settings.backbone.path, settings.data.folder)
+
+
+def road(settings: Settings) -> Road:
+  """Describes all stages; nothing runs but the digests of outside files."""
+  s, of_data = settings, data.data_stage(settings)
+  trained = _train(s, of_data)
+  warm_up, cooperative, calibration = trained[1:]
+  expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
+  inputs = Stage('inputs', 1, {'seed': s.seed, 'lists': s.policy.lists,
+                               'list_length': s.policy.list_length},
+                 expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
+  learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
+  of_policy = Stage('policy', 1, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
+                    policy.make_policy, policy.read_policy)
+  lists = Stage('lists', 1, {
+      'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
+      'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size},
+      {'data': of_data}, scores.make_lists, scores.read_lists)
+  of_scores = Stage('scores', 1, {}, expert | {'policy': of_policy, 'lists': lists},
+                    scores.make_scores, scores.read_scores)
+  blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
+                  scores.read_blanked)
+  rivals = {name: Stage(f'rival-{name.replace(" ", "-")}', 1, {'rival': name},
+                        {'data': of_data, 'lists': lists}, scores.make_rival,
+                        scores.read_list_scores) for name in scores.RIVALS}
+  canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
+                   scores.make_canaries, scores.read_list_scores)
+  evaluation = Stage('evaluation', 1, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+                     {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
+                      'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
+                      'canaries': canaries, **rivals},
+                     evaluate.make_evaluation, evaluate.read_evaluation)
+  certified = Stage('certified', 1, {
+      'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
+      'certify': certify.of_run(s.certify)},
+      expert | {'calibration': calibration, 'policy': of_policy},
+      certify.make_certified, certify.read_certified)
+  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy, lists,
+              of_scores, evaluation, certified)
+
+
+def proof_stage(s: Settings) -> Stage[certify.Proof]:
+  """The check of a run's certificates on a fresh population.
+
+  Raises:
+    ValueError: the data are not simulated, so that no candidate can be drawn anew.
+  """
+  if s.data.source != 'simulated':
+    raise ValueError("data.source must be 'simulated', where every label is known and candidates "
+                     f'can be drawn anew, got {s.data.source!r}')
+  r = road(s)
+  return Stage('proof', 1, {'seed': s.seed, 'list_length': s.policy.list_length,
+                            'temperature': s.policy.temperature, 'certify': s.certify},
+               dict(r.certified.inputs), functools.partial(certify.make_proof,
+                                                           market=lambda: data.market_of(s)),
+               certify.read_proof)
+
+
+def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
+  """Tokenizer, stages 1A and 1B, calibration."""
+  files = backbone_files(s)
+  spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
+  tokenizer = Stage('tokenizer', 1, {'seed': s.seed, 'spec': spec}, {'data': of_data},
+                    experts.make_tokenizer, experts.read_tokenizer, files)
+  text = {'data': of_data, 'tokenizer': tokenizer}
+  common = {'seed': s.seed, 'spec': spec}
+  lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}
+  warm_up = Stage('warm_up', 1, common | {'lists': lists, 'stage': s.warm_up}, text,
+                  experts.make_warm_up, experts.read_experts, files)
+  inputs, e = text | {'warm_up': warm_up}, s.experts
+  choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip}
+  if e.censoring != 'none':
+    inputs['censoring'] = Stage('censoring', 1, choice, inputs, experts.make_censoring,
+                                experts.read_censoring)
+  cooperative = Stage('cooperative', 1, common | {
+      'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative, 'beta': e.beta, 'task_weights': e.task_weights,
+      'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
+      inputs, experts.make_cooperative, experts.read_experts, files)
+  calibration = Stage('calibration', 1, choice, {'experts': cooperative, **text},
+                      experts.make_calibration, experts.read_calibration)
+  return tokenizer, warm_up, cooperative, calibration
+
+
+def backbone_files(s: Settings) -> tuple[Path, ...]:
+  """The pretrained decoder's file or folder, whose content enters the keys."""
+  if not s.backbone.path:
+    return ()
+  from jobrec_jax.weights.backbone import locate  # here, for readers of weights take their time
+  return (locate(s.backbone.path),)

@@ -35,7 +35,8 @@ class Resources:
     mesh: sizes of the mesh axes.
     scoring: how pairs are scored.
     log_every, save_seconds: of training.
-    backbone: where pretrained weights lie, '' for none; their content is in the keys.
+    backbone, folder: where pretrained weights and data lie, '' for none; their content is in the
+      keys.
   """
 
   mesh: Any = None
@@ -43,6 +44,7 @@ class Resources:
   log_every: int = 10
   save_seconds: float = 30.0
   backbone: str = ''
+  folder: str = ''
 
 
 class Planned(NamedTuple):

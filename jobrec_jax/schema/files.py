@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 import tempfile
@@ -58,6 +59,15 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
   except ValueError as error:
     raise ValueError(f'{path}: must hold finite numbers alone, got {error}') from error
   write_text(path, text + '\n')
+
+
+def null_for_nan(value: Any) -> Any:
+  """The value with None for numbers that are not finite, in mappings and lists too."""
+  if isinstance(value, Mapping):
+    return {k: null_for_nan(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [null_for_nan(v) for v in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: str | Path) -> str:

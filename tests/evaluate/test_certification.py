@@ -86,7 +86,7 @@ def test_bad_arguments_are_named(change, match):
 @pytest.mark.parametrize('change', [{'alpha': 0.0}, {'delta': 1.0}, {'k': 0}, {'points': 0},
                                     {'population': 0}, {'draws': 0}, {'lists': 4001}])
 def test_a_setting_out_of_range_is_named(change):
-  with pytest.raises(ValueError, match=f'certify.{next(iter(change))} must'):
+  with pytest.raises(ValueError, match=f'^{next(iter(change))} must'):
     CertifyConfig(**change)
 
 

@@ -1,0 +1,269 @@
+"""What every system says of the held-out lists: drawn once, scored once, kept for every measure."""
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+from typing import Any, NamedTuple
+
+from absl import logging
+import numpy as np
+
+from jobrec_jax.baselines.alignments import AlignmentFeatures
+from jobrec_jax.baselines.base import Baseline
+from jobrec_jax.baselines.logistic import Logistic
+from jobrec_jax.baselines.popularity import Popularity
+from jobrec_jax.baselines.random_scorer import Constant, Random
+from jobrec_jax.baselines.rules import Rules
+from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.lists import (
+    RankingLists,
+    candidates_of,
+    labelled_lists,
+    load_lists,
+    policy_lists,
+    save_lists,
+    truth_lists,
+    warm_jobs,
+)
+from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import load_array, load_arrays, save_array, save_arrays
+from jobrec_jax.schema.schema import PERSPECTIVES, Schema
+from jobrec_jax.scoring.features import PairScores
+
+HELD_OUT = 'held-out lists'
+RIVALS = ('popularity', 'schema rules', 'logistic regression')
+Case = tuple[str, str]  # split, perspective
+
+
+class EvaluationLists(NamedTuple):
+  """The lists that every system ranks alike.
+
+  Attributes:
+    cases: by split and perspective. 'cold candidates' crosses test candidates with jobs that
+      training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs.
+    held_out: lists of the size and sampling of stage 2's, of test candidates.
+  """
+
+  cases: dict[Case, RankingLists]
+  held_out: RankingLists
+
+  @property
+  def split(self) -> str:
+    """Where systems are compared first."""
+    return next(iter(self.cases))[0]
+
+  @property
+  def wanted(self) -> RankingLists:
+    """The lists on which the policy is shown."""
+    return self.cases[self.split, 'preference']
+
+
+def make_lists(bench: Bench) -> None:
+  """The full ranking of a simulated market, the frozen lists of jobrec_synth, or test labels."""
+  s, (dataset, truth) = bench.settings, bench.inputs['data']
+  unseen = 'test' if truth is None else 'cold_candidates'
+  held_out = policy_lists(dataset, unseen, s['list_length'], s['held_out'],
+                          streams.seed32(s['seed'], 'held-out lists'))
+  cases = ranked_lists(s, dataset, truth, bench.resources.folder)
+  for case, lists in cases.items():
+    logging.info('evaluation lists %s: %d, fingerprint %s', '/'.join(case), len(lists),
+                 lists.fingerprint())
+  save_lists(bench.folder / 'lists.npz', {'/'.join(c): x for c, x in cases.items()}
+             | {f'{HELD_OUT}/preference': held_out})
+
+
+def read_lists(bench: Bench) -> EvaluationLists:
+  named = load_lists(bench.folder / 'lists.npz')
+  cases = {tuple(name.split('/')): lists for name, lists in named.items()}
+  held_out = cases.pop((HELD_OUT, 'preference'))
+  return EvaluationLists(cases, held_out)
+
+
+def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
+                 folder: str) -> dict[Case, RankingLists]:
+  """Args: s: settings of the stage; folder: where jobrec_synth lies."""
+  if s['source'] == 'jobrec_synth':
+    # Here, for tensorflow-datasets takes a second to import.
+    from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
+    drawn = read_synth_lists(folder, s['size'])
+    return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
+            for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}
+  if truth is None:
+    return {('test', p): labelled_lists(dataset, 'test', p) for p in PERSPECTIVES}
+  candidates, warm = candidates_of(dataset, 'cold_candidates'), warm_jobs(dataset)
+  if 0 < s['candidates'] < len(candidates):
+    rng = streams.rng(s['seed'], 'evaluated candidates')
+    candidates = np.sort(rng.choice(candidates, s['candidates'], replace=False))
+  cold = np.unique(dataset.interactions.of('both_cold').job)
+  grids = {'cold candidates': warm, 'both cold': cold}
+  return {(split, p): truth_lists(truth, p, candidates, jobs,
+                                  streams.seed32(s['seed'], 'order of full rankings'))
+          for split, jobs in grids.items() if len(jobs) for p in PERSPECTIVES}
+
+
+class KeptScores(NamedTuple):
+  """Scores of pairs, looked up by pair.
+
+  Attributes:
+    jobs: how many jobs the data set has.
+    codes: [P] ascending, candidate * jobs + job.
+    preference, qualification: [P] the experts' logits.
+    policy_codes: [W] ascending, the pairs on which the policy is shown.
+    lam: [W, K] its lambda at every knot.
+  """
+
+  jobs: int
+  codes: np.ndarray
+  preference: np.ndarray
+  qualification: np.ndarray
+  policy_codes: np.ndarray
+  lam: np.ndarray
+
+  def of(self, lists: RankingLists) -> PairScores:
+    """[N, J] of lists that were named when this was made."""
+    at = np.searchsorted(self.codes, pair_codes(lists, self.jobs))
+    return PairScores(self.preference[at], self.qualification[at])
+
+  def lam_of(self, lists: RankingLists) -> np.ndarray:
+    """[N, J, K] of lists on which the policy is shown."""
+    return self.lam[np.searchsorted(self.policy_codes, pair_codes(lists, self.jobs))]
+
+
+def pair_codes(lists: RankingLists, jobs: int) -> np.ndarray:
+  """[N, J] int64, a number for each pair."""
+  return lists.candidate.astype(np.int64) * jobs + lists.job
+
+
+def distinct(lists: list[RankingLists], jobs: int) -> np.ndarray:
+  return np.unique(np.concatenate([pair_codes(x, jobs).ravel() for x in lists]))
+
+
+def make_scores(bench: Bench) -> None:
+  """The experts' logits of all pairs, and lambda of those on which the policy is shown."""
+  lists, dataset = bench.inputs['lists'], bench.inputs['data'].dataset
+  score = scorer(bench, bench.inputs['experts'], dataset)
+  jobs = len(dataset.jobs)
+  shown = distinct([lists.held_out, lists.wanted], jobs)
+  rest = np.setdiff1d(distinct(list(lists.cases.values()), jobs), shown)
+  with_policy = score.policy_scores(bench.inputs['policy'].policy, *divmod(shown, jobs),
+                                    'policy and experts')
+  alone = score.scores(*divmod(rest, jobs), 'experts')
+  codes = np.concatenate([shown, rest])
+  order = np.argsort(codes)
+  arrays = {name: np.concatenate([getattr(x, name) for x in (with_policy, alone)])[order]
+            for name in PERSPECTIVES}
+  for name, x in {'codes': codes[order], 'policy_codes': shown, 'lam': with_policy.lam,
+                  **arrays}.items():
+    save_array(bench.folder / f'{name}.npy', x)
+
+
+def read_scores(bench: Bench) -> KeptScores:
+  names = KeptScores._fields[1:]
+  return KeptScores(len(bench.inputs['data'].dataset.jobs), **{
+      name: load_array(bench.folder / f'{name}.npy') for name in names})
+
+
+def narratives(schema: Schema) -> set[str]:
+  """The texts of the layer `narrative`: where a candidate's taste shows, if anywhere."""
+  return {name for layer in schema.layers if layer.name == 'narrative' for field in layer.fields
+          for side in ('candidate', 'job') for name in field.attributes(side)}
+
+
+def without_narratives(dataset: Dataset) -> Dataset:
+  """The same records with these texts missing."""
+  texts = narratives(dataset.schema)
+
+  def blank(entities):
+    return tuple(dataclasses.replace(e, attributes={
+        k: v for k, v in e.attributes.items() if k not in texts}) for e in entities)
+  return dataclasses.replace(dataset, candidates=blank(dataset.candidates),
+                             jobs=blank(dataset.jobs))
+
+
+def make_blanked(bench: Bench) -> None:
+  """s_pref of the lists on which the policy is shown, without the narratives."""
+  wanted = bench.inputs['lists'].wanted
+  score = scorer(bench, bench.inputs['experts'], without_narratives(bench.inputs['data'].dataset))
+  save_array(bench.folder / 'preference.npy',
+             score.scores(wanted.candidate, wanted.job, 'narratives blanked').preference)
+
+
+def read_blanked(bench: Bench) -> np.ndarray:
+  return load_array(bench.folder / 'preference.npy')
+
+
+def rival(name: str, dataset: Dataset) -> Baseline:
+  """A rival of the experts, not fitted yet."""
+  match name:
+    case 'popularity':
+      return Popularity()
+    case 'schema rules':
+      return Rules(AlignmentFeatures(dataset))
+    case 'logistic regression':
+      return Logistic(AlignmentFeatures(dataset))
+  raise ValueError(f'rival must be one of {RIVALS}, got {name!r}')
+
+
+def make_rival(bench: Bench) -> None:
+  """Fits a rival for each perspective and scores all lists of that perspective."""
+  dataset = bench.inputs['data'].dataset
+  scored = {}
+  for perspective in PERSPECTIVES:
+    fitted = rival(bench.settings['rival'], dataset).fit(dataset, perspective)
+    for case, lists in bench.inputs['lists'].cases.items():
+      if case[1] == perspective:
+        scored['/'.join(case)] = list_scores(fitted, lists)
+  save_arrays(bench.folder / 'scores.npz', scored)
+
+
+def list_scores(fitted: Baseline, lists: RankingLists) -> np.ndarray:
+  """[N, J] float32 scores of a fitted rival."""
+  return fitted.score(lists.candidate.ravel(), lists.job.ravel()).reshape(
+      lists.job.shape).astype(np.float32)
+
+
+def make_canaries(bench: Bench) -> None:
+  """Scores that know nothing of candidates and jobs; each beats chance only where data leak."""
+  dataset, scored = bench.inputs['data'].dataset, {}
+  random = Random(streams.seed32(bench.settings['seed'], 'canary')).fit(dataset, PERSPECTIVES[0])
+  for case, lists in bench.inputs['lists'].cases.items():
+    scores = {'canary: constant': list_scores(Constant(), lists),
+              'canary: random': list_scores(random, lists), **canary_scores(dataset, lists)}
+    scored |= {'/'.join((*case, name)): x for name, x in scores.items()}
+  save_arrays(bench.folder / 'scores.npz', scored)
+
+
+def canary_scores(dataset: Dataset, lists: RankingLists) -> dict[str, np.ndarray]:
+  """Canaries that look at the lists alone: a hash of the ids, the position, train negatives."""
+  jobs, shape = len(dataset.jobs), lists.job.shape
+  code = pair_codes(lists, jobs)
+  train = dataset.interactions.of('train')
+  train = train.where(getattr(train, lists.perspective) == 0)
+  negatives = train.candidate.astype(np.int64) * jobs + train.job
+  hashed = [np.array([_hash(e.id) for e in side], np.uint64)
+            for side in (dataset.candidates, dataset.jobs)]
+  bits = streams.split_mix(hashed[0][lists.candidate] ^ streams.split_mix(hashed[1][lists.job]))
+  return {'canary: id hash': streams.unit(bits),
+          'canary: position': np.broadcast_to(-np.arange(shape[1], dtype=np.float32), shape),
+          'canary: train negative': -np.isin(code, negatives).astype(np.float32)}
+
+
+def _hash(name: str) -> int:
+  return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), 'little')
+
+
+def read_list_scores(bench: Bench) -> dict[str, np.ndarray]:
+  """[N, J] scores by 'split/perspective', of canaries with '/name' behind it."""
+  return load_arrays(bench.folder / 'scores.npz')
+
+
+def case_scores(inputs: Any, case: Case) -> Iterator[tuple[str, np.ndarray]]:
+  """The rivals' and the canaries' scores of a case, in the order in which they are shown."""
+  prefix = '/'.join(case)
+  for name in RIVALS:
+    yield name, inputs[name][prefix]
+  for key, values in inputs['canaries'].items():
+    if key.startswith(f'{prefix}/'):
+      yield key.removeprefix(f'{prefix}/'), values
