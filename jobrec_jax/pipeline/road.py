@@ -96,11 +96,10 @@ def proof_stage(s: Settings) -> Stage[certify.Proof]:
   if s.data.source != 'simulated':
     raise ValueError("data.source must be 'simulated', where every label is known and candidates "
                      f'can be drawn anew, got {s.data.source!r}')
-  r = road(s)
   return Stage('proof', 1, {'seed': s.seed, 'list_length': s.policy.list_length,
                             'temperature': s.policy.temperature, 'certify': s.certify},
-               dict(r.certified.inputs), functools.partial(certify.make_proof,
-                                                           market=lambda: data.market_of(s)),
+               dict(road(s).certified.inputs),
+               functools.partial(certify.make_proof, market=lambda: data.market_of(s)),
                certify.read_proof)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from experiments.backbone import open_backbone
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,6 @@ import pytest
 
 from configs import base
 from experiments import stages
-from experiments.backbone import open_backbone
 from experiments.export_weights import export_adapter, export_merged
 from experiments.setup import Run, load_data, validate
 from experiments.trained import load_trained

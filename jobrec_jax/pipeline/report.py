@@ -1,68 +1,78 @@
 """The files that a person opens: results.json, results.md, figures and report.html."""
 
-from collections.abc import Iterator
-import contextlib
-import time
+from collections.abc import Mapping
 
 from absl import logging
 import jax
-from ml_collections import ConfigDict
 
-from experiments import evaluation
-from experiments.alignment import Policies
-from experiments.certification import certified_section
-from experiments.evaluation import ELIGIBILITY, HELD_OUT, STAGE_2, Evaluation
-from experiments.setup import Run
-from experiments.stages import Experts
-from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.evaluate.certification import CRC, LTT, CertifiedRow, CertifyConfig
 from jobrec_jax.evaluate.eligibility import reliability
 from jobrec_jax.evaluate.statistics import Interval
+from jobrec_jax.pipeline.evaluate import (
+    APPLICANTS,
+    CEILINGS,
+    ELIGIBILITY,
+    PREFERENCE,
+    QUALIFICATION,
+    STAGE_2,
+    UNIFORM,
+    Evaluation,
+)
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
+from jobrec_jax.pipeline.store import read_about
 from jobrec_jax.report import figures
 from jobrec_jax.report.html import Section, write_report
-from jobrec_jax.report.results import ResultRow, Table, result_tables, to_markdown, write_results
+from jobrec_jax.report.results import (
+    ResultRow,
+    Table,
+    format_number,
+    result_tables,
+    to_markdown,
+    write_results,
+)
 from jobrec_jax.train.loop import MetricsWriter
 
 
-class Clock:
-  """Seconds of each stage of a script, logged when the stage ends."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def __call__(self, stage: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    self.seconds[stage] = time.monotonic() - start
-    logging.info('%s: done in %.1f s', stage, self.seconds[stage])
-
-
-def report(config: ConfigDict, run: Run, dataset: Dataset, experts: Experts, policies: Policies,
-           results: Evaluation, seconds: dict[str, float]) -> None:
-  """Writes everything; report.html comes last, so that its presence means a complete run."""
+def report(run: Run) -> Evaluation:
+  """Makes what is missing of the run, and writes everything; report.html comes last."""
+  results = run.get(run.road.evaluation)
+  certified = run.get(run.road.certified)
   write_results(run.folder, results.rows)
   sections = [comparison_section(results), *tradeoff_section(run, results),
               control_section(run, results), calibration_section(run, results),
-              *certified_section(config, results.certified), *training_section(run)]
+              *certified_section(run.settings.certify, certified), *training_section(run)]
   write_report(run / 'report.html', 'Jobs that a candidate wants and can get',
-               facts(config, dataset, experts, policies, seconds), sections)
+               facts(run, results), sections)
+  run.write()
   logging.info('report: %s', run / 'report.html')
+  return results
 
 
-def facts(config: ConfigDict, dataset: Dataset, experts: Experts, policies: Policies,
-          seconds: dict[str, float]) -> list[tuple[str, str]]:
-  log = dataset.interactions
+def facts(run: Run, results: Evaluation) -> list[tuple[str, str]]:
+  """What the run is, in a few numbers."""
+  dataset, _ = run.get(run.road.data)
+  log, experts = dataset.interactions, run.get(run.road.cooperative)
   parameters = sum(x.size for x in jax.tree.leaves(experts.params))
-  low, high = policies.attainable
-  return [('data', config.data.source), ('seed', str(config.seed)),
+  low, high = results.attainable
+  return [('data', run.settings.data.source), ('seed of training', str(run.settings.seed)),
+          ('seed of the data', str(run.settings.data.seed)),
           ('candidates', f'{len(dataset.candidates):,}'), ('jobs', f'{len(dataset.jobs):,}'),
           ('pairs shown', f'{len(log):,}'),
           ('applications', f'{(log.preference == 1).sum():,}'),
           ('acceptances', f'{(log.qualification == 1).sum():,}'),
           ('parameters of the experts', f'{parameters:,}'),
-          ('vocabulary', f'{experts.blocks.vocab_size:,}'),
+          ('vocabulary', f'{experts.tokenizer.get_vocab_size():,}'),
           ("attainable C, stage 2's lists", f'{low:.3f} to {high:.3f}'),
-          *((f'{stage}, this run', f'{s:.0f} s') for stage, s in seconds.items())]
+          *((f'{name}, when it was made', f'{s:.0f} s') for name, s in seconds(run).items())]
+
+
+def seconds(run: Run) -> Mapping[str, float]:
+  """What the longest stages took when they were made."""
+  taken = {s.name: read_about(run.store.path(s))['provenance']['seconds']
+           for s in run.road.evaluation.walk()}
+  longest = sorted(taken, key=taken.get, reverse=True)[:5]
+  return {name: taken[name] for name in taken if name in longest}
 
 
 def main_tables(results: Evaluation) -> list[Table]:
@@ -74,8 +84,8 @@ def main_tables(results: Evaluation) -> list[Table]:
       + [r for r in rows if r.split == STAGE_2])
 
 
-def print_main_tables(results: Evaluation) -> None:
-  print('\n'.join(map(to_markdown, main_tables(results))))
+def main_text(results: Evaluation) -> str:
+  return '\n'.join(map(to_markdown, main_tables(results)))
 
 
 def find(rows: list[ResultRow], metric: str) -> dict[tuple[str, float | None], Interval]:
@@ -106,8 +116,8 @@ def tradeoff_section(run: Run, results: Evaluation) -> list[Section]:
   tables = result_tables([r for r in rows if r.system == 'policy'])
   if not eligibility:  # only truths tell how eligible a recommendation is
     return [Section('Recommending under a requirement', text, tables=tables)]
-  shown = ('policy', evaluation.PREFERENCE, evaluation.QUALIFICATION, *evaluation.RIVALS,
-           evaluation.CEILINGS['preference'])
+  shown = ('policy', PREFERENCE, QUALIFICATION, *RIVALS,
+           CEILINGS['preference'])
   series = {s: [figures.TradeoffPoint(tau, eligibility[s, tau], preference[s, tau])
                 for system, tau in eligibility if system == s] for s in shown}
   path = run / 'figures/tradeoff.png'
@@ -136,7 +146,7 @@ def calibration_section(run: Run, results: Evaluation) -> Section:
   path = run / 'figures/reliability.png'
   bins = reliability(results.predicted, results.outcome)
   figures.save(figures.reliability_diagram(bins, results.predicted), path)
-  rows = [r for r in results.rows if r.split in ('uniform test pairs', 'test applicants')]
+  rows = [r for r in results.rows if r.split in (UNIFORM, APPLICANTS)]
   return Section(
       'Can predicted eligibility be trusted?',
       'An expert without conflation tracks its own truth, and given that truth not the other.',
@@ -145,7 +155,9 @@ def calibration_section(run: Run, results: Evaluation) -> Section:
 
 
 def training_section(run: Run) -> list[Section]:
-  rows = [r for r in MetricsWriter(run / 'metrics.jsonl').read() if 'train/loss' in r]
+  """The course of stages 1A and 1B."""
+  rows = [r for stage in (run.road.warm_up, run.road.cooperative)
+          for r in MetricsWriter(run.store.path(stage) / 'metrics.jsonl').read()]
   if not rows:
     return []
   path = run / 'figures/training.png'
@@ -153,3 +165,35 @@ def training_section(run: Run) -> list[Section]:
   return [Section('Training', figure=path, caption='Training loss of the experts over steps: '
                   'faint as measured, bold as a running mean. The stages add up different terms, '
                   'so that only the course within a panel means something.')]
+
+
+def certified_table(rows: list[CertifiedRow], c: CertifyConfig, true: str) -> Table:
+  """Args: true: whose mean the true column is."""
+  level = 1 - c.alpha
+  promise = {LTT: f'≥ {level:.3g} with probability {1 - c.delta:.3g}',
+             CRC: f'≥ {level:.3g} on average'}
+
+  def number(value):
+    return '–' if value is None else format_number(value)
+  cells = tuple((f'{r.loss}, {r.method}', number(r.tau), number(r.predicted), number(r.observed),
+                 number(r.true), 'none' if r.tau is None else promise[r.method], f'{r.n:,}')
+                for r in rows)
+  return Table('Certified eligibility',
+               ('of', 'τ', 'predicted', 'labels seen', f'true, {true}', 'certified', 'n'), cells)
+
+
+def certified_section(c: CertifyConfig, rows: list[CertifiedRow]) -> list[Section]:
+  """Nothing where there are no rows."""
+  if not rows:
+    return []
+  return [Section(
+      'Certified',
+      'The least τ at which labels show, not the expert, that the share of ineligible jobs '
+      f'recommended is at most α = {c.alpha:g}: of the whole distribution, and of the top {c.k}. '
+      'Learn-then-test is wrong with a probability of at most '
+      f'δ = {c.delta:g} over the candidates that it sees; conformal risk control promises the same '
+      'on average alone. The lists seen are of calibration candidates that no fit has used, one '
+      'each.\n\nBoth assume that candidates to come are like these (exchangeable), and that every '
+      'label of a list is known, as in a simulated market: labels of applicants alone show '
+      'something else, and certify nothing.',
+      tables=[certified_table(rows, c, 'test candidates')])]

@@ -1,0 +1,164 @@
+"""What scripts share: flags become settings, and whatever goes wrong becomes one line and a status.
+
+Exit status: 0; 2 where a setting, a file or the disk is to blame; 130 and 143 after SIGINT and
+SIGTERM, when the same command resumes. A fault of our own ends in a traceback.
+"""
+
+from collections.abc import Callable, Sequence
+import errno
+import os
+from pathlib import Path
+import sys
+import traceback
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.pipeline.run import Run, settings_of
+from jobrec_jax.pipeline.settings import Settings, check_devices
+from jobrec_jax.schema.settings import as_mapping, build
+from jobrec_jax.train.signals import Interrupted, raise_on_signals
+
+OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
+
+
+def define_flags(config: str, workdir: str | None) -> None:
+  """Defines --config (with --config.key=value overrides), --workdir and --store."""
+  config_flags.DEFINE_config_file('config', config, 'settings; override with --config.key=value')
+  flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
+  flags.DEFINE_string('store', None, 'where the results of stages are kept, to be shared by runs; '
+                      'WORKDIR/store without it')
+  for name in ('config', 'workdir', 'store'):  # so that --help of the script shows them
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def start(main: Callable[[Run], None], config: str = 'configs/base.py',
+          workdir: str | None = None, continues: bool = False) -> None:
+  """Runs `main` on the run that the flags name.
+
+  Args:
+    main: given the run, with its settings checked against the machine.
+    config: the file of the default settings.
+    workdir: the default folder; None where it must be given.
+    continues: whether the settings of the run that the folder holds are the default, and `config`
+      only where it holds none.
+  """
+  define_flags(config, workdir)
+
+  def run(argv: Sequence[str]) -> None:
+    del argv
+    main(open_run(continues))
+  launch(run)
+
+
+def launch(main: Callable[[Sequence[str]], None]) -> None:
+  """Parses the flags that are defined, and runs `main`."""
+  def guarded(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'unknown arguments: {argv[1:]}')
+    raise_on_signals()
+    with _plain_endings():
+      main(argv)
+  app.run(guarded, flags_parser=_parse)
+
+
+def open_run(continues: bool) -> Run:
+  """The run that the flags name, nothing of it made yet.
+
+  Raises:
+    ValueError: a setting, or --workdir or --store, is wrong.
+  """
+  folder, store = flags.FLAGS.workdir, flags.FLAGS.store
+  for name, value in (('workdir', folder), ('store', store)):
+    if value == '' or (name == 'workdir' and value is None):
+      raise ValueError(f"--{name} must name a folder, got {value!r}")
+  settings = read_settings(Path(folder), continues)
+  import jax  # here, so that --help and a wrong flag are told at once
+  check_devices(settings, jax.device_count())
+  quiet_logs()
+  use_compilation_cache()
+  if store is None and (Path(folder) / 'run.json').is_file():
+    store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
+  run = Run(folder, settings, store)
+  logging.info('%s, %d devices (%s)', folder, jax.device_count(), jax.default_backend())
+  return run
+
+
+def read_settings(folder: Path, continues: bool) -> Settings:
+  """The settings that the flags ask for.
+
+  Without --config, a script that continues a run takes the run's own, overrides on top.
+  """
+  given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
+  if not continues or given or not (folder / 'run.json').exists():
+    return build(Settings, flags.FLAGS.config.to_dict())
+  values = as_mapping(settings_of(folder))
+  for key, value in config_flags.get_override_values(flags.FLAGS['config']).items():
+    *sections, name = key.split('.')
+    section = values
+    for s in sections:
+      section = section[s]
+    section[name] = value
+  return build(Settings, values)
+
+
+def quiet_logs() -> None:
+  """Our own progress and every warning; Orbax and JAX report each move on the same channel."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(
+      lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
+      or 'site-packages' not in record.pathname)
+
+
+def use_compilation_cache() -> None:
+  """Compiled programs, small ones too, outlive the process: in the user's cache, or where
+  JAX_COMPILATION_CACHE_DIR says."""
+  import jax
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache/jobrec_jax/jit'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+class _plain_endings:  # noqa: N801, a context manager
+  """Errors that a user can mend, and signals, end the process with one line and a status."""
+
+  def __enter__(self) -> None:
+    pass
+
+  def __exit__(self, kind, error, trace) -> None:
+    if isinstance(error, Interrupted):
+      _end(str(error), error.exit_status)
+    if isinstance(error, KeyboardInterrupt):
+      _end('interrupted; the same command resumes', 130)
+    if isinstance(error, ValueError) and _is_ours(error):
+      _end(f'error: {error}', 2)
+    if isinstance(error, OSError) and error.filename is not None:
+      _end(f'error: {error.filename}: must be a file or folder that can be used, got '
+           f'{error.strerror}', 2)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+      _end(f'error: the disk must have space to write, got {error.strerror}; the same command '
+           'resumes once it has', 2)
+
+
+def _is_ours(error: BaseException) -> bool:
+  """Whether our own code raised it, so that its message is meant for people."""
+  *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+  return frame.f_globals['__name__'].split('.')[0] in OURS
+
+
+def _end(line: str, status: int) -> None:
+  print(line, file=sys.stderr)
+  sys.stderr.flush()
+  sys.exit(status)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """absl's parser; what is wrong with a config or an override is told in one line, too."""
+  try:
+    return app.parse_flags_with_usage(list(argv))
+  except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+    text = error.args[0] if error.args else error
+    _end(f'error: --config: {" ".join(str(text).split())}', 2)
+    raise
