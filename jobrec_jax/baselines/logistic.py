@@ -28,12 +28,17 @@ class Logistic:
     if labels.all() or not labels.any():
       raise ValueError(f'all {len(labels)} train labels of {perspective} are {int(labels[0])}: '
                        'logistic regression needs both classes')
-    x = self._features.of(dataset).features(train.candidate, train.job)
-    self._model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    self._model.fit(x.astype(np.float64), labels)
+    x = np.empty((len(train), self._features.of(dataset).width))
+    for rows, features in self._features.chunks(train.candidate, train.job):
+      x[rows] = features
+    # Scaled in place: the one array that grows with the pairs.
+    self._model = make_pipeline(StandardScaler(copy=False), LogisticRegression(max_iter=1000))
+    self._model.fit(x, labels)
     return self
 
   def score(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """[N] float64 logit of the positive class."""
-    x = self._features.features(candidate, job)
-    return self._model.decision_function(x.astype(np.float64))
+    out = np.empty(len(candidate))
+    for rows, x in self._features.chunks(candidate, job):
+      out[rows] = self._model.decision_function(x.astype(np.float64))
+    return out

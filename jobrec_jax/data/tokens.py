@@ -7,19 +7,24 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
+import threading
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from jobrec_jax.data.clauses import AlignmentTokens, at_punctuation, reads_by_clause
 from jobrec_jax.data.dataset import Dataset
-from jobrec_jax.schema.align import align, verdict_codes
+from jobrec_jax.data.pairs import PairAligner, chunks
+from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 from jobrec_jax.schema.schema import Entity
 
 PAD = -1
-BUCKETS = (0.5, 0.75, 1.0)  # shares of the static block lengths that texts are padded to
+BUCKETS = (0.5, 0.75, 1.0)  # shares of the padded block lengths that texts are trimmed to
+_MULTIPLE = 8  # padded lengths are multiples of it, or the block's upper bound
+_CUT_PAIRS = 65_536  # pairs that are counted as cut, at most
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int,
@@ -40,10 +45,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int,
   if vocab_size < 256:
     raise ValueError(f'tokenizer.vocab_size must be at least 256, got {vocab_size}')
   tokenizer = tokenizers.Tokenizer(models.BPE())
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-      pre_tokenizers.Split(tokenizers.Regex(r' [-+?](?= |$)'), 'isolated'),
-      pre_tokenizers.Split(tokenizers.Regex('[.,:;]'), 'merged_with_previous'),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+  tokenizer.pre_tokenizer = at_punctuation()
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
       vocab_size=vocab_size, min_frequency=min_frequency, show_progress=False,
@@ -188,13 +190,17 @@ class BlockLengths:
 
 
 class BlockEncoder:
-  """Token blocks of a dataset's entities and pairs, padded with `PAD` to static lengths.
+  """Token blocks of a dataset's entities and pairs, padded with `PAD`; threads may share it.
+
+  Blocks of a side are as long as its longest text, rounded up to a multiple of 8; the configured
+  length is the upper bound, and what lies beyond it is cut.
 
   Attributes:
     candidates: [candidates, Lc] int32.
     jobs: [jobs, Lj] int32.
     tokenizer, vocab_size: as given, and its size.
-    cut: how many candidate, job and alignment blocks were longer than their length and lost tokens.
+    cut: how many candidates, jobs and distinct pairs had blocks longer than their length and lost
+      tokens; pairs are counted as they are asked for, up to some 65,536.
   """
 
   def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, lengths: BlockLengths):
@@ -205,8 +211,11 @@ class BlockEncoder:
     self.candidates = self._encode(
         'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
     self.jobs = self._encode('job', [render_entity(schema, 'job', e) for e in dataset.jobs])
-    # Training meets the same pairs again and again; the bound keeps large markets in memory.
-    self._alignment = functools.lru_cache(maxsize=200_000)(self._encode_alignment)
+    self._aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
+    self._tokens = None if lengths.codes else AlignmentTokens(
+        self._aligner, schema, tokenizer, lengths.verdicts, reads_by_clause(tokenizer))
+    self._cut_pairs: set[int] = set()
+    self._lock = threading.Lock()
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
     """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
@@ -221,28 +230,58 @@ class BlockEncoder:
 
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
     encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-    return self._padded(block, [encoding.ids for encoding in encodings])
+    rows = [encoding.ids for encoding in encodings]
+    allowed = getattr(self._lengths, block)
+    self.cut[block] = sum(len(row) > allowed for row in rows)
+    return padded(rows, min(allowed, _rounded(max(map(len, rows), default=1))))
 
-  def _padded(self, block: str, rows: list[list[int]]) -> np.ndarray:
-    length = getattr(self._lengths, block)
-    self.cut[block] += sum(len(row) > length for row in rows)
-    return padded(rows, length)
+  @functools.cached_property
+  def alignment_length(self) -> int:
+    """The alignment block's length to which `alignments` of any pairs can be trimmed.
 
-  def _encode_alignment(self, candidate: int, job: int) -> np.ndarray:
-    d = self._dataset
-    alignment = align(d.schema, d.candidates[candidate], d.jobs[job])
+    It is the longest that can occur, rounded up to a multiple of 8 (not where blocks are codes),
+    where all clauses can be listed and tell; else the configured one, its upper bound.
+    """
+    allowed = self._lengths.alignment
     if self._lengths.codes:
-      codes = verdict_codes(alignment)
-      if len(codes) > self._lengths.alignment:
-        raise ValueError("tokenizer.alignment: with verdicts='vectors' it must hold the schema's "
-                         f'{len(codes)} fields with verdicts, got {self._lengths.alignment}')
-      return self._padded('alignment', [codes])[0]
-    return self._encode('alignment', [render_alignment(alignment, self._lengths.verdicts)])[0]
+      return min(allowed, len(self._aligner.fields))
+    longest = self._tokens.longest()
+    return allowed if longest is None else min(allowed, _rounded(longest))
 
   def alignments(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
-    """Alignment blocks of pairs given by index: [...] and [...] -> [..., La] int32."""
-    ids = np.stack([self._alignment(u, j) for u, j in zip(candidate.ravel(), job.ravel())])
-    return ids.reshape(*candidate.shape, -1)
+    """Alignment blocks of pairs given by index: [...] and [...] -> [..., La] int32.
+
+    La is the configured length; behind `alignment_length` there is nothing but padding.
+    """
+    u, j = candidate.ravel(), job.ravel()
+    out = np.full((len(u), self._lengths.alignment), PAD, np.int32)
+    for part in chunks(len(u)):
+      self._fill(out[part], u[part], j[part])
+    return out.reshape(*candidate.shape, -1)
+
+  def _fill(self, out: np.ndarray, candidate: np.ndarray, job: np.ndarray) -> None:
+    if self._tokens is None:
+      codes = self._aligner(candidate, job).verdict_codes()
+      if codes.shape[1] > out.shape[1]:
+        raise ValueError("tokenizer.alignment: with verdicts='vectors' it must hold the schema's "
+                         f'{codes.shape[1]} fields with verdicts, got {out.shape[1]}')
+      out[:, :codes.shape[1]] = codes
+      return
+    ids, length = self._tokens(candidate, job)
+    place = np.arange(len(ids)) - np.repeat(np.cumsum(length) - length, length)
+    row = np.repeat(np.arange(len(length)), length)
+    long = length > out.shape[1]
+    if long.any():
+      kept = place < out.shape[1]
+      ids, place, row = ids[kept], place[kept], row[kept]
+      self._count_cut(candidate[long], job[long])
+    out[row, place] = ids
+
+  def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:
+    with self._lock:
+      if len(self._cut_pairs) < _CUT_PAIRS:
+        self._cut_pairs.update((candidate.astype(np.int64) * len(self.jobs) + job).tolist())
+        self.cut['alignment'] = len(self._cut_pairs)
 
   def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """Blocks of lists of one candidate [B] and J jobs [B, J]: candidate [B, Lc], job [B, J, Lj]."""
@@ -262,6 +301,10 @@ class BlockEncoder:
     return {'candidate': self.candidates[candidate],
             'job': self.jobs[job if shared else pairs],
             'alignment': self.alignments(candidate, pairs)}
+
+
+def _rounded(length: int) -> int:
+  return -(-length // _MULTIPLE) * _MULTIPLE
 
 
 def bucket(tokens: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.pairs import PairAligner
 from jobrec_jax.refine.aggregation import NONE, Aggregate, check_verdicts, dawid_skene
-from jobrec_jax.schema.align import align, alignment_features
 from jobrec_jax.schema.comparators import Semantic
 from jobrec_jax.schema.schema import Entity
 
@@ -69,8 +69,8 @@ def pair_features(dataset: Dataset, candidate: np.ndarray, job: np.ndarray) -> n
     [N, features] float32.
   """
   schema = dataset.schema
-  aligned = np.stack([alignment_features(align(schema, dataset.candidates[u], dataset.jobs[i]))
-                      for u, i in zip(candidate.tolist(), job.tolist())])
+  aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
+  aligned = aligner(candidate, job).features()
   columns = [StandardScaler().fit_transform(aligned)]
   for field in schema.fields:
     if isinstance(field.comparator, Semantic):

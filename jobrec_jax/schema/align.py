@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from jobrec_jax.schema.comparators import Comparison, Verdict
+from jobrec_jax.schema.comparators import Comparison, Semantic, Verdict
 from jobrec_jax.schema.schema import AlignedField, Entity, Layer, Schema
 
 
@@ -56,6 +56,11 @@ class Alignment:
       yield from layer.fields
 
 
+def fields_with_verdicts(schema: Schema) -> tuple[AlignedField, ...]:
+  """The fields of `schema`, in its order, without those of free text."""
+  return tuple(f for f in schema.fields if not isinstance(f.comparator, Semantic))
+
+
 def align(schema: Schema, candidate: Entity, job: Entity) -> Alignment:
   """Compares `candidate` and `job` on every field of `schema`.
 
@@ -91,13 +96,13 @@ def rule_score(alignment: Alignment, perspective: str) -> float:
   return sum(scores) / len(scores) if scores else 0.5
 
 
-_CODES = {'met': 0, 'unmet': 1, 'unknown': 2}
+VERDICT_CODES = {'met': 0, 'unmet': 1, 'unknown': 2}
 
 
 def verdict_codes(alignment: Alignment) -> list[int]:
   """A number for each field with a verdict, in the schema's order: 3 * field, and which it is."""
   verdicts = [f.verdict for f in alignment.fields() if f.verdict]
-  return [3 * i + _CODES[v] for i, v in enumerate(verdicts)]
+  return [3 * i + VERDICT_CODES[v] for i, v in enumerate(verdicts)]
 
 
 def alignment_features(alignment: Alignment) -> np.ndarray:

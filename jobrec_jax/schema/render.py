@@ -3,7 +3,7 @@
 No id of a person or a job enters the text: the model must generalise to those it never saw.
 """
 
-from jobrec_jax.schema.align import Alignment
+from jobrec_jax.schema.align import Alignment, fields_with_verdicts
 from jobrec_jax.schema.schema import Attribute, Entity, Schema, Value
 
 
@@ -45,7 +45,7 @@ def render_entity(schema: Schema, side: str, entity: Entity) -> str:
 
 
 VERDICTS = ('words', 'symbols')
-_SYMBOLS = {'met': ' +', 'unmet': ' -', 'unknown': ' ?'}
+SYMBOLS = {'met': ' +', 'unmet': ' -', 'unknown': ' ?'}
 
 
 def render_alignment(alignment: Alignment, verdicts: str = 'words') -> str:
@@ -55,6 +55,26 @@ def render_alignment(alignment: Alignment, verdicts: str = 'words') -> str:
   each, for attention that pays for this block alone. Margins are then left to the texts.
   """
   if verdicts == 'symbols':
-    return ''.join(_SYMBOLS[f.verdict] for f in alignment.fields() if f.verdict)
+    return ''.join(SYMBOLS[f.verdict] for f in alignment.fields() if f.verdict)
   layers = [f'{l.layer.name}: ' + ', '.join(l.reasons()) for l in alignment.layers if l.reasons()]
   return 'alignment; ' + '; '.join(layers)
+
+
+def alignment_frame(schema: Schema, verdicts: str = 'words') -> list[tuple[str, str]]:
+  """What stands before and after the verdict of each field that has one, in the schema's order.
+
+  The texts of `render_alignment` are, field by field, what is before, the field's
+  `FieldAlignment.in_words()` or symbol, and what is after. A schema of free text alone has none.
+  """
+  judged = fields_with_verdicts(schema)
+  if verdicts == 'symbols':
+    return [('', '')] * len(judged)
+  layers = [(layer.name, len([f for f in layer.fields if f in judged])) for layer in schema.layers]
+  frame = []
+  for name, fields in layers:
+    frame += [(f' {name}: ' if i == 0 else ' ', ';' if i == fields - 1 else ',')
+              for i in range(fields)]
+  if frame:
+    frame[0] = f'alignment;{frame[0][0]}', frame[0][1]
+    frame[-1] = frame[-1][0], ''
+  return frame

@@ -1,0 +1,195 @@
+"""Alignments of many pairs at once, as arrays: what `schema.align` says of one pair, in bulk.
+
+  code(candidate's values of a field), code(job's value) -> outcome, compared once for each key
+  outcome -> verdict, margin and clause (`FieldAlignment.in_words`) of every pair with that key
+
+Pairs repeat keys: 240,000 pairs of 2,400 students and 100 jobs have 5,000 keys of levels, majors,
+numbers and modes, so that most pairs cost a table look-up for each field.
+"""
+
+from collections.abc import Iterator, Sequence
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from jobrec_jax.schema.align import VERDICT_CODES, FieldAlignment, fields_with_verdicts
+from jobrec_jax.schema.schema import AlignedField, Entity, Schema
+
+CHUNK = 65_536  # pairs that are aligned at a time: some 30 MB
+_KEYS = 262_139  # keys of a field that are remembered: the largest prime below 2**18
+KEPT = 65_536  # outcomes that are remembered before all are forgotten
+_LISTED = 1 << 20  # keys that are compared to list all clauses
+_CREDIT = np.array([1.0, 0.0, 0.5])  # of verdicts in `rule_score`
+
+
+class PairAlignments(NamedTuple):
+  """How N pairs compare on the F fields that have a verdict, in the schema's order.
+
+  Attributes:
+    fields: the F fields.
+    verdict: [N, F] int8, see `VERDICT_CODES`.
+    margin: [N, F] float32 in the field's unit; 0 where there is none.
+    clause: [N, F] int32 rows of `clauses`.
+    clauses: distinct (column of the field, `FieldAlignment.in_words()`); only ever appended to.
+  """
+
+  fields: tuple[AlignedField, ...]
+  verdict: np.ndarray
+  margin: np.ndarray
+  clause: np.ndarray
+  clauses: list[tuple[int, str]]
+
+  def features(self) -> np.ndarray:
+    """[N, 3F] float32: of each pair what `schema.align.alignment_features` returns."""
+    out = np.empty((*self.verdict.shape, 3), np.float32)
+    out[..., 0] = self.verdict == VERDICT_CODES['met']
+    out[..., 1] = self.verdict == VERDICT_CODES['unknown']
+    out[..., 2] = self.margin
+    return out.reshape(len(out), -1)
+
+  def rule_scores(self, perspective: str) -> np.ndarray:
+    """[N] float64: of each pair what `schema.align.rule_score` returns."""
+    speaks = [f.speaks_to(perspective) for f in self.fields]
+    if not any(speaks):
+      return np.full(len(self.verdict), 0.5)
+    return _CREDIT[self.verdict[:, speaks]].sum(1) / sum(speaks)
+
+  def verdict_codes(self) -> np.ndarray:
+    """[N, F] int32: of each pair what `schema.align.verdict_codes` returns."""
+    return 3 * np.arange(len(self.fields), dtype=np.int32) + self.verdict
+
+
+def chunks(pairs: int) -> Iterator[slice]:
+  """Slices of at most `CHUNK` that cover `range(pairs)`."""
+  return (slice(start, min(start + CHUNK, pairs)) for start in range(0, pairs, CHUNK))
+
+
+class PairAligner:
+  """Aligns pairs of these candidates and jobs, given by index; threads may share it.
+
+  Memory does not grow with the pairs: a field remembers at most 262,139 keys (12 bytes each), and
+  outcomes are forgotten beyond 65,536 of them.
+
+  Args:
+    schema: the domain's table.
+    candidates, jobs: records.
+  """
+
+  def __init__(self, schema: Schema, candidates: Sequence[Entity], jobs: Sequence[Entity]):
+    self.fields = fields_with_verdicts(schema)
+    self._lock = threading.Lock()
+    sides = [(_coded([tuple([e[name] for name in f.candidate]) for e in candidates]),
+              _coded([(e[f.job],) for e in jobs])) for f in self.fields]
+    self._values = [(candidate[1], job[1]) for candidate, job in sides]
+    self._candidate, self._job = (
+        np.stack([s[side][0] for s in sides], 1) if sides else np.zeros((len(entities), 0), int)
+        for side, entities in enumerate((candidates, jobs)))
+    self._jobs = np.array([len(job) for _, job in self._values], np.int64)
+    self._count = np.array([len(c) * len(j) for c, j in self._values], np.int64)
+    # Keys of all fields share one number line and one table, so that a look-up is a few calls of
+    # NumPy whatever the number of fields.
+    self._first = np.cumsum(self._count) - self._count
+    self._size = np.clip(self._count, 1, _KEYS)
+    self._offset = np.cumsum(self._size) - self._size
+    self._key = np.full(self._size.sum(), -1, np.int64)
+    self._outcome = np.zeros(len(self._key), np.int32)
+    self._forget()
+
+  def __call__(self, candidate: np.ndarray, job: np.ndarray) -> PairAlignments:
+    """Alignments of the pairs (candidate, job), [N] indices each; large N go in `chunks`."""
+    keys = self._candidate[candidate] * self._jobs + self._job[job]
+    with self._lock:
+      outcome = self._look_up(keys, np.arange(len(self.fields)))
+      return PairAlignments(self.fields, self._verdict[outcome], self._margin[outcome],
+                            self._clause[outcome], self._clauses)
+
+  def all_clauses(self) -> list[tuple[int, str]] | None:
+    """`PairAlignments.clauses` of all pairs there are; None where that takes too many keys."""
+    if self._count.sum() > _LISTED:
+      return None
+    listed = []
+    for f, count in enumerate(self._count):
+      with self._lock:
+        outcome = self._look_up(np.arange(count)[:, None], np.array([f]))
+        listed += [self._clauses[i] for i in np.unique(self._clause[outcome])]
+    return listed
+
+  def _forget(self) -> None:
+    self._key.fill(-1)
+    self._ids: dict[tuple, int] = {}  # of outcomes, by field, verdict, margin and words
+    self._clause_ids: dict[tuple[int, str], int] = {}
+    self._clauses: list[tuple[int, str]] = []  # a new one: those handed out keep their meaning
+    self._verdict = np.zeros(0, np.int8)
+    self._margin = np.zeros(0, np.float32)
+    self._clause = np.zeros(0, np.int32)
+
+  def _look_up(self, keys: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Outcomes [N, F'] of keys [N, F'] of fields [F']; what the table lacks is compared."""
+    if len(self._ids) > KEPT:
+      self._forget()
+    slot = self._offset[field] + keys % self._size[field]
+    keys = self._first[field] + keys
+    outcome = self._outcome[slot]
+    missing = self._key[slot] != keys
+    if missing.any():
+      unseen, place = np.unique(keys[missing], return_inverse=True)
+      try:
+        new = self._compare(unseen)
+      except Exception:  # a value that the comparator cannot read: leave nothing half done
+        self._forget()
+        raise
+      outcome[missing] = new[place]
+      # Where keys share a slot the last one stays, in both arrays alike.
+      self._key[slot[missing]] = keys[missing]
+      self._outcome[slot[missing]] = outcome[missing]
+    return outcome
+
+  def _compare(self, keys: np.ndarray) -> np.ndarray:
+    """Outcomes [M] of sorted keys [M] of all fields, each by its field's comparator."""
+    out, added = np.empty(len(keys), np.int32), []
+    ends = np.searchsorted(keys, self._first + self._count)
+    for f, (start, end) in enumerate(zip([0, *ends[:-1]], ends)):
+      field, (candidates, jobs) = self.fields[f], self._values[f]
+      for row, key in enumerate((keys[start:end] - self._first[f]).tolist(), start):
+        c, j = divmod(key, len(jobs))
+        comparison = field.comparator.compare(candidates[c], jobs[j][0])
+        known = f, comparison.verdict, comparison.margin, comparison.words
+        i = self._ids.get(known)
+        if i is None:
+          added.append((_code(field, comparison.verdict), comparison.margin or 0.0,
+                        self._clause_id(f, FieldAlignment(field, comparison).in_words())))
+          i = self._ids[known] = len(self._ids)
+        out[row] = i
+    if added:
+      self._verdict, self._margin, self._clause = (
+          np.append(old, np.array(new, old.dtype))
+          for old, new in zip((self._verdict, self._margin, self._clause), zip(*added)))
+    return out
+
+  def _clause_id(self, field: int, text: str) -> int:
+    i = self._clause_ids.setdefault((field, text), len(self._clauses))
+    if i == len(self._clauses):
+      self._clauses.append((field, text))
+    return i
+
+
+def _coded(values: list[tuple]) -> tuple[np.ndarray, list[tuple]]:
+  """A code for each value, equal for equal values of equal types: [N] int64, and what they mean."""
+  codes: dict[tuple, int] = {}
+  meaning = []
+  out = np.empty(len(values), np.int64)
+  for row, value in enumerate(values):
+    typed = value, tuple(map(type, value))  # True and 1 are equal, but a comparator may differ
+    code = codes.setdefault(typed, len(meaning))
+    if code == len(meaning):
+      meaning.append(value)
+    out[row] = code
+  return out, meaning
+
+
+def _code(field: AlignedField, verdict: str | None) -> int:
+  if verdict not in VERDICT_CODES:
+    raise ValueError(f'field {field.name}: allowed one of {tuple(VERDICT_CODES)} as a verdict of '
+                     f'any comparator but Semantic, got {verdict!r}')
+  return VERDICT_CODES[verdict]
