@@ -189,8 +189,9 @@ class Run:
 
 
 def use_compilation_cache() -> None:
-  """Compiled programs outlive the process, in the user's cache."""
-  jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache/jobrec_jax/jit'))
+  """Compiled programs outlive the process: in the user's cache, or where JAX was told to."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache/jobrec_jax/jit'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
