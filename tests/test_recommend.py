@@ -1,3 +1,5 @@
+"""Recommendations: scores, eligibility and reasons, and runs that rank a catalogue."""
+
 import json
 from pathlib import Path
 import re

@@ -1,3 +1,5 @@
+"""Eight fake devices equal one, and meshes and batches that do not fit are refused."""
+
 from flax.traverse_util import flatten_dict
 import jax
 import numpy as np

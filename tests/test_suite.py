@@ -1,4 +1,4 @@
-"""The suite's own promises: nothing is skipped in CI, and nothing is written into the user's cache."""
+"""What the suite promises: CI skips nothing, and no program lands in the user's own cache."""
 
 import os
 from pathlib import Path

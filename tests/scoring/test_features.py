@@ -1,3 +1,5 @@
+"""Features of pairs against the model, pair by pair."""
+
 import dataclasses
 
 import flax.linen as nn
