@@ -18,6 +18,7 @@ from jobrec_jax.sharding import (
   init_sharded,
   layout,
   make_mesh,
+  on_mesh,
   shard_batch,
 )
 from jobrec_jax.train.experts import cooperative_loss
@@ -47,7 +48,7 @@ def run(model, mesh, batches):
   weighting = task_weights('uncertainty', 2)
   params = {'model': init(model, mesh, batches[0]), 'task_weights': weighting.init()}
   tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-3))
-  state = create_state(params, {}, tx)
+  state = on_mesh(create_state(params, {}, tx), mesh)
   step = jax.jit(make_update(cooperative_loss(model, weighting, 1.0), tx), donate_argnums=0)
   losses = []
   with layout(mesh):
