@@ -240,23 +240,19 @@ def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
   prefix, items = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (2, 4, 5, 8)))
   masks = rng.random((2, 3)) < 0.8, rng.random((2, 4, 5)) < 0.8
   block = np.tril(np.ones((5, 5), bool))
-  params = nn.unbox(Decoder(config).init(jax.random.key(0), some_tokens((1, 2), vocab=9)))
+  params = nn.unbox(jax.jit(Decoder(config).init)(jax.random.key(0), some_tokens((1, 2), vocab=9)))
 
   @functools.partial(jax.jit, static_argnums=1)
-  def hidden(params, read):
-    return Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None, read,
-                                 method='encode_lists')[0]
+  @functools.partial(jax.grad, has_aux=True)
+  def gradient_and_hidden(params, read):
+    hidden = Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None,
+                                   read, method='encode_lists')[0]
+    return jnp.sum(jnp.sin(hidden[:, :, -2:]) * np.arange(8)), hidden
 
-  @functools.partial(jax.jit, static_argnums=1)
-  @jax.grad
-  def gradient(params, read):
-    return jnp.sum(jnp.sin(hidden(params, read)[:, :, -2:]) * np.arange(8))
-
-  whole, ends = hidden(params, None), hidden(params, 2)
+  (ours, ends), (expected, whole) = (gradient_and_hidden(params, read) for read in (2, None))
   assert ends.shape == (2, 4, 2, 8)
   np.testing.assert_allclose(ends, whole[:, :, 3:], atol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-               gradient(params, 2), gradient(params, None))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
 
 
 @pytest.mark.parametrize('unroll', [1, 3])
