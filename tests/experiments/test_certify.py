@@ -3,13 +3,13 @@
 import dataclasses
 import json
 
+from experiments.certification import Scored
+from experiments.setup import Run
 import jax
 import numpy as np
 import pytest
 
 from experiments import certify, quickstart, stages
-from experiments.certification import Scored
-from experiments.setup import Run
 from jobrec_jax.data.lists import calibration_halves, uniform_lists
 from jobrec_jax.data.market.simulator import simulate
 from jobrec_jax.evaluate.certification import LTT, WHOLE

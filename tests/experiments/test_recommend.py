@@ -3,6 +3,9 @@ from pathlib import Path
 import re
 import shutil
 
+from experiments.alignment import make_head
+from experiments.setup import Run
+from experiments.stages import make_model
 import flax.linen as nn
 import jax
 import numpy as np
@@ -10,9 +13,6 @@ import pytest
 
 from configs import base
 from experiments import recommend as script, trained
-from experiments.alignment import make_head
-from experiments.setup import Run
-from experiments.stages import make_model
 from jobrec_jax.data.files.records import read_entity_json, write_entities
 from jobrec_jax.data.tokens import BlockLengths, save_tokenizer
 from jobrec_jax.models.policy import PolicyHead
