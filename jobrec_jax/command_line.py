@@ -58,8 +58,13 @@ def launch(main: Callable[[Sequence[str]], None]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f'unknown arguments: {argv[1:]}')
     raise_on_signals()
-    with _plain_endings():
+    try:
       main(argv)
+    except BaseException as error:
+      known = ending(error)
+      if known is None:
+        raise
+      _end(*known)
   app.run(guarded, flags_parser=_parse)
 
 
@@ -121,25 +126,21 @@ def use_compilation_cache() -> None:
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-class _plain_endings:  # noqa: N801, a context manager
-  """Errors that a user can mend, and signals, end the process with one line and a status."""
-
-  def __enter__(self) -> None:
-    pass
-
-  def __exit__(self, kind, error, trace) -> None:
-    if isinstance(error, Interrupted):
-      _end(str(error), error.exit_status)
-    if isinstance(error, KeyboardInterrupt):
-      _end('interrupted; the same command resumes', 130)
-    if isinstance(error, ValueError) and _is_ours(error):
-      _end(f'error: {error}', 2)
-    if isinstance(error, OSError) and error.filename is not None:
-      _end(f'error: {error.filename}: must be a file or folder that can be used, got '
-           f'{error.strerror}', 2)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-      _end(f'error: the disk must have space to write, got {error.strerror}; the same command '
-           'resumes once it has', 2)
+def ending(error: BaseException) -> tuple[str, int] | None:
+  """The line and the exit status for what a user can mend, or has asked for; None for the rest."""
+  if isinstance(error, Interrupted):
+    return str(error), error.exit_status
+  if isinstance(error, KeyboardInterrupt):
+    return 'interrupted; the same command resumes', 130
+  if isinstance(error, ValueError) and _is_ours(error):
+    return f'error: {error}', 2
+  if isinstance(error, OSError) and error.filename is not None:
+    return (f'error: {error.filename}: must be a file or folder that can be used, got '
+            f'{error.strerror}', 2)
+  if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    return (f'error: the disk must have space to write, got {error.strerror}; the same command '
+            'resumes once it has', 2)
+  return None
 
 
 def _is_ours(error: BaseException) -> bool:
