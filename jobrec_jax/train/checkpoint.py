@@ -55,8 +55,11 @@ class Checkpoints:
     logging.get_absl_logger().addFilter(_not_from_orbax)
     with self._writing():
       self.folder.mkdir(parents=True, exist_ok=True)
+      if jax.process_index() == 0:  # Orbax would clean up in the background, beside a first save.
+        for unfinished in self.folder.glob('*.orbax-checkpoint-tmp*'):
+          shutil.rmtree(unfinished, ignore_errors=True)
       self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-          max_to_keep=2, cleanup_tmp_directories=True,
+          max_to_keep=2,
           async_options=ocp.AsyncOptions(post_finalization_callback=self._write_record)))
 
   def __enter__(self) -> 'Checkpoints':
