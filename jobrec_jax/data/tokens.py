@@ -1,4 +1,4 @@
-"""From records to static token blocks: a tokenizer for the domain's text, and padded blocks."""
+"""From records to token blocks: a tokenizer for the domain's text, and padded blocks."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -162,7 +162,7 @@ def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0,
 
 @dataclasses.dataclass(frozen=True)
 class BlockLengths:
-  """Static lengths of the candidate, job and alignment blocks, and what the last consists of.
+  """Most tokens of the candidate, job and alignment blocks, and what the last consists of.
 
   Attributes:
     candidate, job, alignment: in tokens; of the last in codes, if those are asked for.
@@ -259,7 +259,7 @@ class BlockEncoder:
     out = np.full((len(u), self._lengths.alignment), PAD, np.int32)
     for part in chunks(len(u)):
       self._fill(out[part], u[part], j[part])
-    return out.reshape(*candidate.shape, -1)
+    return out.reshape(*candidate.shape, out.shape[1])
 
   def _fill(self, out: np.ndarray, candidate: np.ndarray, job: np.ndarray) -> None:
     if self._tokens is None:
