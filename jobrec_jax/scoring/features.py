@@ -222,9 +222,10 @@ class PairScorer:
                          self.settings.list_length, len(pairs))
       if waiting is not None:
         keep(*waiting)
-    repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
-    for x in out.values():
-      x[repeats] = x[first[inverse[repeats]]]
+    if len(pairs) < len(codes):
+      repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
+      for x in out.values():
+        x[repeats] = x[first[inverse[repeats]]]
     return {key: x.reshape(*candidate.shape, *x.shape[1:]) for key, x in out.items()}
 
   def _codes(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
@@ -320,15 +321,16 @@ class PairScorer:
     if self._model.config.attention == 'factored':  # every job is read once: little to save
       yield longest, np.arange(len(pairs))
       return
-    share = bucket(self.blocks.jobs)[pairs % len(self.blocks.jobs)]
+    which = np.searchsorted(BUCKETS, bucket(self.blocks.jobs)).astype(np.uint8)
+    which = which[pairs % len(which)]
     # Too few to be worth a program, and lists of their own, go with the next longer ones.
     few = self.settings.list_length * self._sizes[0] // 2
-    low = 0.0
-    for s in BUCKETS:
-      wanted = np.flatnonzero((low < share) & (share <= s))
-      if len(wanted) >= few or (s == BUCKETS[-1] and len(wanted)):
-        yield math.ceil(s * longest), wanted
-        low = s
+    low = 0
+    for i, share in enumerate(BUCKETS):
+      wanted = np.flatnonzero((low <= which) & (which <= i))
+      if len(wanted) >= few or (share == BUCKETS[-1] and len(wanted)):
+        yield math.ceil(share * longest), wanted
+        low = i + 1
 
   def _candidates_of(self, candidate: np.ndarray) -> tuple[States | np.ndarray, np.ndarray]:
     """Each of a batch's candidates once, in one of few numbers, and which is whose: [B] int32."""
