@@ -167,7 +167,8 @@ def memory() -> list[dict]:
     jobs = blocks.jobs
 
     def candidate_lists(self, candidate, job):
-      return {'candidate': self.candidates[candidate], 'job': self.jobs[job]}
+      return {'candidate': self.candidates[candidate], 'job': self.jobs[job],
+              'alignment': np.zeros((*job.shape, 20), np.int32)}
 
   def score(model, readout, params, head_params, lists):
     return {'scores': np.zeros((*lists['job'].shape[:2], 2), np.float32),
@@ -211,6 +212,11 @@ def part(name: str, cache: str) -> list[dict]:
   return json.loads(done.stdout.splitlines()[-1])
 
 
+def subject(row: dict) -> tuple:
+  """What a row is about: a later one of the same replaces it."""
+  return tuple(row.get(name) for name in ('row', 'attention', 'width', 'jobs'))
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     print(json.dumps(PARTS[argv[1]]()))
@@ -220,15 +226,14 @@ def main(argv: list[str]) -> None:
     part('process', cache)  # compiles; the next process finds the programs
     for name in PARTS:
       if name != 'memory' or not QUICK.value:
-        rows += [row | about for row in part(name, cache)]
-        for row in rows:
-          print({k: v for k, v in row.items() if k not in about}, flush=True)
+        for row in part(name, cache):
+          print(row, flush=True)
+          rows.append(row | about)
   if QUICK.value:
     return
   kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-  new = {(r['row'], r.get('attention'), r.get('width'), r.get('jobs')) for r in rows}
-  kept = [r for r in kept
-          if (r['row'], r.get('attention'), r.get('width'), r.get('jobs')) not in new]
+  new = set(map(subject, rows))
+  kept = [row for row in kept if subject(row) not in new]
   write_text(RESULTS, '[\n' + ',\n'.join(map(json.dumps, kept + rows)) + '\n]\n')
   print(f'The rows are in {RESULTS.name}')
 

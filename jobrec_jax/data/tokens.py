@@ -204,29 +204,31 @@ class BlockEncoder:
   """
 
   def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, lengths: BlockLengths):
-    self._dataset, self.tokenizer, self._lengths = dataset, tokenizer, lengths
+    self.tokenizer, self._lengths = tokenizer, lengths
     self.vocab_size = tokenizer.get_vocab_size()
     self.cut = {'candidate': 0, 'job': 0, 'alignment': 0}
-    schema = dataset.schema
-    self.candidates = self._encode(
-        'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
-    self.jobs = self._encode('job', [render_entity(schema, 'job', e) for e in dataset.jobs])
-    self._aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
-    self._tokens = None if lengths.codes else AlignmentTokens(
-        self._aligner, schema, tokenizer, lengths.verdicts, reads_by_clause(tokenizer))
-    self._cut_pairs: set[int] = set()
-    self._lock = threading.Lock()
+    self._by_clause = reads_by_clause(tokenizer)
+    self.jobs = self._encode('job', [render_entity(dataset.schema, 'job', e) for e in dataset.jobs])
+    self._pair_with(dataset)
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
     """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
     other = copy.copy(self)
-    other._dataset = dataclasses.replace(self._dataset, candidates=tuple(candidates))
     other.cut = {'candidate': 0, 'job': self.cut['job'], 'alignment': 0}
-    schema = self._dataset.schema
-    other.candidates = other._encode(
-        'candidate', [render_entity(schema, 'candidate', e) for e in candidates])
-    other._alignment = functools.lru_cache(maxsize=200_000)(other._encode_alignment)
+    other.__dict__.pop('alignment_length', None)
+    other._pair_with(dataclasses.replace(self._dataset, candidates=tuple(candidates)))
     return other
+
+  def _pair_with(self, dataset: Dataset) -> None:
+    """Reads the dataset's candidates, and prepares their pairs with its jobs."""
+    self._dataset, schema = dataset, dataset.schema
+    self.candidates = self._encode(
+        'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
+    self._aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
+    self._tokens = None if self._lengths.codes else AlignmentTokens(
+        self._aligner, schema, self.tokenizer, self._lengths.verdicts, self._by_clause)
+    self._cut_pairs: set[int] = set()
+    self._lock = threading.Lock()
 
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
     encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)

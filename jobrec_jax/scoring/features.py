@@ -1,15 +1,13 @@
 """What the frozen experts say of pairs: scores, the policy's lambda, or hidden states."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
-import concurrent.futures
 import contextlib
 import copy
 import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 from absl import logging
 import jax
@@ -21,13 +19,13 @@ from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.schema.settings import at_least, check
+from jobrec_jax.scoring.batches import ahead, calls, distinct, ladder, lists_of
 from jobrec_jax.scoring.experts import ExpertFeatures, Experts, PairScores
 from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
 from jobrec_jax.scoring.policy import Policy, head_lambda
 from jobrec_jax.sharding import layout, shard_batch
 
 PyTree = Any
-T = TypeVar('T')
 _AHEAD = 2  # batches that the host prepares before the device asks for them
 
 
@@ -102,9 +100,9 @@ class PairScorer:
 
   Repeated pairs are scored once. Pairs are grouped by candidate into lists of `list_length` jobs,
   so that each list reads its candidate once, and lists into batches of a few fixed sizes. With
-  exact attention jobs are padded to one of `BUCKETS` of the longest, not all to it. With factored
-  attention every job is encoded once, and not again while the same jobs are asked for; no block
-  that `states` has on disk is encoded at all.
+  exact attention jobs are padded to one of `BUCKETS` of the longest, where enough are as short.
+  With factored attention every job is encoded once, and not again while the same jobs are asked
+  for; no block that `states` has on disk is encoded at all.
 
   A thread prepares batches while the device computes; results are fetched while the next batch
   runs. Beside what is returned, a call holds a few dozen bytes for each pair.
@@ -133,20 +131,35 @@ class PairScorer:
       raise ValueError("features.states: allowed with model.attention='factored', whose blocks are "
                        f'read alone, got {settings.states!r} with {attention!r}')
     self.blocks, self.settings = blocks, settings
-    self._model, self._lengths, self._mesh = experts.model, experts.lengths, mesh
+    self._model, self._mesh, self._allowed = experts.model, mesh, experts.lengths
     self._params = _replicated(experts.params, mesh)
     self.states = BlockStates(Path(settings.states).expanduser(), self._model, self._params,
                               settings.batch) if settings.states else None
-    self._sizes = _ladder(settings.batch, mesh)
+    self._sizes = ladder(settings.batch, mesh)
     self._encoded = {}  # the jobs that were encoded last
+    # Where there are no candidates yet, one program serves whoever comes.
+    self._lengths = ((0, 0) if len(blocks.candidates) else
+                     (experts.lengths.candidate, experts.lengths.alignment))
+    self._fit_lengths()
 
   def with_blocks(self, blocks: BlockEncoder) -> 'PairScorer':
-    """The same programs over other blocks, those of another dataset or of other candidates."""
+    """A scorer of another dataset's blocks, or of other candidates.
+
+    Candidates and alignments are padded at least as long as before, so that it shares programs.
+    """
     other = copy.copy(self)
     other.blocks = blocks
+    other._fit_lengths()
     if blocks.jobs is not self.blocks.jobs:
       other._encoded = {}
     return other
+
+  def _fit_lengths(self) -> None:
+    """Makes room for the blocks' candidates and alignments."""
+    candidate, alignment = self._lengths
+    if alignment < self._allowed.alignment:
+      alignment = max(alignment, self.blocks.alignment_length)
+    self._lengths = max(candidate, self.blocks.candidates.shape[1]), alignment
 
   def scores(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> PairScores:
     """Scores of the pairs (candidate, job), index arrays of the same shape [...].
@@ -209,9 +222,10 @@ class PairScorer:
                          self.settings.list_length, len(pairs))
       if waiting is not None:
         keep(*waiting)
-    repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
-    for x in out.values():
-      x[repeats] = x[first[inverse[repeats]]]
+    if len(pairs) < len(codes):
+      repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
+      for x in out.values():
+        x[repeats] = x[first[inverse[repeats]]]
     return {key: x.reshape(*candidate.shape, *x.shape[1:]) for key, x in out.items()}
 
   def _codes(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
@@ -240,9 +254,9 @@ class PairScorer:
       return lambda batch: _score(model, readout, params, head_params, batch.lists)
     if not len(pairs):
       return lambda batch: {}
-    kept = self._encode_jobs(_used(pairs % len(self.blocks.jobs), len(self.blocks.jobs)))
+    kept = self._encode_jobs(distinct(pairs % len(self.blocks.jobs), len(self.blocks.jobs)))
     if self.states is not None:
-      candidates = _used(pairs // len(self.blocks.jobs), len(self.blocks.candidates))
+      candidates = distinct(pairs // len(self.blocks.jobs), len(self.blocks.candidates))
       self.states.encode(self._candidate_tokens(candidates), 'candidate')
 
     def score(batch: _Batch) -> dict[str, jax.Array]:
@@ -257,7 +271,7 @@ class PairScorer:
     kept = self._encoded
     if not kept or not np.isin(jobs, kept['jobs']).all():
       kept.clear()
-      sizes = _ladder(self.settings.batch * max(1, self.settings.list_length // 4), self._mesh)
+      sizes = ladder(self.settings.batch * max(1, self.settings.list_length // 4), self._mesh)
       size = min((s for s in sizes if s >= len(jobs)), default=sizes[0])
       padded = np.resize(jobs, -(-len(jobs) // size) * size)  # whole batches: one program
       parts = [self._states_of(self.blocks.jobs[padded[start:start + size]], 'job')
@@ -273,22 +287,18 @@ class PairScorer:
     return _replicated(self.states(tokens, side), self._mesh)
 
   def _candidate_tokens(self, candidate: np.ndarray) -> np.ndarray:
-    """Candidate blocks, as wide as one of `BUCKETS` of the static length: few programs for all."""
     tokens = self.blocks.candidates[candidate]
-    widths = [math.ceil(share * self._lengths.candidate) for share in BUCKETS]
-    width = min((w for w in widths if w >= tokens.shape[1]), default=tokens.shape[1])
-    return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=PAD)
+    out = np.full((len(tokens), self._lengths[0]), PAD, np.int32)
+    out[:, :tokens.shape[1]] = tokens
+    return out
 
   def _batches(self, pairs: np.ndarray) -> Iterator[_Batch]:
     """Runs on the host's thread: whatever a batch needs before the device may begin."""
     slots = np.arange(self.settings.list_length)
     factored = self._model.config.attention == 'factored'
     for width, wanted in self._by_width(pairs):
-      start, length = _lists(pairs[wanted] // len(self.blocks.jobs), len(slots))
-      at = 0
-      while at < len(start):
-        # The largest size that is more than half full; the smallest holds one list a device.
-        size = next((s for s in self._sizes if 2 * (len(start) - at) > s), self._sizes[-1])
+      start, length = lists_of(pairs[wanted] // len(self.blocks.jobs), len(slots))
+      for at, size in calls(len(start), self._sizes):
         rows = np.resize(np.arange(at, min(at + size, len(start))), size)
         real = slots < length[rows][:, None]
         # Lists and batches are filled up with what stands first in them.
@@ -297,13 +307,13 @@ class PairScorer:
         candidate, job = np.divmod(pairs[index], len(self.blocks.jobs))
         lists = self.blocks.candidate_lists(candidate[:, 0], job)
         lists |= {'candidate': self._candidate_tokens(candidate[:, 0]),
-                  'job': lists['job'][..., :width]}
+                  'job': lists['job'][..., :width],
+                  'alignment': lists['alignment'][..., :self._lengths[1]]}
         states = None
         if factored:
           states, lists['candidate_row'] = self._candidates_of(candidate[:, 0])
           lists['job_row'] = np.searchsorted(self._encoded['jobs'], job).astype(np.int32)
         yield _Batch(shard_batch(lists, self._mesh), real, index[real], states)
-        at += size
 
   def _by_width(self, pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(length of the job blocks, the pairs [n] whose jobs are padded to it), shortest first."""
@@ -311,60 +321,24 @@ class PairScorer:
     if self._model.config.attention == 'factored':  # every job is read once: little to save
       yield longest, np.arange(len(pairs))
       return
-    share = bucket(self.blocks.jobs)
-    for s in BUCKETS:
-      wanted = np.flatnonzero((share == s)[pairs % len(share)])
-      if len(wanted):
-        yield math.ceil(s * longest), wanted
+    which = np.searchsorted(BUCKETS, bucket(self.blocks.jobs)).astype(np.uint8)
+    which = which[pairs % len(which)]
+    # Too few to be worth a program, and lists of their own, go with the next longer ones.
+    few = self.settings.list_length * self._sizes[0] // 2
+    low = 0
+    for i, share in enumerate(BUCKETS):
+      wanted = np.flatnonzero((low <= which) & (which <= i))
+      if len(wanted) >= few or (share == BUCKETS[-1] and len(wanted)):
+        yield math.ceil(share * longest), wanted
+        low = i + 1
 
   def _candidates_of(self, candidate: np.ndarray) -> tuple[States | np.ndarray, np.ndarray]:
     """Each of a batch's candidates once, in one of few numbers, and which is whose: [B] int32."""
-    distinct, row = np.unique(candidate, return_inverse=True)
-    size = min(s for s in self._sizes if s >= len(distinct))
-    tokens = self._candidate_tokens(np.resize(distinct, size))
+    each, row = np.unique(candidate, return_inverse=True)
+    size = min(s for s in self._sizes if s >= len(each))
+    tokens = self._candidate_tokens(np.resize(each, size))
     return (tokens if self.states is None else self._states_of(tokens, 'candidate'),
             row.astype(np.int32))
-
-
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-  """The items of an iterator, which a thread makes up to `depth` ahead of their use.
-
-  What the iterator raises is raised here, at its place. The thread has ended when this is
-  exhausted, closed, or has raised.
-  """
-  end = object()
-  with concurrent.futures.ThreadPoolExecutor(1, 'ahead') as pool:
-    queue = deque(pool.submit(next, items, end) for _ in range(depth))
-    try:
-      while (item := queue.popleft().result()) is not end:
-        queue.append(pool.submit(next, items, end))
-        yield item
-    finally:
-      for future in queue:
-        future.cancel()
-
-
-def _ladder(batch: int, mesh: jax.sharding.Mesh) -> tuple[int, ...]:
-  """The sizes of batches, largest first: all, a quarter, one; each divides over the devices."""
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
-  sizes = {-(-max(size, 1) // parts) * parts for size in (batch, batch // 4, 1)}
-  return tuple(sorted(sizes, reverse=True))
-
-
-def _lists(candidate: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-  """Sorted candidates [n] -> where each list of one candidate starts, and its length: [lists]."""
-  runs = np.append(np.flatnonzero(np.diff(candidate, prepend=-1)), len(candidate))
-  count = -(-np.diff(runs) // longest)  # lists of each run
-  run = np.repeat(np.arange(len(count)), count)
-  start = runs[run] + longest * (np.arange(len(run)) - (np.cumsum(count) - count)[run])
-  return start, np.minimum(runs[run + 1] - start, longest)
-
-
-def _used(indices: np.ndarray, count: int) -> np.ndarray:
-  """The distinct indices below `count`, ascending."""
-  there = np.zeros(count, bool)
-  there[indices] = True
-  return np.flatnonzero(there)
 
 
 def _replicated(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:

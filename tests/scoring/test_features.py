@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, bucket
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths, bucket
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.scoring import features
 from jobrec_jax.scoring.experts import Experts
-from jobrec_jax.scoring.features import PairScorer, ScoringConfig, ahead
+from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Policy
 from jobrec_jax.sharding import MeshConfig, make_mesh
 from tests.conftest import LENGTHS
@@ -107,7 +107,7 @@ def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, para
   sizes = {len(batch.kept) for count in range(1, 41)
            for batch in scorer._batches(np.arange(count) * 20)}  # lists of a candidate each
   assert sizes == {1, 4, 16}
-  scorer.scores(*np.mgrid[:3, :20])
+  scorer.scores(*np.mgrid[:20, :20])
   assert features._score._cache_size() >= shares > 1
   rng = np.random.default_rng(0)
   for size in (1, 7, 33, 120):
@@ -115,12 +115,19 @@ def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, para
   assert features._score._cache_size() <= 3 * shares
 
 
-def test_batches_are_at_least_half_full(experts, blocks, one_device):
-  scorer = PairScorer(experts(), blocks, one_device, ScoringConfig(2, 16))
-  for lists in range(1, 61):
-    kept = [b.kept[:, 0] for b in scorer._batches(np.arange(lists) * len(blocks.jobs))]
-    assert sum(k.sum() for k in kept) == lists
-    assert all(2 * k.sum() > len(k) for k in kept)
+def test_jobs_are_padded_to_a_share_of_the_longest(experts, blocks, one_device):
+  """Where there are enough of a length; few go with longer ones."""
+  scorer = PairScorer(experts(), blocks, one_device, ScoringConfig(2, 4))
+  used = np.array([(row != PAD).sum() for row in blocks.jobs])
+  for candidates in (1, 30):
+    pairs = np.arange(candidates * 20)
+    parts = list(scorer._by_width(pairs))
+    np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows in parts])), pairs)
+    for width, rows in parts:
+      assert (used[pairs[rows] % 20] <= width).all()
+      assert len(rows) >= 4 or len(parts) == 1 or width == blocks.jobs.shape[1]
+    assert [w for w, _ in parts] == sorted({w for w, _ in parts})
+  assert len(parts) == len(np.unique(bucket(blocks.jobs)))
 
 
 @pytest.mark.parametrize('attention', ['exact', 'factored'])
@@ -159,22 +166,6 @@ def test_jobs_are_encoded_once(experts, blocks, one_device, monkeypatch):
   turned = scorer.with_blocks(experts().blocks(others)).scores(*np.indices((2, 20)))
   assert 'job' in sides
   np.testing.assert_allclose(turned.preference[:, ::-1], first.preference, atol=1e-5)
-
-
-def test_the_host_works_ahead_and_no_further():
-  made, before = [], threading.active_count()
-
-  def items():
-    for i in range(9):
-      made.append(i)
-      yield i
-  taken = ahead(items(), 2)
-  assert next(taken) == 0
-  assert next(taken) == 1
-  assert len(made) <= 4  # the two that were taken, and two ahead
-  taken.close()
-  assert threading.active_count() == before and len(made) <= 4
-  assert list(ahead(items(), 3)) == list(range(9))
 
 
 @pytest.mark.parametrize('where', ['host', 'device'])
