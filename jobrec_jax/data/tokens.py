@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+import copy
 import dataclasses
 import functools
 import math
@@ -18,6 +19,7 @@ from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
+from jobrec_jax.schema.schema import Entity
 
 PAD = -1
 BUCKETS = (0.5, 0.75, 1.0)  # shares of the padded block lengths that texts are trimmed to
@@ -214,6 +216,17 @@ class BlockEncoder:
         self._aligner, schema, tokenizer, lengths.verdicts, reads_by_clause(tokenizer))
     self._cut_pairs: set[int] = set()
     self._lock = threading.Lock()
+
+  def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
+    """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
+    other = copy.copy(self)
+    other._dataset = dataclasses.replace(self._dataset, candidates=tuple(candidates))
+    other.cut = {'candidate': 0, 'job': self.cut['job'], 'alignment': 0}
+    schema = self._dataset.schema
+    other.candidates = other._encode(
+        'candidate', [render_entity(schema, 'candidate', e) for e in candidates])
+    other._alignment = functools.lru_cache(maxsize=200_000)(other._encode_alignment)
+    return other
 
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
     encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)

@@ -17,7 +17,7 @@ class PolicyHead(nn.Module):
   preference and moves only as far as the multiplier pushes it.
 
   Attributes:
-    bound: the greatest absolute value of lambda; see `clip_with_way_back`.
+    bound: the greatest absolute value of lambda; see `clip_with_inward_gradient`.
     widths: hidden widths, with ReLU.
     outputs: K, the requirements that share the hidden layers; `at_requirement` reads between them.
   """
@@ -38,7 +38,7 @@ class PolicyHead(nn.Module):
       x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
       x = nn.relu(x)
     raw = nn.Dense(self.outputs, kernel_init=nn.initializers.zeros_init(), name='lambda')(x)
-    return clip_with_way_back(raw, self.bound)
+    return clip_with_inward_gradient(raw, self.bound)
 
 
 def input_statistics(h_pref: jax.Array, h_qual: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -60,16 +60,16 @@ def input_statistics(h_pref: jax.Array, h_qual: jax.Array, mask: jax.Array) -> d
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def clip_with_way_back(x: jax.Array, bound: float) -> jax.Array:
-  """clip(x, -bound, bound), whose gradient stops only what would move x further out.
+def clip_with_inward_gradient(x: jax.Array, bound: float) -> jax.Array:
+  """clip(x, -bound, bound); gradients that would push x further out are zeroed, inward ones pass.
 
-  With the clip's own gradient, what a step once took beyond the bound would stay there.
+  The plain clip has a gradient of zero beyond the bound: what one step took there would stay there.
   """
   return jnp.clip(x, -bound, bound)
 
 
 def _clip_forward(x: jax.Array, bound: float) -> tuple[jax.Array, jax.Array]:
-  return clip_with_way_back(x, bound), x
+  return clip_with_inward_gradient(x, bound), x
 
 
 def _clip_backward(bound: float, x: jax.Array, d: jax.Array) -> tuple[jax.Array]:
@@ -77,7 +77,7 @@ def _clip_backward(bound: float, x: jax.Array, d: jax.Array) -> tuple[jax.Array]
   return (jnp.where(outwards, 0, d),)
 
 
-clip_with_way_back.defvjp(_clip_forward, _clip_backward)
+clip_with_inward_gradient.defvjp(_clip_forward, _clip_backward)
 
 
 def at_requirement(lam: jax.Array, knots: jax.Array, tau: jax.Array | float) -> jax.Array:

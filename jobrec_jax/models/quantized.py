@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from qwix import QArray, dequantize, quantize
+
+if TYPE_CHECKING:
+  from qwix import QArray
 
 PyTree = Any
 QTYPES = ('int8', 'nf4')
@@ -40,8 +43,10 @@ def quantizer(qtype: str) -> Callable[[str, jax.Array], PyTree]:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _quantize(kernel: jax.Array, qtype: str, axis: int) -> QArray:
-  def one(layer: jax.Array) -> QArray:
+def _quantize(kernel: jax.Array, qtype: str, axis: int) -> 'QArray':
+  from qwix import quantize  # here, for it imports flax.nnx and optax: a sixth of a second
+
+  def one(layer: jax.Array) -> 'QArray':
     size = layer.shape[axis]
     return quantize(layer.astype(jnp.float32), qtype,
                     channelwise_axes=[i for i in range(layer.ndim) if i != axis],
@@ -49,12 +54,17 @@ def _quantize(kernel: jax.Array, qtype: str, axis: int) -> QArray:
   return jax.lax.map(one, kernel)  # a layer at a time: nf4 compares with sixteen values at once
 
 
-def dense(kernel: jax.Array | QArray) -> jax.Array:
+def _is_quantized(x: Any) -> bool:
+  qwix = sys.modules.get('qwix')  # without it there is no QArray
+  return qwix is not None and isinstance(x, qwix.QArray)
+
+
+def dense(kernel: 'jax.Array | QArray') -> jax.Array:
   """The kernel in floats."""
-  return dequantize(kernel) if isinstance(kernel, QArray) else kernel
+  return sys.modules['qwix'].dequantize(kernel) if _is_quantized(kernel) else kernel
 
 
 def dense_params(params: PyTree) -> PyTree:
   """Parameters with every quantised kernel in floats again."""
-  return jax.tree.map(lambda x: jax.vmap(dense)(x) if isinstance(x, QArray) else x, params,
-                      is_leaf=lambda x: isinstance(x, QArray))
+  return jax.tree.map(lambda x: jax.vmap(dense)(x) if _is_quantized(x) else x, params,
+                      is_leaf=_is_quantized)

@@ -20,9 +20,12 @@ class Calibration(NamedTuple):
     """z, any shape, for NumPy and JAX arrays alike."""
     return (scores - self.b) / self.t
 
-  def probability(self, scores) -> jax.Array:
-    """p = sigmoid(z), any shape."""
-    return jax.nn.sigmoid(self.logit(scores))
+  def probability(self, scores):
+    """p = sigmoid(z), any shape; NumPy arrays stay on the host."""
+    z = self.logit(scores)
+    if isinstance(z, np.ndarray | np.floating | float):
+      return np.exp(-np.logaddexp(0, -z))
+    return jax.nn.sigmoid(z)
 
 
 def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Calibration:

@@ -1,162 +1,378 @@
-"""What the frozen experts say of pairs, computed once and kept."""
+"""What the frozen experts say of pairs: scores, the policy's lambda, or hidden states."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+import concurrent.futures
+import contextlib
+import copy
 import dataclasses
 import functools
-from typing import Any
+import math
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.data.tokens import BUCKETS, BlockEncoder, bucket, trim
-from jobrec_jax.models.jobrec import PAD, ExpertOutputs, JobRec
+from jobrec_jax.data.tokens import BUCKETS, PAD, BlockEncoder, bucket
+from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.models.list_attention import States
+from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.settings import at_least, check
+from jobrec_jax.scoring.experts import ExpertFeatures, Experts, PairScores
 from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
+from jobrec_jax.scoring.policy import Policy, head_lambda
 from jobrec_jax.sharding import layout, shard_batch
 
 PyTree = Any
+T = TypeVar('T')
+_AHEAD = 2  # batches that the host prepares before the device asks for them
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpertFeatures:
-  """The experts' output for pairs of any leading shape [...].
+class ScoringConfig:
+  """How pairs are scored; none of it changes what they score."""
+
+  list_length: Annotated[int, at_least(1)] = 20  # jobs that share one reading of a candidate
+  batch: Annotated[int, at_least(1)] = 16  # at most this many lists are scored at a time
+  states: str = ''  # 'factored' attention: a folder that keeps block states; '': none
+
+  def __post_init__(self):
+    check(self)
+
+
+class Readout(NamedTuple):
+  """What leaves the device beside the scores: lambda of a policy's head, or hidden states."""
+
+  head: PolicyHead | None = None
+  hidden: bool = False
+
+  def __call__(self, outputs: ExpertOutputs, params: PyTree) -> dict[str, jax.Array]:
+    out = {'scores': outputs.scores}
+    if self.head is not None:
+      out['lam'] = head_lambda(self.head, params, outputs.hidden)
+    if self.hidden:
+      out['hidden'] = outputs.hidden
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(model: JobRec, readout: Readout, params: PyTree, head_params: PyTree,
+           lists: PyTree) -> dict[str, jax.Array]:
+  outputs = model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
+  return readout(outputs, head_params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score_kept(model: JobRec, readout: Readout, params: PyTree, head_params: PyTree,
+                lists: PyTree, candidates: States, jobs: States) -> dict[str, jax.Array]:
+  """Lists of which both sides were encoded before.
+
+  Their candidates are rows `lists['candidate_row']` [B] of `candidates`, their jobs rows
+  `lists['job_row']` [B, J] of `jobs`.
+  """
+  shared = jax.tree.map(lambda x: x[:, :, lists['candidate_row']], candidates)
+  outputs = model.apply({'params': params}, shared, lists['candidate'] != PAD, jobs,
+                        lists['job_row'], lists['job'] != PAD, lists['alignment'],
+                        method='score_pairs')
+  return readout(outputs, head_params)
+
+
+class _Batch(NamedTuple):
+  """Lists of a fixed number, on the device, and where their pairs stand.
 
   Attributes:
-    hidden: [..., E, D] float32 readout states.
-    preference, qualification: [...] float32 logits s_pref and s_qual.
+    lists: blocks by name, and with factored attention rows of states.
+    kept: [B, J] bool, False at padding.
+    pairs: [kept.sum()] indices of the distinct pairs.
+    candidates: with factored attention, states of the batch's distinct candidates, or their
+      tokens [U, L] where they are still to be encoded.
   """
 
-  hidden: np.ndarray
-  preference: np.ndarray
-  qualification: np.ndarray
-
-  def __getitem__(self, index) -> 'ExpertFeatures':
-    return ExpertFeatures(self.hidden[index], self.preference[index], self.qualification[index])
+  lists: PyTree
+  kept: np.ndarray
+  pairs: np.ndarray
+  candidates: States | np.ndarray | None
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
-  return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
+class PairScorer:
+  """Scores any set of pairs in a stream, with a few compiled programs.
 
+  Repeated pairs are scored once. Pairs are grouped by candidate into lists of `list_length` jobs,
+  so that each list reads its candidate once, and lists into batches of a few fixed sizes. With
+  exact attention jobs are padded to one of `BUCKETS` of the longest, not all to it. With factored
+  attention every job is encoded once, and not again while the same jobs are asked for; no block
+  that `states` has on disk is encoded at all.
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States, index: jax.Array,
-                jobs: States) -> ExpertOutputs:
-  """Lists of which both sides were encoded before; their jobs are rows `index` [B, J] of `jobs`."""
-  return model.apply({'params': params}, candidates, lists['candidate'] != PAD, jobs, index,
-                     lists['job'] != PAD, lists['alignment'], method='score_pairs')
-
-
-class FeatureExtractor:
-  """Scores any set of pairs with one compiled program for each bucket of lengths.
-
-  Pairs are grouped by candidate into lists of `items` jobs, so that each list encodes its
-  candidate once; `batch` lists run at a time. Repeated pairs are scored once. With exact attention
-  texts are padded to one of three lengths (`BUCKETS`), not all to the longest. With factored
-  attention every job is encoded once, whatever the number of its candidates, and no block that
-  `states` has on disk is encoded at all.
+  A thread prepares batches while the device computes; results are fetched while the next batch
+  runs. Beside what is returned, a call holds a few dozen bytes for each pair.
 
   Args:
-    model: the experts.
-    params: their parameters.
+    experts: the model, its parameters and its lengths.
     blocks: the token blocks of the dataset that pairs index.
-    mesh: the mesh to run on; `batch` must divide by its data and fsdp axes.
-    items: jobs in a list of the program.
-    batch: lists in a call of the program.
-    states: factored attention: where block states are kept; None to keep them for a call alone.
+    mesh: the mesh to run on; batches are rounded up to whole lists for its data and fsdp axes.
+    settings: sizes of the lists and batches, and where block states are kept.
+
+  Attributes:
+    blocks, settings: as given.
+    states: the block states on disk, or None.
 
   Raises:
-    ValueError: there are several processes.
+    ValueError: there are several processes, or states are to be kept and attention is not factored.
   """
 
-  def __init__(self, model: JobRec, params: PyTree, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
-               items: int = 20, batch: int = 16, states: BlockStates | None = None):
+  def __init__(self, experts: Experts, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
+               settings: ScoringConfig = ScoringConfig()):
     if jax.process_count() > 1:
       raise ValueError('pairs are scored in one process that drives all devices, got '
                        f'{jax.process_count()} processes')
-    self._states = states
-    self._model, self._params, self._blocks, self._mesh = model, params, blocks, mesh
-    self._items, self._batch = items, batch
+    attention = experts.model.config.attention
+    if settings.states and attention != 'factored':
+      raise ValueError("features.states: allowed with model.attention='factored', whose blocks are "
+                       f'read alone, got {settings.states!r} with {attention!r}')
+    self.blocks, self.settings = blocks, settings
+    self._model, self._lengths, self._mesh = experts.model, experts.lengths, mesh
+    self._params = _replicated(experts.params, mesh)
+    self.states = BlockStates(Path(settings.states).expanduser(), self._model, self._params,
+                              settings.batch) if settings.states else None
+    self._sizes = _ladder(settings.batch, mesh)
+    self._encoded = {}  # the jobs that were encoded last
 
-  def with_blocks(self, blocks: BlockEncoder) -> 'FeatureExtractor':
-    """The same program over another dataset's blocks of the same lengths."""
-    other = object.__new__(FeatureExtractor)
-    other.__dict__ = self.__dict__ | {'_blocks': blocks}
+  def with_blocks(self, blocks: BlockEncoder) -> 'PairScorer':
+    """The same programs over other blocks, those of another dataset or of other candidates."""
+    other = copy.copy(self)
+    other.blocks = blocks
+    if blocks.jobs is not self.blocks.jobs:
+      other._encoded = {}
     return other
 
-  def __call__(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> ExpertFeatures:
-    """Features of the pairs (candidate, job), index arrays of the same shape [...]."""
-    pairs, inverse = np.unique(np.stack([candidate.ravel(), job.ravel()], 1), axis=0,
-                               return_inverse=True)
-    chunks = list(self._chunks(pairs))
-    out = None
-    with layout(self._mesh):
-      score = self._scorer(*map(np.unique, pairs.T))
-      for done, (share, rows, kept) in enumerate(chunks, 1):
-        jobs = pairs[rows, 1]
-        lists = trim(self._blocks.candidate_lists(pairs[rows[:, 0], 0], jobs), share)
-        said = jax.device_get(score(shard_batch(lists, self._mesh), jobs))
-        if out is None:
-          out = [np.empty((len(pairs), *x.shape[2:]), np.float32)
-                 for x in (said.hidden, said.scores)]
-        out[0][rows[kept]], out[1][rows[kept]] = said.hidden[kept], said.scores[kept]
-        if name and done % 10 == 0:
-          logging.info('%s: %d of %d batches of lists scored', name, done, len(chunks))
-    hidden, scores = (x[inverse.ravel()] for x in out)
-    shape = candidate.shape
-    return ExpertFeatures(hidden.reshape(*shape, *hidden.shape[1:]),
-                          scores[:, 0].reshape(shape), scores[:, 1].reshape(shape))
+  def scores(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> PairScores:
+    """Scores of the pairs (candidate, job), index arrays of the same shape [...].
 
-  def _scorer(self, candidates: np.ndarray,
-              jobs: np.ndarray) -> Callable[[PyTree, np.ndarray], ExpertOutputs]:
-    """(lists, their jobs) -> outputs; where attention is factored, `jobs` are encoded here."""
+    Args:
+      candidate, job: indices into the blocks.
+      name: what the log calls this; '' logs no progress.
+
+    Raises:
+      ValueError: an index is out of range, or a score is not finite.
+    """
+    out = self._run(candidate, job, name, Readout())
+    return PairScores(out['scores'][..., 0], out['scores'][..., 1])
+
+  def policy_scores(self, policy: Policy, candidate: np.ndarray, job: np.ndarray,
+                    name: str = '') -> PairScores:
+    """As `scores`, with lambda [..., K] at each knot of the policy, whose head runs on the device.
+
+    `Policy.at` reads any requirement from them.
+    """
+    out = self._run(candidate, job, name, Readout(policy.head), policy.params)
+    return PairScores(out['scores'][..., 0], out['scores'][..., 1], out['lam'])
+
+  def features(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> ExpertFeatures:
+    """As `scores`, with the hidden states of all pairs: E * D numbers for each."""
+    out = self._run(candidate, job, name, Readout(hidden=True))
+    return ExpertFeatures(out['hidden'], out['scores'][..., 0], out['scores'][..., 1])
+
+  def _run(self, candidate: np.ndarray, job: np.ndarray, name: str, readout: Readout,
+           head_params: PyTree = None) -> dict[str, np.ndarray]:
+    """What `readout` gives of every pair, by name: [..., more axes] float32."""
+    codes = self._codes(candidate, job)
+    pairs, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    config = self._model.config
+    E = len(config.experts)
+    sizes = {'scores': (E,)}
+    if readout.head is not None:
+      sizes['lam'] = (readout.head.outputs,)
+    if readout.hidden:
+      sizes['hidden'] = (E, config.decoder.width)
+    out = {key: np.empty((len(codes), *size), np.float32) for key, size in sizes.items()}
+
+    def keep(batch: _Batch, said: dict[str, jax.Array]) -> None:
+      for key, x in jax.device_get(said).items():
+        rows = x[batch.kept]
+        self._check_finite(key, rows, pairs[batch.pairs])
+        out[key][first[batch.pairs]] = rows
+
+    lists, waiting = 0, None
+    with layout(self._mesh):
+      score = self._program(pairs, readout, _replicated(head_params, self._mesh))
+      with contextlib.closing(ahead(self._batches(pairs), _AHEAD)) as batches:
+        for done, batch in enumerate(batches, 1):
+          said = score(batch)  # returns before it is computed
+          if waiting is not None:
+            keep(*waiting)
+          waiting, lists = (batch, said), lists + len(batch.kept)
+          if name and done % 10 == 0:
+            logging.info('%s: %d lists of %d jobs scored, of %d pairs', name, lists,
+                         self.settings.list_length, len(pairs))
+      if waiting is not None:
+        keep(*waiting)
+    repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
+    for x in out.values():
+      x[repeats] = x[first[inverse[repeats]]]
+    return {key: x.reshape(*candidate.shape, *x.shape[1:]) for key, x in out.items()}
+
+  def _codes(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    """[N] int64, a number for each pair: candidate * jobs + job."""
+    if candidate.shape != job.shape:
+      raise ValueError('candidate and job must be index arrays of one shape, got '
+                       f'{candidate.shape} and {job.shape}')
+    for side, x, count in (('candidate', candidate, len(self.blocks.candidates)),
+                           ('job', job, len(self.blocks.jobs))):
+      if x.size and not 0 <= x.min() <= x.max() < count:
+        raise ValueError(f'{side} indices must lie in [0, {count}), got {x.min()} to {x.max()}')
+    return candidate.ravel().astype(np.int64) * len(self.blocks.jobs) + job.ravel()
+
+  def _check_finite(self, key: str, rows: np.ndarray, codes: np.ndarray) -> None:
+    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(1)
+    if bad.any():
+      u, j = divmod(int(codes[bad.argmax()]), len(self.blocks.jobs))
+      raise ValueError(f'{key} must be finite, got {rows[bad.argmax()].ravel()[:8].tolist()} for '
+                       f'candidate {u} and job {j}; do the parameters hold numbers that are not?')
+
+  def _program(self, pairs: np.ndarray, readout: Readout,
+               head_params: PyTree) -> Callable[[_Batch], dict[str, jax.Array]]:
+    """batch -> outputs; where attention is factored, the jobs of `pairs` are encoded here."""
     model, params = self._model, self._params
     if model.config.attention == 'exact':
-      return lambda lists, _: _score(model, params, lists)
-    if self._states is not None:
-      self._states.encode(self._blocks.candidates[candidates], 'candidate')
-    # Whole batches, so that every catalogue runs the same program.
-    size = self._batch * max(1, self._items // 4)
-    padded = np.resize(jobs, -(-len(jobs) // size) * size)
-    parts = [self._encode(self._blocks.jobs[padded[start:start + size]], 'job')
-             for start in range(0, len(padded), size)]
-    kept = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *parts)
-    return lambda lists, wanted: _score_kept(
-        model, params, lists, self._encode(lists['candidate'], 'candidate'),
-        shard_batch(np.searchsorted(jobs, wanted), self._mesh), kept)
+      return lambda batch: _score(model, readout, params, head_params, batch.lists)
+    if not len(pairs):
+      return lambda batch: {}
+    kept = self._encode_jobs(_used(pairs % len(self.blocks.jobs), len(self.blocks.jobs)))
+    if self.states is not None:
+      candidates = _used(pairs // len(self.blocks.jobs), len(self.blocks.candidates))
+      self.states.encode(self._candidate_tokens(candidates), 'candidate')
 
-  def _encode(self, tokens: np.ndarray | jax.Array, side: str) -> States:
-    if self._states is None:
+    def score(batch: _Batch) -> dict[str, jax.Array]:
+      states = batch.candidates
+      if not isinstance(states, States):
+        states = encode_blocks(model, params, states, 'candidate')
+      return _score_kept(model, readout, params, head_params, batch.lists, states, kept)
+    return score
+
+  def _encode_jobs(self, jobs: np.ndarray) -> States:
+    """States of at least these jobs, in the order of `_encoded['jobs']`."""
+    kept = self._encoded
+    if not kept or not np.isin(jobs, kept['jobs']).all():
+      kept.clear()
+      sizes = _ladder(self.settings.batch * max(1, self.settings.list_length // 4), self._mesh)
+      size = min((s for s in sizes if s >= len(jobs)), default=sizes[0])
+      padded = np.resize(jobs, -(-len(jobs) // size) * size)  # whole batches: one program
+      parts = [self._states_of(self.blocks.jobs[padded[start:start + size]], 'job')
+               for start in range(0, len(padded), size)]
+      states = parts[0] if len(parts) == 1 else jax.tree.map(
+          lambda *x: jnp.concatenate(x, axis=2), *parts)
+      kept |= {'jobs': jobs, 'states': states}
+    return kept['states']
+
+  def _states_of(self, tokens: np.ndarray, side: str) -> States:
+    if self.states is None:
       return encode_blocks(self._model, self._params, tokens, side)
-    everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(self._states(jax.device_get(tokens), side), everywhere)
+    return _replicated(self.states(tokens, side), self._mesh)
 
-  def _chunks(self, pairs: np.ndarray) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
-    """(share of the block lengths, rows [batch, items] of pairs, which of them count) by bucket."""
-    if self._model.config.attention == 'exact':
-      share = np.maximum(bucket(self._blocks.candidates)[pairs[:, 0]],
-                         bucket(self._blocks.jobs)[pairs[:, 1]])
-    else:
-      share = np.full(len(pairs), BUCKETS[-1])  # every entity is read once: little to save
-    for s in np.unique(share):
-      wanted = np.flatnonzero(share == s)
-      rows, slots = self._rows(pairs[wanted])
-      for start in range(0, len(rows), self._batch):
-        part = rows[start:start + self._batch]
-        kept = np.zeros((self._batch, self._items), bool)
-        kept[:len(part)] = slots[start:start + self._batch]
-        yield float(s), wanted[np.resize(part, kept.shape)], kept
+  def _candidate_tokens(self, candidate: np.ndarray) -> np.ndarray:
+    """Candidate blocks, as wide as one of `BUCKETS` of the static length: few programs for all."""
+    tokens = self.blocks.candidates[candidate]
+    widths = [math.ceil(share * self._lengths.candidate) for share in BUCKETS]
+    width = min((w for w in widths if w >= tokens.shape[1]), default=tokens.shape[1])
+    return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=PAD)
 
-  def _rows(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted pairs -> rows of one candidate each, padded by repeating the row's first pair."""
-    _, starts = np.unique(pairs[:, 0], return_index=True)
-    ends = np.append(starts[1:], len(pairs))
-    rows, slots = [], []
-    for start, end in zip(starts, ends):
-      for first in range(start, end, self._items):
-        index = np.arange(first, first + self._items)
-        slots.append(index < end)
-        rows.append(np.where(index < end, index, first))
-    return np.stack(rows), np.stack(slots)
+  def _batches(self, pairs: np.ndarray) -> Iterator[_Batch]:
+    """Runs on the host's thread: whatever a batch needs before the device may begin."""
+    slots = np.arange(self.settings.list_length)
+    factored = self._model.config.attention == 'factored'
+    for width, wanted in self._by_width(pairs):
+      start, length = _lists(pairs[wanted] // len(self.blocks.jobs), len(slots))
+      at = 0
+      while at < len(start):
+        # The largest size that is more than half full; the smallest holds one list a device.
+        size = next((s for s in self._sizes if 2 * (len(start) - at) > s), self._sizes[-1])
+        rows = np.resize(np.arange(at, min(at + size, len(start))), size)
+        real = slots < length[rows][:, None]
+        # Lists and batches are filled up with what stands first in them.
+        index = wanted[start[rows][:, None] + np.where(real, slots, 0)]
+        real[len(start) - at:] = False
+        candidate, job = np.divmod(pairs[index], len(self.blocks.jobs))
+        lists = self.blocks.candidate_lists(candidate[:, 0], job)
+        lists |= {'candidate': self._candidate_tokens(candidate[:, 0]),
+                  'job': lists['job'][..., :width]}
+        states = None
+        if factored:
+          states, lists['candidate_row'] = self._candidates_of(candidate[:, 0])
+          lists['job_row'] = np.searchsorted(self._encoded['jobs'], job).astype(np.int32)
+        yield _Batch(shard_batch(lists, self._mesh), real, index[real], states)
+        at += size
+
+  def _by_width(self, pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(length of the job blocks, the pairs [n] whose jobs are padded to it), shortest first."""
+    longest = self.blocks.jobs.shape[1]
+    if self._model.config.attention == 'factored':  # every job is read once: little to save
+      yield longest, np.arange(len(pairs))
+      return
+    share = bucket(self.blocks.jobs)
+    for s in BUCKETS:
+      wanted = np.flatnonzero((share == s)[pairs % len(share)])
+      if len(wanted):
+        yield math.ceil(s * longest), wanted
+
+  def _candidates_of(self, candidate: np.ndarray) -> tuple[States | np.ndarray, np.ndarray]:
+    """Each of a batch's candidates once, in one of few numbers, and which is whose: [B] int32."""
+    distinct, row = np.unique(candidate, return_inverse=True)
+    size = min(s for s in self._sizes if s >= len(distinct))
+    tokens = self._candidate_tokens(np.resize(distinct, size))
+    return (tokens if self.states is None else self._states_of(tokens, 'candidate'),
+            row.astype(np.int32))
+
+
+def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+  """The items of an iterator, which a thread makes up to `depth` ahead of their use.
+
+  What the iterator raises is raised here, at its place. The thread has ended when this is
+  exhausted, closed, or has raised.
+  """
+  end = object()
+  with concurrent.futures.ThreadPoolExecutor(1, 'ahead') as pool:
+    queue = deque(pool.submit(next, items, end) for _ in range(depth))
+    try:
+      while (item := queue.popleft().result()) is not end:
+        queue.append(pool.submit(next, items, end))
+        yield item
+    finally:
+      for future in queue:
+        future.cancel()
+
+
+def _ladder(batch: int, mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+  """The sizes of batches, largest first: all, a quarter, one; each divides over the devices."""
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  sizes = {-(-max(size, 1) // parts) * parts for size in (batch, batch // 4, 1)}
+  return tuple(sorted(sizes, reverse=True))
+
+
+def _lists(candidate: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+  """Sorted candidates [n] -> where each list of one candidate starts, and its length: [lists]."""
+  runs = np.append(np.flatnonzero(np.diff(candidate, prepend=-1)), len(candidate))
+  count = -(-np.diff(runs) // longest)  # lists of each run
+  run = np.repeat(np.arange(len(count)), count)
+  start = runs[run] + longest * (np.arange(len(run)) - (np.cumsum(count) - count)[run])
+  return start, np.minimum(runs[run + 1] - start, longest)
+
+
+def _used(indices: np.ndarray, count: int) -> np.ndarray:
+  """The distinct indices below `count`, ascending."""
+  there = np.zeros(count, bool)
+  there[indices] = True
+  return np.flatnonzero(there)
+
+
+def _replicated(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+  """Leaves that lie on the mesh as they are; others, of the host or one device, on all of it."""
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+  def place(x: np.ndarray | jax.Array) -> jax.Array:
+    sharding = getattr(x, 'sharding', None)
+    there = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh == mesh
+    return x if there else jax.device_put(x, everywhere)
+  return jax.tree.map(place, tree)

@@ -1,6 +1,7 @@
 """The policy: one ranking rule for every requirement, and the eligibility C that it expects."""
 
 import dataclasses
+import math
 from typing import Any
 
 from flax import struct
@@ -11,9 +12,10 @@ import numpy as np
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.features import ExpertFeatures
+from jobrec_jax.scoring.experts import ExpertFeatures
 
 PyTree = Any
+CONSTRAINTS = ('inequality', 'equality')
 
 
 @struct.dataclass
@@ -43,56 +45,110 @@ def policy_inputs(features: ExpertFeatures, lists: RankingLists,
       jnp.asarray(lists.relevance.argmax(1), jnp.int32), jnp.asarray(lists.mask))
 
 
+def probabilities(scores: jax.Array, mask: jax.Array, temperature: float) -> jax.Array:
+  """`pi = softmax(s / T)` over the real pairs of each list: [..., J] -> [..., J], 0 at padding."""
+  return jax.nn.softmax(jnp.where(mask, scores / temperature, -jnp.inf), axis=-1)
+
+
 def eligibility(scores: jax.Array, z_qual: jax.Array, mask: jax.Array,
                 temperature: float) -> jax.Array:
   """`C_l = sum_j pi_j p_qual_j` of each list, `pi = softmax(s / T)`: [N, J] -> [N]."""
-  pi = jax.nn.softmax(jnp.where(mask, scores / temperature, -jnp.inf), axis=-1)
-  return (pi * jax.nn.sigmoid(z_qual)).sum(-1)
+  return (probabilities(scores, mask, temperature) * jax.nn.sigmoid(z_qual)).sum(-1)
 
 
 def head_scores(head: PolicyHead, params: PyTree, inputs: PolicyInputs) -> jax.Array:
   """[K, N, J] policy scores at each requirement of the head."""
-  lam = head.apply({'params': params}, inputs.hidden[..., 0, :], inputs.hidden[..., 1, :])
+  lam = head_lambda(head, params, inputs.hidden)
   return jax.vmap(policy_scores, (None, -1, None))(inputs.preference, lam, inputs.z_qual)
+
+
+def head_lambda(head: PolicyHead, params: PyTree, hidden: jax.Array) -> jax.Array:
+  """lambda at each requirement of the head: hidden [..., E, D] -> [..., K]."""
+  return head.apply({'params': params}, hidden[..., 0, :], hidden[..., 1, :])
+
+
+_compiled_lambda = jax.jit(head_lambda, static_argnums=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """One policy for every requirement: s = s_pref + lambda(tau) z_qual.
+  """One policy for every requirement: s = s_pref + lambda(tau) z_qual, pi = softmax(s / T).
 
   Attributes:
     head, params: a head of K outputs.
     knots: [K] the requirements that it was trained for, ascending. The first asks for nothing under
       'inequality': there lambda is what it is for every smaller tau.
+    temperature: T, as in training; C is what was asked for at this T alone.
     constraint: 'inequality' or 'equality'.
+
+  Raises:
+    ValueError: a field holds what is not allowed.
   """
 
   head: PolicyHead
   params: PyTree
   knots: np.ndarray
+  temperature: float
   constraint: str = 'inequality'
 
-  def check(self, tau: float) -> None:
-    """Raises a ValueError that names tau and the trained range where tau lies outside of it."""
-    low = self.knots[0] if self.constraint == 'equality' else -np.inf
-    if not low <= tau <= self.knots[-1]:
-      raise ValueError(f'tau must lie in the range that the policy was trained for, '
-                       f'[{self.knots[0]:.4g}, {self.knots[-1]:.4g}]'
-                       + (', or below it to ask for nothing' if low < 0 else '')
-                       + f'; got {tau:.6g}')
+  def __post_init__(self):
+    knots = np.asarray(self.knots)
+    if knots.shape != (self.head.outputs,) or not (np.isfinite(knots).all()
+                                                   and (np.diff(knots) > 0).all()):
+      raise ValueError(f'knots must be {self.head.outputs} finite numbers, ascending, one for each '
+                       f'output of the head; got {knots.tolist()}')
+    T = self.temperature
+    if isinstance(T, str) or not 0 < T < math.inf:
+      raise ValueError(f'temperature must be a finite number above 0, got {T!r}')
+    if self.constraint not in CONSTRAINTS:
+      raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
 
-  def score(self, features: ExpertFeatures, calibration: Calibration,
-            tau: float) -> tuple[np.ndarray, np.ndarray]:
-    """Policy scores and lambda of pairs of any shape [...], on the host.
+  def check(self, tau: float | np.ndarray) -> None:
+    """Raises a ValueError that names tau and the trained range where a tau lies outside of it."""
+    low = self.knots[0] if self.constraint == 'equality' else -np.inf
+    for t in np.ravel(tau).astype(self.knots.dtype):  # 0.7 is not the float32 next to it
+      if not low <= t <= self.knots[-1]:
+        raise ValueError(f'tau must lie in the range that the policy was trained for, '
+                         f'[{self.knots[0]:.4g}, {self.knots[-1]:.4g}]'
+                         + (', or below it to ask for nothing' if low < 0 else '')
+                         + f'; got {t:.6g}')
+
+  def at(self, lam: np.ndarray, preference: np.ndarray, z_qual: np.ndarray,
+         tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Policy scores and lambda of pairs at one requirement or at several, on the host.
+
+    `s = s_pref + lambda z_qual` with lambda linear in tau between the two knots around it, as
+    `models.policy.at_requirement` reads it.
+
+    Args:
+      lam: [..., K] lambda at the knots, e.g. of `PairScorer.policy_scores`.
+      preference: [...] s_pref.
+      z_qual: [...] calibrated qualification logit.
+      tau: a number, or [T] of them.
+
+    Returns:
+      s and lambda, float32: [...] each, or [T, ...] for [T] requirements.
 
     Raises:
-      ValueError: tau lies beyond what the policy was trained for.
+      ValueError: a tau lies beyond what the policy was trained for, or an input is not finite.
     """
     self.check(tau)
-    lam = np.asarray(at_requirement(
-        self.head.apply({'params': self.params}, features.hidden[..., 0, :],
-                        features.hidden[..., 1, :]), jnp.asarray(self.knots, jnp.float32), tau))
-    return policy_scores(features.preference, lam, calibration.logit(features.qualification)), lam
+    lam, preference, z_qual = (np.asarray(x, np.float32) for x in (lam, preference, z_qual))
+    for name, x in (('lam', lam), ('preference', preference), ('z_qual', z_qual)):
+      if not np.isfinite(x).all():
+        raise ValueError(f'{name} must be finite, got {np.sum(~np.isfinite(x))} of {x.size} '
+                         'numbers that are not')
+    corners = np.eye(len(self.knots))
+    weights = np.stack([np.interp(tau, self.knots, c) for c in corners], -1)       # [K] or [T, K]
+    lam = np.tensordot(weights.astype(np.float32), lam, (-1, -1))
+    return policy_scores(*np.broadcast_arrays(preference, lam, z_qual)), lam
+
+  def score(self, features: ExpertFeatures, calibration: Calibration,
+            tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `at`, from hidden states; the head runs once, whatever the number of requirements."""
+    self.check(tau)
+    lam = np.asarray(_compiled_lambda(self.head, self.params, features.hidden))
+    return self.at(lam, features.preference, calibration.logit(features.qualification), tau)
 
   def scores_at(self, inputs: PolicyInputs, tau: float) -> jax.Array:
     """[N, J] policy scores of stage 2's lists."""

@@ -8,7 +8,7 @@ import pytest
 from jobrec_jax.models.policy import (
     PolicyHead,
     at_requirement,
-    clip_with_way_back,
+    clip_with_inward_gradient,
     input_statistics,
     policy_scores,
 )
@@ -73,8 +73,9 @@ def test_statistics_are_those_of_real_pairs(states):
 
 def test_what_left_the_bound_may_come_back():
   x, d = jnp.array([-3.0, -3.0, -1.0, 1.0, 3.0, 3.0]), jnp.array([1.0, -1, 1, -1, 1, -1])
-  clipped, gradient = jax.jit(lambda x: jax.vjp(lambda x: clip_with_way_back(x, 2.0), x)[0])(x), (
-      jax.vjp(lambda x: clip_with_way_back(x, 2.0), x)[1](d)[0])
+  def clip(x):
+    return clip_with_inward_gradient(x, 2.0)
+  clipped, gradient = jax.jit(lambda x: jax.vjp(clip, x)[0])(x), jax.vjp(clip, x)[1](d)[0]
   np.testing.assert_array_equal(clipped, [-2, -2, -1, 1, 2, 2])
   # Descent subtracts: -3 rises where d < 0, 3 falls where d > 0.
   np.testing.assert_array_equal(gradient, [0, -1, 1, -1, 1, 0])

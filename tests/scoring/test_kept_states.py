@@ -12,9 +12,11 @@ from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.scoring import kept_states as block_states
-from jobrec_jax.scoring.features import FeatureExtractor
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
 from jobrec_jax.sharding import MeshConfig, make_mesh
+from tests.conftest import LENGTHS
 
 
 @pytest.fixture(scope='module')
@@ -61,33 +63,37 @@ def test_a_block_is_read_once_for_its_text_and_weights(factored, params, blocks,
   assert heads.encoded == 0
 
 
-def test_a_new_job_against_all_candidates_encodes_one_block(factored, params, blocks, tmp_path):
+@pytest.fixture
+def scorer(factored, params, blocks, tokenizer):
+  """folder, batch -> a scorer that keeps block states there."""
+  experts = Experts(factored, params, tokenizer, LENGTHS)
+  return lambda folder, batch=8: PairScorer(experts, blocks, make_mesh(MeshConfig()),
+                                            ScoringConfig(3, batch, str(folder)))
+
+
+def test_a_new_job_against_all_candidates_encodes_one_block(scorer, blocks, tmp_path):
   everyone = np.arange(len(blocks.candidates))
-  mesh = make_mesh(MeshConfig())
-  old = BlockStates(tmp_path, factored, params)
-  FeatureExtractor(factored, params, blocks, mesh, 3, 8, old)(everyone, np.zeros_like(everyone))
-  assert old.encoded == len({tuple(x) for x in blocks.candidates}) + 1
-  new = BlockStates(tmp_path, factored, params)
-  said = FeatureExtractor(factored, params, blocks, mesh, 3, 8, new)(
-    everyone, np.full_like(everyone, 7))
-  assert new.encoded == 1
-  fresh = FeatureExtractor(factored, params, blocks, mesh, 3, 8)(
-    everyone, np.full_like(everyone, 7))
+  old = scorer(tmp_path)
+  old.scores(everyone, np.zeros_like(everyone))
+  assert old.states.encoded == len({tuple(x) for x in blocks.candidates}) + 1
+  new = scorer(tmp_path)
+  said = new.scores(everyone, np.full_like(everyone, 7))
+  assert new.states.encoded == 1
+  fresh = scorer('').scores(everyone, np.full_like(everyone, 7))
   # bfloat16 keeps eight bits of a key or value.
   np.testing.assert_allclose(said.preference, fresh.preference, atol=0.02)
   np.testing.assert_allclose(said.qualification, fresh.qualification, atol=0.02)
 
 
-def test_whole_batches_are_encoded(factored, params, blocks, tmp_path, monkeypatch):
+def test_whole_batches_are_encoded(scorer, tmp_path, monkeypatch):
   sizes = []
 
   def counting(model, params, tokens, side):
     sizes.append((side, len(tokens)))
     return encode_blocks(model, params, tokens, side)
   monkeypatch.setattr(block_states, 'encode_blocks', counting)
-  states = BlockStates(tmp_path, factored, params, batch=4)
   some = np.arange(10)
-  FeatureExtractor(factored, params, blocks, make_mesh(MeshConfig()), 3, 8, states)(some, some)
+  scorer(tmp_path, batch=4).scores(some, some)
   assert [n for side, n in sizes if side == 'candidate'] == [4, 4, 4]
 
 

@@ -71,7 +71,7 @@ def test_one_policy_for_every_requirement(inputs, gains):
   head = PolicyHead(widths=(16,), outputs=len(knots))
   result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, knots, 0))
   np.testing.assert_allclose(reached(head, result.params, inputs), knots, atol=0.005)
-  policy = Policy(head, result.params, knots)
+  policy = Policy(head, result.params, knots, config.temperature)
   asked = np.linspace(0.56, 0.84, 12)
   got = [float(eligibility(policy.scores_at(inputs, tau), inputs.z_qual, inputs.mask, 1.0).mean())
          for tau in asked]
@@ -108,7 +108,7 @@ def test_a_policy_scores_pairs_by_its_formula(inputs):
   hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
   params = head.init(jax.random.key(3), *hidden)['params']
   params['lambda']['kernel'] = jax.random.normal(jax.random.key(4), (16, 2))
-  policy = Policy(head, params, np.array([0.4, 0.6], np.float32))
+  policy = Policy(head, params, np.array([0.4, 0.6], np.float32), 1.0)
   calibration = Calibration(0.5, 2.0)
   features = ExpertFeatures(*map(np.asarray, (inputs.hidden, inputs.preference, inputs.z_qual)))
   scores, lam = policy.score(features, calibration, 0.55)
@@ -123,7 +123,7 @@ def test_a_policy_scores_pairs_by_its_formula(inputs):
 
 
 def test_a_policy_knows_its_range():
-  policy = Policy(HEAD, {}, np.array([0.4, 0.6], np.float32))
+  policy = Policy(HEAD, {}, np.array([0.4, 0.6], np.float32), 1.0)
   policy.check(0.0)
   with pytest.raises(ValueError, match=r'\[0.4, 0.6\], or below it .*; got 0.61'):
     policy.check(0.61)
