@@ -142,8 +142,8 @@ def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
   try:
     knots = np.asarray(about['knots'], np.float32)
     head = PolicyHead(widths=(about['width'],), bound=about['bound'], outputs=len(knots))
-    policy = Policy(head, load_params(folder / 'params.safetensors'), knots, about['temperature'],
-                    about['constraint'])
+    policy = Policy(head, load_params(folder / 'params.safetensors'), knots,
+                    about['temperature'], about['constraint'])
     low, high = map(float, about['attainable'])
   except (KeyError, TypeError) as error:
     raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error

@@ -90,7 +90,7 @@ def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
   model = make_model(spec, tokenizer, backbone)
   if backbone is not None:
     params = params | {'decoder': backbone.load(None)}
-  return Experts(model, params, tokenizer, spec.lengths)
+  return Experts(model, params, tokenizer, spec.tokenizer.lengths)
 
 
 def read_experts(bench: Bench) -> Experts:
@@ -122,7 +122,7 @@ class _Trainer:
     spec: ModelSpec = bench.settings['spec']
     tokenizer = bench.inputs['tokenizer']
     backbone = open_backbone(spec, bench.resources.backbone)
-    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.lengths)
+    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.tokenizer.lengths)
     logging.info('tokens: vocabulary of %d; cut to length: %s', blocks.vocab_size,
                  {k: v for k, v in blocks.cut.items() if v} or 'none')
     return cls(bench, make_model(spec, tokenizer, backbone), blocks,

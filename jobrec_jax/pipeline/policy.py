@@ -62,8 +62,7 @@ def make_inputs(bench: Bench) -> None:
 
 
 def read_inputs(bench: Bench) -> PolicyInputs:
-  return PolicyInputs(**{k: jnp.asarray(v)
-                         for k, v in load_arrays(bench.folder / 'inputs.npz').items()})
+  return PolicyInputs(**jax.tree.map(jnp.asarray, load_arrays(bench.folder / 'inputs.npz')))
 
 
 def read_lists(bench: Bench) -> RankingLists:

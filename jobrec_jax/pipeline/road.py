@@ -117,10 +117,11 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip}
   if e.censoring != 'none':
-    inputs['censoring'] = Stage('censoring', 1, choice, inputs, experts.make_censoring,
-                                experts.read_censoring)
+    inputs['censoring'] = Stage('censoring', 1, choice, dict(inputs),
+                                experts.make_censoring, experts.read_censoring)
   cooperative = Stage('cooperative', 1, common | {
-      'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative, 'beta': e.beta, 'task_weights': e.task_weights,
+      'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative, 'beta': e.beta,
+      'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
       inputs, experts.make_cooperative, experts.read_experts, files)
   calibration = Stage('calibration', 1, choice, {'experts': cooperative, **text},

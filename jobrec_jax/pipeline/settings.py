@@ -19,6 +19,7 @@ from jobrec_jax.refine.review import check_names
 from jobrec_jax.schema.comparators import Semantic
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.schema.settings import above, at_least, check, within
+from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.sharding import MeshConfig
 from jobrec_jax.train.policy import PolicyConfig
 from jobrec_jax.train.state import OptimizerConfig
@@ -110,18 +111,6 @@ class CooperativeSettings(StageSettings):
 
   steps: Annotated[int, at_least(1)] = 350
   qualification_batch: Annotated[int, at_least(1)] = 8  # qualification lists in a step
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureSettings:
-  """How pairs are scored; no result depends on it beyond rounding."""
-
-  list_length: Annotated[int, at_least(1)] = 20  # jobs in a list
-  batch: Annotated[int, at_least(1)] = 16  # lists at a time
-  states: str = ''  # 'factored' attention: a folder that keeps block states; '': none
-
-  def __post_init__(self):
-    check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +230,7 @@ class Settings:
   experts: ExpertSettings = ExpertSettings()
   warm_up: StageSettings = StageSettings()
   cooperative: CooperativeSettings = CooperativeSettings()
-  features: FeatureSettings = FeatureSettings()
+  features: ScoringConfig = ScoringConfig()
   policy: PolicySettings = PolicySettings()
   sweep: SweepSettings = SweepSettings()
   export: ExportSettings = ExportSettings()
