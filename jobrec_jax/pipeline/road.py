@@ -23,6 +23,7 @@ class Road:
     calibration: b and t of p_qual.
     inputs: stage 2's lists as the experts see them.
     policy: one for every requirement.
+    catalogue: what recommending needs of the data.
     lists: the held-out lists.
     scores: what the experts and the policy say of them.
     evaluation: every number of the report.
@@ -36,6 +37,7 @@ class Road:
   calibration: Stage
   inputs: Stage
   policy: Stage
+  catalogue: Stage
   lists: Stage
   scores: Stage
   evaluation: Stage
@@ -83,8 +85,8 @@ def road(settings: Settings) -> Road:
       'certify': certify.of_run(s.certify)},
       expert | {'calibration': calibration, 'policy': of_policy},
       certify.make_certified, certify.read_certified)
-  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy, lists,
-              of_scores, evaluation, certified)
+  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
+              data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified)
 
 
 def proof_stage(s: Settings) -> Stage[certify.Proof]:
