@@ -211,11 +211,7 @@ class BlockEncoder:
     self.candidates = self._encode(
         'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
     self.jobs = self._encode('job', [render_entity(schema, 'job', e) for e in dataset.jobs])
-    self._aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
-    self._tokens = None if lengths.codes else AlignmentTokens(
-        self._aligner, schema, tokenizer, lengths.verdicts, reads_by_clause(tokenizer))
-    self._cut_pairs: set[int] = set()
-    self._lock = threading.Lock()
+    self._read_pairs()
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
     """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
@@ -225,8 +221,18 @@ class BlockEncoder:
     schema = self._dataset.schema
     other.candidates = other._encode(
         'candidate', [render_entity(schema, 'candidate', e) for e in candidates])
-    other._alignment = functools.lru_cache(maxsize=200_000)(other._encode_alignment)
+    other.__dict__.pop('alignment_length', None)
+    other._read_pairs()
     return other
+
+  def _read_pairs(self) -> None:
+    """Prepares alignments of the data set's candidates with its jobs; none was cut yet."""
+    d, lengths = self._dataset, self._lengths
+    self._aligner = PairAligner(d.schema, d.candidates, d.jobs)
+    self._tokens = None if lengths.codes else AlignmentTokens(
+        self._aligner, d.schema, self.tokenizer, lengths.verdicts, reads_by_clause(self.tokenizer))
+    self._cut_pairs: set[int] = set()
+    self._lock = threading.Lock()
 
   def _encode(self, block: str, texts: list[str]) -> np.ndarray:
     encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
