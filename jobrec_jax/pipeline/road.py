@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from jobrec_jax.pipeline import certify, data, evaluate, experts, policy, scores
+from jobrec_jax.pipeline import certify, data, evaluate, experts, policy, scores, sweep
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -89,7 +89,14 @@ def road(settings: Settings) -> Road:
               data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified)
 
 
-def proof_stage(s: Settings) -> Stage[certify.Proof]:
+def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
+  """Heads trained one for each requirement, beside the one policy and the exact dual."""
+  inputs = dict(r.certified.inputs)
+  return Stage('sweep', 1, {'sweep': s.sweep, 'policy': s.policy},
+               inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
+
+
+def proof_stage(s: Settings, r: Road) -> Stage[certify.Proof]:
   """The check of a run's certificates on a fresh population.
 
   Raises:
@@ -100,7 +107,7 @@ def proof_stage(s: Settings) -> Stage[certify.Proof]:
                      f'can be drawn anew, got {s.data.source!r}')
   return Stage('proof', 1, {'seed': s.seed, 'list_length': s.policy.list_length,
                             'temperature': s.policy.temperature, 'certify': s.certify},
-               dict(road(s).certified.inputs),
+               dict(r.certified.inputs),
                functools.partial(certify.make_proof, market=lambda: data.market_of(s)),
                certify.read_proof)
 
