@@ -71,13 +71,11 @@ class LoadedRun:
     settings: the run's, as run.json holds them: sections of plain values.
     recommender: schema, experts, calibration, policy and the run's own jobs.
     results: the rows of its report; empty where none was written.
-    tokenizer_file: tokenizer.json of the experts, as text.
   """
 
   settings: Mapping[str, Any]
   recommender: Recommender
   results: tuple[ResultRow, ...]
-  tokenizer_file: str = dataclasses.field(repr=False)
 
   @property
   def schema(self) -> Schema:
@@ -125,59 +123,62 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
     settings = parts.record['settings']
     schema, jobs = load_catalogue(parts.folders['catalogue'])
     policy, _ = load_policy(parts.folders['policy'])
-    tokenizer_file = parts.folders['tokenizer'] / 'tokenizer.json'
-    experts = _load_experts(parts, settings['backbone']['path'] if backbone is None else backbone)
+    results = results_file(folder, parts.record)
+    experts = _experts(parts, backbone)
     features = {k: v for k, v in settings['features'].items() if k != 'states'}
-    recommender = Recommender(
-        schema, experts, load_calibration(parts.folders['calibration']), policy, jobs,
-        make_mesh(_fitting(build(MeshConfig, settings['mesh']))), build(ScoringConfig, features))
-    return LoadedRun(settings, recommender, tuple(_results(folder, parts.record)),
-                     tokenizer_file.read_text(encoding='utf-8'))
+    mesh = make_mesh(_fitting(build(MeshConfig, settings['mesh'])))
+    recommender = Recommender(schema, *experts, policy, jobs, mesh,
+                              build(ScoringConfig, features))
+    return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()))
 
 
-def find_parts(folder: Path) -> Parts:
-  """The artefacts that a run folder names.
+def load_experts(path: str | Path, backbone: str | None = None) -> tuple[Experts, Calibration]:
+  """The experts alone, which need no policy; as `load`."""
+  with opened(path) as folder:
+    return _experts(find_parts(folder, PARTS[:3]), backbone)
+
+
+def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
+  """The named artefacts of a run folder.
 
   Raises:
     ValueError: one is missing, is not what was made, or was made from those of another run.
   """
   record = read_record(folder)
   keys, store = record['artefacts'], folder / record['store']
-  abouts, folders = {}, {}
-  for name in (*PARTS, 'inputs'):
-    if name not in keys:
-      raise ValueError(f'{folder / FILE}: must name the artefact {name}, got {sorted(keys)}; finish '
-                       f'the run: python -m experiments.fit_policy --workdir={folder}')
-    place = store / keys[name]
+  known = (*names, 'inputs') if 'policy' in names else names
+  abouts = {}
+  for name in known:
+    place = store / keys.get(name, name)
     if not (place / ABOUT).is_file():
-      raise ValueError(f'{place}: must be the artefact {name}, got no such folder; make it again: '
-                       f'python -m experiments.fit_policy --workdir={folder}')
-    abouts[name] = read_about(place) if name == 'inputs' else check_whole(place)
-    folders[name] = place
+      step = 'train_experts' if name in PARTS[:3] else 'fit_policy'
+      raise ValueError(f'{place}: must be the artefact {name}, got no such folder; make it: '
+                       f'python -m experiments.{step} --workdir={folder}')
+    abouts[name] = check_whole(place) if name in names else read_about(place)
   for name, of, other in CHAIN:
-    was = abouts[name]['identity']['inputs'].get(of)
-    if was != keys.get(other):
+    if name in known and abouts[name]['identity']['inputs'].get(of) != keys.get(other):
       raise ValueError(f'{store / keys[name]}: must be made from {keys.get(other)}, which '
-                       f'{folder / FILE} names, got {was}')
-  return Parts(record, {name: folders[name] for name in PARTS}, abouts)
+                       f"{folder / FILE} names, got {abouts[name]['identity']['inputs'].get(of)}")
+  return Parts(record, {name: store / keys[name] for name in names}, abouts)
 
 
-def _load_experts(parts: Parts, place: str) -> Experts:
-  """Raises ValueError: the backbone at `place` is not the one that the experts were trained on."""
+def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
+  """Raises ValueError: the backbone is not the one that the experts were trained on."""
   identity = parts.abouts['cooperative']['identity']
   spec = build(ModelSpec, identity['settings']['spec'])
   tokenizer = load_tokenizer(parts.folders['tokenizer'] / 'tokenizer.json')
-  backbone = None
+  params = load_params(parts.folders['cooperative'] / 'params.safetensors')['model']
+  decoder = None
   if spec.pretrained:
     from jobrec_jax.weights.backbone import locate  # here, for readers of weights take their time
+    place = parts.record['settings']['backbone']['path'] if backbone is None else backbone
     if [content(locate(place))] != identity['files']:
-      raise ValueError(f'backbone.path must name the decoder that the experts were trained on, got '
-                       f'another one in {place}')
-    backbone = open_backbone(spec, place)
-  params = load_params(parts.folders['cooperative'] / 'params.safetensors')['model']
-  if backbone is not None:
-    params = params | {'decoder': backbone.load(None)}
-  return Experts(make_model(spec, tokenizer, backbone), params, tokenizer, spec.tokenizer.lengths)
+      raise ValueError('backbone must be the decoder that the experts were trained on, got another '
+                       f'one: {place}')
+    decoder = open_backbone(spec, place)
+    params = params | {'decoder': decoder.load(None)}
+  experts = Experts(make_model(spec, tokenizer, decoder), params, tokenizer, spec.tokenizer.lengths)
+  return experts, load_calibration(parts.folders['calibration'])
 
 
 def _fitting(mesh: MeshConfig) -> MeshConfig:
@@ -187,14 +188,17 @@ def _fitting(mesh: MeshConfig) -> MeshConfig:
   return mesh if covers else MeshConfig()
 
 
-def _results(folder: Path, record: Mapping[str, Any]) -> list[ResultRow]:
-  """Raises ValueError: they are not what was written."""
-  if RESULTS not in record['report']:
-    return []
-  if digest(folder / RESULTS) != record['report'][RESULTS]:
-    raise ValueError(f'{folder / RESULTS}: must be as it was written, got another content; write '
-                     f'it again: python -m experiments.evaluate --workdir={folder}')
-  return read_results(folder / RESULTS)
+def results_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
+  """results.json of a run folder, found as it was written; None where the run wrote none.
+
+  Raises:
+    ValueError: it is missing or has another content.
+  """
+  path, was = folder / RESULTS, record['report'].get(RESULTS)
+  if was is not None and digest(path) != was:
+    raise ValueError(f'{path}: must be as it was written, got another content; write it again: '
+                     f'python -m experiments.evaluate --workdir={folder}')
+  return None if was is None else path
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from pathlib import Path
 import zipfile
 
-from jobrec_jax.pipeline.load import RESULTS, find_parts
+from jobrec_jax.pipeline.load import RESULTS, find_parts, results_file
 from jobrec_jax.pipeline.record import FILE, sealed
 from jobrec_jax.pipeline.stage import canonical
 from jobrec_jax.pipeline.store import ABOUT
-from jobrec_jax.schema.files import digest, replacing
+from jobrec_jax.schema.files import replacing
 
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same run is packed to the same bytes
 
@@ -30,11 +30,9 @@ def pack(run: str | Path, to: str | Path) -> None:
   files = {f'store/{folder.name}/{path.relative_to(folder).as_posix()}': path
            for folder in parts.folders.values() for path in folder.rglob('*') if path.is_file()}
   files[f"store/{keys['inputs']}/{ABOUT}"] = run / parts.record['store'] / keys['inputs'] / ABOUT
-  report = {RESULTS: d for name, d in parts.record['report'].items() if name == RESULTS}
-  if report and digest(run / RESULTS) == report[RESULTS]:
-    files[RESULTS] = run / RESULTS
-  else:
-    report = {}
+  results = results_file(run, parts.record)
+  report = {RESULTS: parts.record['report'][RESULTS]} if results else {}
+  files |= {RESULTS: results} if results else {}
   record = {k: v for k, v in parts.record.items() if k != 'digest'}
   record = sealed(record | {'artefacts': keys, 'report': report, 'store': 'store'})
   with replacing(to, 'wb') as out, zipfile.ZipFile(out, 'w') as packed:

@@ -4,7 +4,16 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from jobrec_jax.pipeline import certify, data, evaluate, experts, policy, scores, sweep
+from jobrec_jax.pipeline import (
+    certify,
+    data,
+    evaluate,
+    experts,
+    policy,
+    scores,
+    selection,
+    sweep,
+)
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -94,6 +103,12 @@ def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
   inputs = dict(r.certified.inputs)
   return Stage('sweep', 1, {'sweep': s.sweep, 'policy': s.policy},
                inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
+
+
+def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:
+  """Labels, and the pairs of them that experts review."""
+  return Stage('selection', 1, {'seed': s.seed, 'refine': s.refine}, {'data': r.data},
+               selection.make_selection, selection.read_selection)
 
 
 def proof_stage(s: Settings, r: Road) -> Stage[certify.Proof]:
