@@ -55,7 +55,8 @@ class Run:
     Raises:
       ValueError: the data do not allow a setting, or something that lies there is damaged.
     """
-    if not self.store.has(stage) and stage.key != self.road.data.key:
+    trains = any(s.key == self.road.warm_up.key for s in stage.walk())
+    if trains and not self.store.has(stage):
       check_sizes(self.settings, self.store.get(self.road.data))  # before anything is trained
     value = self.store.get(stage)
     if self.store.has(self.road.policy):  # whoever has a policy can recommend
