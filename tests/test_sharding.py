@@ -1,3 +1,5 @@
+"""Eight fake devices equal one, and meshes and batches that do not fit are refused."""
+
 from flax.traverse_util import flatten_dict
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from jobrec_jax.sharding import (
   init_sharded,
   layout,
   make_mesh,
+  on_mesh,
   shard_batch,
 )
 from jobrec_jax.train.experts import cooperative_loss
@@ -45,7 +48,7 @@ def run(model, mesh, batches):
   weighting = task_weights('uncertainty', 2)
   params = {'model': init(model, mesh, batches[0]), 'task_weights': weighting.init()}
   tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-3))
-  state = create_state(params, {}, tx)
+  state = on_mesh(create_state(params, {}, tx), mesh)
   step = jax.jit(make_update(cooperative_loss(model, weighting, 1.0), tx), donate_argnums=0)
   losses = []
   with layout(mesh):

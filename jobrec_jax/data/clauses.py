@@ -1,4 +1,4 @@
-"""Token ids of many pairs' alignments; each clause is encoded once where that is allowed."""
+"""Token ids of many pairs' alignments, each clause encoded once where the tokenizer allows it."""
 
 from collections.abc import Sequence
 import json

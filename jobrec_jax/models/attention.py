@@ -148,6 +148,7 @@ class Attention(nn.Module):
     mask: ListMask | PairMask,
     adapters: PyTree | None = None,
     seen: tuple[States, States] | None = None,
+    last: bool = False,
   ) -> tuple[jax.Array, States]:
     """Reads x, and what was seen before it.
 
@@ -158,20 +159,24 @@ class Attention(nn.Module):
       adapters: of this layer, by projection; None for none.
       seen: with `PairMask`, the states of the prefix [B, K, S, H] and of the sides [B, J, K, L, H],
         or [N, K, L, H] where the mask has an index.
+      last: whether only the tokens that are read ask any more.
 
     Returns:
-      [B, L, D], and the states of these tokens [B, K, L, H].
+      [B, L, D], or [B, R, D] of `mask.readers` where `last`; and the states of all these tokens
+      [B, K, L, H].
     """
-    B, L, D = x.shape
+    B, _, D = x.shape
     N, K, H = self.heads, self.kv_heads, self.head_width
     adapters = adapters or {}
 
-    def project(name: str, heads: int, axis: str) -> jax.Array:
+    def project(name: str, x: jax.Array, heads: int, axis: str) -> jax.Array:
       projection = Projection((D,), (heads, H), ('embed', axis, 'head'), D**-0.5, self.dtype,
                               self.bias, self.lora, name=name)
       return projection(x, adapters.get(name))
 
-    q, k, v = project('q', N, 'heads'), project('k', K, 'kv_heads'), project('v', K, 'kv_heads')
+    asking = mask.readers if last else lambda x: x
+    q = project('q', asking(x), N, 'heads')
+    k, v = (project(name, x, K, 'kv_heads') for name in 'kv')
     if self.qk_norm is not None:
       q = RMSNorm(self.qk_norm, self.dtype, 'head', name='q_norm')(q)
       k = RMSNorm(self.qk_norm, self.dtype, 'head', name='k_norm')(k)
@@ -179,7 +184,7 @@ class Attention(nn.Module):
     k = constrain(k, 'batch', 'tokens', 'kv_heads', 'head')
     v = constrain(v, 'batch', 'tokens', 'kv_heads', 'head')
     angles = angles[:, :, None]
-    q = rotate(q, angles).reshape(B, L, K, N // K, H) * jnp.asarray(H**-0.5, self.dtype)
+    q = rotate(q, asking(angles)).reshape(B, -1, K, N // K, H) * jnp.asarray(H**-0.5, self.dtype)
     k = rotate(k, angles)
     own = States(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
     if isinstance(mask, PairMask):
@@ -189,8 +194,8 @@ class Attention(nn.Module):
       prefix, sides = as_numbers(prefix, self.dtype), as_numbers(sides, self.dtype)
       out = attend_pairs(q, prefix, sides, own, mask)
     else:
-      out = attend(q, own.k, own.v, mask)  # [B, L, K, G, H]
-    out = constrain(out.reshape(B, L, N, H), 'batch', 'tokens', 'heads', 'head')
+      out = attend(q, own.k, own.v, mask, last)  # [B, R, K, G, H]
+    out = constrain(out.reshape(*out.shape[:2], N, H), 'batch', 'tokens', 'heads', 'head')
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')
     return output(out, adapters.get('o')), own

@@ -7,14 +7,16 @@ Parameters (layers stacked on a leading axis by the scan): `embedding` [V, D]; `
 `attention/{q,k,v}/bias` [N, H], [K, H], [K, H] and `attention/{q,k}_norm/scale` [H].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jobrec_jax.models.attention import Attention, Projection, RMSNorm, RopeScaling, rotary_angles
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
@@ -150,31 +152,14 @@ class Layer(nn.Module):
     x: jax.Array,
     angles: jax.Array,
     mask: ListMask | PairMask,
-    last: jax.Array | bool = False,
     adapters: PyTree | None = None,
     seen: tuple[States, States] | None = None,
+    last: bool = False,
   ) -> tuple[jax.Array, States]:
-    """Args as in `Attention`; last: [] bool, whether only the tokens that are read matter any more.
-
-    Returns:
-      x [B, L, D], and this layer's states of its tokens.
-    """
-    attended, states = self.attention(self.attention_norm(x), angles, mask, adapters, seen)
-    x = x + attended
-
-    def finish(layer: Layer, x: jax.Array) -> jax.Array:
-      return x + layer.mlp(layer.mlp_norm(x), adapters)
-
-    def finish_ends(layer: Layer, x: jax.Array) -> jax.Array:
-      if mask.read == 0:
-        return x
-      ends = mask.ends()
-      return x.at[:, ends].set(finish(layer, x[:, ends]))
-
-    if mask.read is None or self.is_initializing():
-      x = finish(self, x)
-    else:
-      x = nn.cond(last, finish_ends, finish, self, x)
+    """Args and result as those of `Attention`: x [B, L, D], or of `mask.readers` where `last`."""
+    attended, states = self.attention(self.attention_norm(x), angles, mask, adapters, seen, last)
+    x = (mask.readers(x) if last else x) + attended
+    x = x + self.mlp(self.mlp_norm(x), adapters)
     return constrain(x, 'batch', 'tokens', 'embed'), states
 
 
@@ -193,16 +178,12 @@ class Decoder(nn.Module):
     self.embedding = self.param(
       'embedding', partitioned(init, 'vocab', 'embed'), shape, jnp.float32
     )
-    layer = Layer
-    if c.remat != 'none':
-      layer = nn.remat(Layer, prevent_cse=False, policy=REMAT[c.remat])
-    self.layers = nn.scan(
-      layer,
+    self.layers = nn.scan(  # makes their parameters; `_run_layers` reads them
+      Layer,
       variable_axes={'params': 0},
-      split_rngs={'params': True, 'dropout': True},
-      in_axes=(nn.broadcast, nn.broadcast, 0, 0, 0),
+      split_rngs={'params': True},
+      in_axes=(nn.broadcast, nn.broadcast, 0, 0),
       length=c.layers,
-      unroll=c.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c)
     self.norm = RMSNorm(c.rms_epsilon, c.dtype)
@@ -258,8 +239,8 @@ class Decoder(nn.Module):
       read: how many tokens at the end of each item the caller reads; None for all.
 
     Returns:
-      Of each group, [B, J, T, D] normed hidden states of the compute dtype; at padding, and where
-      they are not read, finite and meaningless.
+      Of each group, [B, J, read, D] normed hidden states of the compute dtype, those of the tokens
+      that are read; at padding finite and meaningless.
     """
     B, _, D = prefix.shape
     chex.assert_shape(prefix, (None, None, self.config.width))
@@ -271,8 +252,11 @@ class Decoder(nn.Module):
     mask = ListMask(prefix_mask, tuple(item_masks), tuple(map(jnp.asarray, blocks)), read)
     x = jnp.concatenate([prefix, *(x.reshape(B, -1, D) for x in items)], axis=1)
     hidden, _ = self._encode(x, mask, adapters)
-    _, *groups = jnp.split(hidden, mask.starts(), axis=1)
-    return [group.reshape(x.shape) for group, x in zip(groups, items)]
+    if read is None:
+      hidden = hidden[:, prefix.shape[1]:]
+    ends = np.cumsum([x.shape[1] * (x.shape[2] if read is None else read) for x in items])
+    groups = jnp.split(hidden, ends[:-1].tolist(), axis=1)
+    return [group.reshape(B, x.shape[1], -1, D) for group, x in zip(groups, items)]
 
   def encode_blocks(
     self, x: jax.Array, mask: jax.Array, start: int, adapters: PyTree | None = None
@@ -310,12 +294,12 @@ class Decoder(nn.Module):
       adapters: see `lora`; None for none.
 
     Returns:
-      [B, J, T, D] as `encode_lists` does.
+      [B, J, mask.read, D] as `encode_lists` does.
     """
     B, J, T, D = items.shape
     chex.assert_shape(mask.items, (B, J, T))
     hidden, _ = self._encode(items.reshape(B, J * T, D), mask, adapters, (prefix, sides))
-    return hidden.reshape(B, J, T, D)
+    return hidden.reshape(B, J, -1, D)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """[..., D] normed hidden states to [..., V] fp32 logits of the next token."""
@@ -339,6 +323,55 @@ class Decoder(nn.Module):
       raise ValueError(f'adapters: allowed for lora.targets of the decoder, got {sorted(unknown)}')
     positions = mask.positions() + start
     angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
-    last = jnp.arange(c.layers) == c.layers - 1
-    x, states = self.layers(x, angles, mask, last, adapters, seen)
+    x, states = self._run_layers(x, angles, mask, adapters, seen)
     return self.norm(x), states
+
+  def _run_layers(self, x: jax.Array, angles: jax.Array, mask: ListMask | PairMask,
+                  adapters: PyTree | None,
+                  seen: tuple[States, States] | None) -> tuple[jax.Array, States]:
+    """All layers, of which the last is computed for the tokens that are read alone.
+
+    Where `unroll` is less than all layers, they run in a loop over the stacked parameters. The loop
+    then leaves the last layer's turn out: a loop over all others alone would copy their parameters.
+    """
+    c = self.config
+    if self.is_initializing():
+      x, states = self.layers(x, angles, mask, adapters, seen)
+      return mask.readers(x), states
+    layer = Layer(c, parent=None)
+    key = jax.random.split(self.make_rng('dropout'), c.layers) if self.has_rng('dropout') else None
+    parts = nn.unbox(self.layers.variables['params']), adapters, seen, key
+
+    def run(x: jax.Array, part: PyTree, last: bool = False) -> tuple[jax.Array, States]:
+      params, adapters, seen, key = part
+      rngs = None if key is None else {'dropout': key}
+      return layer.apply({'params': params}, x, angles, mask, adapters, seen, last, rngs=rngs)
+
+    def one(i: int) -> PyTree:
+      return jax.tree.map(lambda x: x[i], parts)
+
+    def again(f: Callable, **how: bool) -> Callable:
+      return f if c.remat == 'none' else jax.checkpoint(f, policy=REMAT[c.remat], **how)
+
+    def finish(x: jax.Array) -> tuple[jax.Array, States]:
+      return again(functools.partial(run, last=True))(x, one(-1))
+
+    if c.unroll >= c.layers:
+      states = []
+      for i in range(c.layers - 1):
+        x, own = again(run)(x, one(i))
+        states.append(own)
+      x, own = finish(x)
+      return x, jax.tree.map(lambda *of: jnp.stack(of), *states, own)
+
+    def run_or_skip(x: jax.Array, part: PyTree) -> tuple[jax.Array, States]:
+      index, part = part
+      nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(run, x, part)[1])
+      return jax.lax.cond(index < c.layers - 1, run, lambda x, _: (x, nothing), x, part)
+
+    if mask.read is None:
+      return jax.lax.scan(again(run, prevent_cse=False), x, parts, unroll=c.unroll)
+    x, states = jax.lax.scan(again(run_or_skip, prevent_cse=False), x,
+                             (jnp.arange(c.layers), parts), unroll=c.unroll)
+    x, own = finish(x)
+    return x, jax.tree.map(lambda states, own: states.at[-1].set(own), states, own)

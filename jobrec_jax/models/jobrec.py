@@ -310,8 +310,7 @@ class JobRec(nn.Module):
       read = readouts[0][:, :, of].shape[2]
       blocks = [readout_block(x.shape[2], read) for x in contents]
       out = self.decoder.encode_lists(embedded, prefix != PAD, items, masks, blocks, adapters, read)
-      out = [x[:, :, -read:].astype(jnp.float32) for x in out]
-      hidden.append(jnp.concatenate(out, axis=1))
+      hidden.append(jnp.concatenate(out, axis=1).astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)
 
   def _look(
@@ -337,5 +336,5 @@ class JobRec(nn.Module):
                       items.shape[2] - L)
       left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (shared, others))
       out = self.decoder.encode_pairs(items, mask, left, right, adapters)
-      hidden.append(out[:, :, L:].astype(jnp.float32))
+      hidden.append(out.astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)

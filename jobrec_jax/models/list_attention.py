@@ -32,7 +32,8 @@ class ListMask:
     items: of each group [B, J, T] bool, False at padding (anywhere).
     block: of each group [T, S] bool, the block of its items with T = S: row is the query, column
       the key.
-    read: how many tokens at the end of each item are read after the last layer; None for all L.
+    read: how many tokens at the end of each item are read after the last layer, where nothing else
+      then has a query; None for all L.
   """
 
   prefix: jax.Array
@@ -45,10 +46,13 @@ class ListMask:
     sizes = [self.prefix.shape[1], *(x.shape[1] * x.shape[2] for x in self.items)]
     return np.cumsum(sizes)[:-1].tolist()
 
-  def ends(self) -> np.ndarray:
-    """Where the items' tokens that are read stand among the L."""
-    return np.concatenate([start + _ends(*x.shape[1:], self.read)
-                           for start, x in zip(self.starts(), self.items)])
+  def readers(self, x: jax.Array) -> jax.Array:
+    """Of all tokens' x [B, L, ...] those of the tokens that are read: [B, sum of J*read, ...]."""
+    if self.read is None:
+      return x
+    _, *groups = jnp.split(x, self.starts(), axis=1)
+    parts = [_ends(group, *of.shape[1:], self.read) for group, of in zip(groups, self.items)]
+    return jnp.concatenate([x[:, :0], *parts], axis=1)
 
   def positions(self) -> jax.Array:
     """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
@@ -83,9 +87,9 @@ class PairMask:
   index: jax.Array | None = None
   read: int | None = struct.field(pytree_node=False, default=None)
 
-  def ends(self) -> np.ndarray:
-    """Where the tokens that are read stand among the J*T."""
-    return _ends(*self.items.shape[1:], self.read)
+  def readers(self, x: jax.Array) -> jax.Array:
+    """Of all tokens' x [B, J*T, ...] those of the tokens that are read: [B, J*read, ...]."""
+    return x if self.read is None else _ends(x, *self.items.shape[1:], self.read)
 
   def positions(self) -> jax.Array:
     """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
@@ -97,8 +101,10 @@ def _seen(items: jax.Array, block: jax.Array) -> jax.Array:
   return jnp.einsum('bjs,ts->bjt', items.astype(jnp.int32), block.astype(jnp.int32)) - 1
 
 
-def _ends(J: int, T: int, read: int) -> np.ndarray:
-  return np.arange(J * T).reshape(J, T)[:, T - read:].ravel()
+def _ends(x: jax.Array, J: int, T: int, read: int) -> jax.Array:
+  """The last tokens of J items of T tokens each: [B, J*T, ...] to [B, J*read, ...]."""
+  items = x.reshape(len(x), J, T, *x.shape[2:])
+  return items[:, :, T - read:].reshape(len(x), J * read, *x.shape[2:])
 
 
 @struct.dataclass
@@ -123,24 +129,30 @@ def as_numbers(states: States, dtype: str) -> States:
   return jax.tree.map(convert, states)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,
+           last: bool = False) -> jax.Array:
   """softmax(q k^T) v for the prefix and for the items, whose softmax joins prefix and own block.
 
   Args:
-    q: [B, L, K, G, H], scaled.
+    q: [B, L, K, G, H], scaled; of `mask.readers` alone where `last`.
     k, v: [B, K, L, H].
     mask: over the same L tokens.
+    last: whether only the tokens that are read have a query.
 
   Returns:
-    [B, L, K, G, H] of v's dtype.
+    As q, of v's dtype.
   """
   # Splits, for the gradient of a slice is as large as what it was taken from.
-  (first, *others), *parts = (jnp.split(x, mask.starts(), axis) for x, axis in
-                              ((q, 1), (k, 2), (v, 2)))
-  prefix, *own = map(States, *parts)
-  items = [_attend_items(rows, prefix, mask.prefix, *of)
-           for rows, *of in zip(others, own, mask.items, mask.block)]
-  return jnp.concatenate([_attend_prefix(first, prefix, mask.prefix), *items], axis=1)
+  prefix, *own = map(States, *(jnp.split(x, mask.starts(), axis=2) for x in (k, v)))
+  if last and mask.read is not None:
+    ends = np.cumsum([x.shape[1] * mask.read for x in mask.items]).tolist()
+    rows, out = jnp.split(q, ends, axis=1)[:-1], [q[:, :0].astype(v.dtype)]
+  else:
+    first, *rows = jnp.split(q, mask.starts(), axis=1)
+    out = [_attend_prefix(first, prefix, mask.prefix)]
+  out += [_attend_items(q, prefix, mask.prefix, *of)
+          for q, *of in zip(rows, own, mask.items, mask.block)]
+  return jnp.concatenate(out, axis=1)
 
 
 def attend_pairs(
@@ -149,14 +161,14 @@ def attend_pairs(
   """softmax(q k^T) v of the pairs' own tokens over both their sides and themselves.
 
   Args:
-    q: [B, J*T, K, G, H], scaled.
+    q: [B, J*T, K, G, H], scaled; or of the last tokens of each item alone.
     prefix: states [B, K, S, H].
     sides: states [B, J, K, L, H].
     own: states [B, K, J*T, H].
     mask: over the same tokens.
 
   Returns:
-    [B, J*T, K, G, H] of the values' dtype.
+    As q, of the values' dtype.
   """
   return _attend_items(q, prefix, mask.prefix, own, mask.items, mask.block, (sides, mask.sides))
 
@@ -208,20 +220,21 @@ def _attend_items(
 ) -> jax.Array:
   """One softmax over the prefix, a side if there are any, and the item itself."""
   B, _, K, G, H = q.shape
-  _, J, T = items.shape
+  _, J, S = items.shape
+  T = q.shape[1] // J  # queries of an item: its last T tokens
 
-  def each(x: jax.Array) -> jax.Array:  # [B, K, J*T, H] -> [J, B, K, T, H]
-    return jnp.moveaxis(x.reshape(B, K, J, T, H), 2, 0)
+  def each(x: jax.Array) -> jax.Array:  # [B, K, J*S, H] -> [J, B, K, S, H]
+    return jnp.moveaxis(x.reshape(B, K, J, S, H), 2, 0)
 
   rows = q.reshape(B, J, T, K, G, H).transpose(1, 0, 3, 4, 2, 5).reshape(J, B, K, G * T, H)
   side, side_mask = jax.tree.map(lambda x: x.swapaxes(0, 1), sides or (None, None))
-  masks = _ItemMasks(prefix_mask, items.swapaxes(0, 1), block, side_mask)
+  masks = _ItemMasks(prefix_mask, items.swapaxes(0, 1), block[S - T:], side_mask)
   out = _joint_softmax(rows, prefix, jax.tree.map(each, own), side, masks)
   return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
 
 
 class _ItemMasks(NamedTuple):
-  """prefix [B, S], items [J, B, T], block [T, T] and side [J, B, L] or None: which keys count."""
+  """prefix [B, S], items [J, B, L], block [T, L] and side [J, B, L] or None: which keys count."""
 
   prefix: jax.Array
   items: jax.Array
@@ -241,7 +254,7 @@ def _joint_softmax(
   Args:
     rows: R = G * T queries of each item, scaled.
     prefix: states [B, K, S, H].
-    own, side: states [J, B, K, T, H] and [J, B, K, L, H].
+    own, side: states [J, B, K, L, H] each, of as many tokens as they have.
     masks: which of the keys count.
   """
   return _joint_forward(rows, prefix, own, side, masks)[0]
@@ -293,10 +306,10 @@ _joint_softmax.defvjp(_joint_forward, _joint_backward)
 def _key_sets(rows, prefix, own, side, masks) -> list[tuple[States, jax.Array]]:
   """Each set of keys with its masked scores [B, K, n, R, keys]: the item's own first."""
   B, K, n, R, _ = rows.shape
-  T = len(masks.block)
-  sees = masks.block & masks.items[:, None, :, None, None]  # [B, 1, n, 1, T, T]
-  scores = _scores(rows, own.k).reshape(B, K, n, R // T, T, T)
-  sets = [(own, jnp.where(sees, scores, MASKED).reshape(B, K, n, R, T)),
+  T, L = masks.block.shape
+  sees = masks.block & masks.items[:, None, :, None, None]  # [B, 1, n, 1, T, L]
+  scores = _scores(rows, own.k).reshape(B, K, n, R // T, T, L)
+  sets = [(own, jnp.where(sees, scores, MASKED).reshape(B, K, n, R, L)),
           (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(rows, prefix.k), MASKED))]
   if side is not None:
     sees = masks.side[:, None, :, None]

@@ -144,7 +144,8 @@ class Store:
     try:
       stage.make(self._bench(stage, folder))
     except BaseException:
-      clock.save()
+      if any(folder.iterdir()):
+        clock.save()
       raise
     origin = clock.stop()
     about = {'identity': stage.identity, 'files': digests(folder), 'provenance': origin}
@@ -172,6 +173,20 @@ class Store:
     finally:
       holder.unlink(missing_ok=True)
       lock.release()
+      if not self.has(stage):
+        self._leave_nothing(stage, place)
+
+  def _leave_nothing(self, stage: Stage, lock: Path) -> None:
+    """Removes what a refused start made, as far as nothing lies in it."""
+    folders = [self.folder / '.making' / stage.key, self.folder / '.making']
+    with contextlib.suppress(OSError):
+      for folder in folders:
+        folder.rmdir()
+      if [p.name for p in self.folder.iterdir()] == ['.locks'] and (
+          list(lock.parent.iterdir()) == [lock]):
+        lock.unlink()
+        for folder in (lock.parent, self.folder, self.folder.parent):
+          folder.rmdir()
 
   def _seconds(self, name: str) -> float | None:
     """What the newest result of that name took."""

@@ -186,7 +186,7 @@ class Checkpoints:
 
 def _not_from_orbax(record: standard_logging.LogRecord) -> bool:
   """Orbax logs a traceback for each error that this module words in one line."""
-  return '/orbax/' not in record.pathname
+  return '/orbax/checkpoint/' not in record.pathname
 
 
 def _first_not_finite(tree: PyTree) -> str | None:

@@ -2,15 +2,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from jobrec_jax.baselines import alignments
 from jobrec_jax.baselines.alignments import AlignmentFeatures
 from jobrec_jax.baselines.logistic import Logistic
 from jobrec_jax.baselines.oracle import Oracle
 from jobrec_jax.baselines.popularity import Popularity
 from jobrec_jax.baselines.random_scorer import Constant, Random
 from jobrec_jax.baselines.rules import Rules
+from jobrec_jax.data import pairs
 from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions, Truth
 from jobrec_jax.schema.align import align, alignment_features, rule_score
 from jobrec_jax.schema.comparators import AtLeast, Contains
@@ -121,18 +124,47 @@ def test_rules_and_logistic_find_what_the_schema_shows(dataset):
       assert roc_auc_score(labels[judged], scores[judged]) == 1
 
 
-def test_pairs_are_aligned_once_and_equal_the_schema(dataset, monkeypatch):
-  calls = []
-  monkeypatch.setattr(alignments, 'align', lambda *a: calls.append(a) or align(*a))
+def test_features_and_rules_equal_the_schema_chunk_by_chunk(dataset, monkeypatch):
+  monkeypatch.setattr(pairs, 'CHUNK', 5)
   features = AlignmentFeatures(dataset)
-  c, j = np.array([0, 1, 0, 1]), np.array([2, 3, 2, 0])
-  for rival in (Rules(features), Logistic(features)):
-    rival.fit(dataset, 'preference').score(c, j)
-  assert len(calls) == len(dataset.interactions.of('train'))  # Which holds c, j.
-  one = align(SCHEMA, dataset.candidates[1], dataset.jobs[3])
-  np.testing.assert_array_equal(features.features(c, j)[1], alignment_features(one))
-  expected = rule_score(one, 'preference')
-  assert features.rule_scores(c, j, 'preference')[1] == expected
+  c, j = (a.ravel() for a in np.mgrid[:CANDIDATES, :JOBS])
+  found = [align(SCHEMA, dataset.candidates[a], dataset.jobs[b]) for a, b in zip(c, j)]
+  expected = np.stack([alignment_features(alignment) for alignment in found])
+  assert features.width == expected.shape[1]
+  np.testing.assert_array_equal(features.features(c, j), expected)
+  parts = list(features.chunks(c, j))
+  assert [len(x) for _, x in parts] == [5] * 9 + [3]
+  for rows, x in parts:
+    np.testing.assert_array_equal(x, expected[rows])
+  for perspective in ('preference', 'qualification'):
+    scores = features.rule_scores(c, j, perspective)
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(
+        scores, np.array([rule_score(a, perspective) for a in found], np.float32))
+
+
+def test_logistic_is_scikit_learns_on_all_rows_at_once(dataset, monkeypatch):
+  monkeypatch.setattr(pairs, 'CHUNK', 7)
+  features, log = AlignmentFeatures(dataset), dataset.interactions
+  train = log.of('train')
+  found = Logistic(features).fit(dataset, 'preference').score(log.candidate, log.job)
+  model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+  model.fit(features.features(train.candidate, train.job).astype(np.float64),
+            train.preference == 1)
+  expected = model.decision_function(
+      features.features(log.candidate, log.job).astype(np.float64))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_no_pair_is_remembered(dataset):
+  """What is kept follows the values, not the pairs."""
+  features = AlignmentFeatures(dataset)
+  c, j = (a.ravel() for a in np.mgrid[:CANDIDATES, :JOBS])
+  features.features(c, j)
+  before = len(features._aligner._ids), len(features._aligner._key)
+  features.features(np.tile(c, 5), np.tile(j, 5))
+  assert (len(features._aligner._ids), len(features._aligner._key)) == before
+  assert before[1] <= CANDIDATES * JOBS + 2 * 2
 
 
 def test_features_belong_to_one_dataset(dataset):

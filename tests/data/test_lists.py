@@ -1,3 +1,5 @@
+"""Training and evaluation lists: what they hold and which negatives they draw."""
+
 import dataclasses
 
 from hypothesis import given, settings, strategies as st

@@ -1,3 +1,5 @@
+"""Batches of lists: their order, their shapes, and where a restored iterator goes on."""
+
 import itertools
 
 import jax

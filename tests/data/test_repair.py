@@ -1,3 +1,5 @@
+"""Negatives that several splits share stay in one of them, by a hash of their ids."""
+
 import dataclasses
 
 from hypothesis import given, settings, strategies as st

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+from jobrec_jax.data import pairs, tokens
 from jobrec_jax.data.tokens import (
     BUCKETS,
     PAD,
@@ -16,12 +18,13 @@ from jobrec_jax.data.tokens import (
     by_length,
     corpus,
     load_tokenizer,
+    padded,
     phrase_pieces,
     save_tokenizer,
     train_tokenizer,
     trim,
 )
-from jobrec_jax.schema.align import align
+from jobrec_jax.schema.align import align, verdict_codes
 from jobrec_jax.schema.render import render_alignment, render_entity
 
 TOKENIZER = train_tokenizer(['gpa met, level met;', 'hours unmet by 3.'] * 5, 300)
@@ -70,13 +73,13 @@ def test_phrases_shorten_text_and_lose_none(dataset):
   longer = add_phrases(TOKENIZER, texts, 150)
   assert TOKENIZER.to_str() == before and size + 100 < longer.get_vocab_size() <= size + 150
   pieces = phrase_pieces(TOKENIZER, longer)
-  tokens = [0, 0]
+  counts = [0, 0]
   for text in texts:
     ids = longer.encode(text).ids
     spelled = [k for i in ids for k in (pieces[i - size] if i >= size else [i]) if k != PAD]
     assert TOKENIZER.decode(spelled).split() == text.split()
-    tokens[0], tokens[1] = tokens[0] + len(TOKENIZER.encode(text).ids), tokens[1] + len(ids)
-  assert tokens[1] < 0.7 * tokens[0]
+    counts[0], counts[1] = counts[0] + len(TOKENIZER.encode(text).ids), counts[1] + len(ids)
+  assert counts[1] < 0.7 * counts[0]
 
 
 def test_a_phrase_is_whole_words():
@@ -165,8 +168,68 @@ def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
   short = BlockEncoder(dataset, tokenizer, BlockLengths(5, 300, 90))
   assert short.cut['candidate'] == len(dataset.candidates)
   assert (short.candidates != PAD).all()
-  padded = short.jobs == PAD
-  assert padded.any() and (np.diff(padded.astype(int), axis=1) >= 0).all()
+  padding = short.jobs == PAD
+  assert padding.any() and (np.diff(padding.astype(int), axis=1) >= 0).all()
+
+
+def test_blocks_are_as_long_as_their_longest_text_and_never_longer_than_allowed(dataset):
+  texts = [render_entity(dataset.schema, 'candidate', e) for e in dataset.candidates]
+  longest = max(len(TOKENIZER.encode(text).ids) for text in texts)
+  up = -(-longest // 8) * 8
+  for allowed, width in ((longest - 1, longest - 1), (longest, longest), (up, up), (up + 9, up)):
+    blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(allowed, 10, 10))
+    assert blocks.candidates.shape[1] == width
+    assert blocks.cut['candidate'] == (0 if allowed >= longest else sum(
+        len(TOKENIZER.encode(text).ids) == longest for text in texts))
+    whole = BlockEncoder(dataset, TOKENIZER, BlockLengths(2 * up, 10, 10)).candidates
+    np.testing.assert_array_equal(blocks.candidates[:, :allowed], whole[:, :width])
+
+
+def test_a_data_set_without_jobs_has_blocks(dataset):
+  blocks = BlockEncoder(dataclasses.replace(dataset, jobs=()), TOKENIZER, BlockLengths(9, 9, 9))
+  assert blocks.jobs.shape == (0, 8)
+
+
+@pytest.mark.parametrize('verdicts', ['words', 'symbols', 'vectors'])
+@pytest.mark.parametrize('allowed', [11, 400])
+def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypatch):
+  monkeypatch.setattr(pairs, 'CHUNK', 50)
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, allowed, verdicts))
+  u, j = np.mgrid[:60, :20]
+  found = blocks.alignments(u, j)
+  assert found.shape == (60, 20, allowed) and found.dtype == np.int32
+  rows = []
+  for candidate in dataset.candidates:
+    for job in dataset.jobs:
+      one = align(dataset.schema, candidate, job)
+      rows.append(verdict_codes(one) if verdicts == 'vectors' else
+                  TOKENIZER.encode(render_alignment(one, verdicts)).ids)
+  np.testing.assert_array_equal(found.reshape(-1, allowed), padded(rows, allowed))
+  longest = max(map(len, rows))
+  up = longest if verdicts == 'vectors' else -(-longest // 8) * 8
+  assert min(longest, allowed) <= blocks.alignment_length <= allowed
+  assert blocks.alignment_length - up < 32  # each field's longest need not meet the others'
+  assert (found[..., blocks.alignment_length:] == PAD).all()
+  assert blocks.cut['alignment'] == sum(len(row) > allowed for row in rows)
+  blocks.alignments(u, j)  # a pair counts once
+  assert blocks.cut['alignment'] == sum(len(row) > allowed for row in rows)
+
+
+def test_cut_pairs_are_counted_up_to_a_bound(dataset, monkeypatch):
+  monkeypatch.setattr(tokens, '_CUT_PAIRS', 20)
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, 5))
+  for u in range(60):
+    blocks.alignments(np.full(7, u), np.arange(7))
+  assert blocks.cut['alignment'] == 21
+
+
+def test_the_alignments_length_is_the_configured_where_clauses_do_not_tell(dataset, monkeypatch):
+  monkeypatch.setattr(pairs, '_LISTED', 10)
+  assert BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, 401)).alignment_length == 401
+
+
+def test_no_pairs_give_no_alignments(blocks):
+  assert blocks.alignments(np.zeros((0, 3), int), np.zeros((0, 3), int)).shape == (0, 3, 16)
 
 
 @given(st.integers(1, 40), st.integers(0, 40))

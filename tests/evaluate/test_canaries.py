@@ -1,3 +1,5 @@
+"""Canaries find labels that follow ids or positions, and stay silent on luck."""
+
 import itertools
 
 from hypothesis import given, settings, strategies as st

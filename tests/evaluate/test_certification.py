@@ -1,3 +1,5 @@
+"""Certified requirements: their losses, and whether the promise is kept."""
+
 import numpy as np
 import pytest
 

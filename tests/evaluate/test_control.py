@@ -1,3 +1,5 @@
+"""Rows that tell whether a requirement was reached, and the hypervolume."""
+
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest

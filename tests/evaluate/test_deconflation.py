@@ -1,3 +1,5 @@
+"""Correlations that tell whether an expert tracks the other truth."""
+
 import numpy as np
 import pytest
 from scipy.special import expit

@@ -1,3 +1,5 @@
+"""Eligibility, violations and calibration error against plain loops."""
+
 import itertools
 
 from hypothesis import given, settings, strategies as st

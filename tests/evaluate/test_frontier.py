@@ -1,3 +1,5 @@
+"""The exact frontier, and the policies beside it."""
+
 import numpy as np
 import pytest
 from scipy.special import softmax

@@ -1,3 +1,5 @@
+"""Ranking metrics against the mean over all orders of ties, and scikit-learn."""
+
 import itertools
 
 from hypothesis import given, settings, strategies as st

@@ -1,3 +1,5 @@
+"""Bootstrap intervals of means and of paired differences, of lists and of clusters."""
+
 import numpy as np
 import pytest
 from scipy import stats

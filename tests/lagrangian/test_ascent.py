@@ -1,3 +1,5 @@
+"""Dual ascent on toy problems whose multipliers are known."""
+
 from functools import partial
 
 from hypothesis import given, settings, strategies as st

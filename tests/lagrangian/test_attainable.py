@@ -1,3 +1,5 @@
+"""The range of requirements that bounded scores can meet, against brute force."""
+
 import itertools
 
 from hypothesis import given, settings, strategies as st

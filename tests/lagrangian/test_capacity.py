@@ -1,3 +1,5 @@
+"""Policies under capacities of jobs: a general solver and the KKT conditions."""
+
 import numpy as np
 import pytest
 import scipy.optimize

@@ -1,3 +1,5 @@
+"""Certificates of risk: their bounds, and how often they are wrong."""
+
 from math import ceil, e, exp, log, sqrt
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""What the history of a multiplier tells about its constraint."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

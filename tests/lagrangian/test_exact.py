@@ -1,3 +1,5 @@
+"""The exact dual against general solvers and the KKT conditions."""
+
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest

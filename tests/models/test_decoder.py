@@ -231,29 +231,44 @@ def test_constrain_raises_on_unknown_names_and_is_silent_without_rules():
       jax.jit(lambda x: constrain(x, 'batch', 'embed'))(x)
 
 
+@pytest.mark.parametrize('unroll', [1, 2])
 @pytest.mark.parametrize('remat', ['none', 'selective', 'full'])
-def test_the_last_layer_finishes_only_what_is_read(remat):
+def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
   config = DecoderConfig(vocab_size=9, width=8, layers=2, heads=2, kv_heads=1, head_width=4,
-                         mlp_width=12, remat=remat)
+                         mlp_width=12, remat=remat, unroll=unroll)
   rng = np.random.default_rng(0)
   prefix, items = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (2, 4, 5, 8)))
   masks = rng.random((2, 3)) < 0.8, rng.random((2, 4, 5)) < 0.8
   block = np.tril(np.ones((5, 5), bool))
-  params = nn.unbox(Decoder(config).init(jax.random.key(0), some_tokens((1, 2), vocab=9)))
+  params = nn.unbox(jax.jit(Decoder(config).init)(jax.random.key(0), some_tokens((1, 2), vocab=9)))
 
   @functools.partial(jax.jit, static_argnums=1)
-  def hidden(params, read):
-    return Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None, read,
-                                 method='encode_lists')[0]
+  @functools.partial(jax.grad, has_aux=True)
+  def gradient_and_hidden(params, read):
+    hidden = Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None,
+                                   read, method='encode_lists')[0]
+    return jnp.sum(jnp.sin(hidden[:, :, -2:]) * np.arange(8)), hidden
 
-  @functools.partial(jax.jit, static_argnums=1)
-  @jax.grad
-  def gradient(params, read):
-    return jnp.sum(jnp.sin(hidden(params, read)[:, :, 3:]) * np.arange(8))
+  (ours, ends), (expected, whole) = (gradient_and_hidden(params, read) for read in (2, None))
+  assert ends.shape == (2, 4, 2, 8)
+  np.testing.assert_allclose(ends, whole[:, :, 3:], atol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
 
-  whole, ends = hidden(params, None), hidden(params, 2)
-  np.testing.assert_allclose(ends[:, :, 3:], whole[:, :, 3:], atol=1e-5)
-  assert np.isfinite(ends).all()
-  assert (np.abs(ends - whole)[:, :, :3].max(-1) > 1e-3).all()  # their last MLP was left out
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-               gradient(params, 2), gradient(params, None))
+
+@pytest.mark.parametrize('unroll', [1, 3])
+def test_after_the_last_keys_and_values_only_what_is_read_is_computed(unroll):
+  """The operations of three layers over a list of which each item's last token is read."""
+  config = dataclasses.replace(SMALL, unroll=unroll)
+  prefix, items = np.ones((1, 30, 24), np.float32), np.ones((1, 4, 25, 24), np.float32)
+  masks, block = (np.ones((1, 30), bool), np.ones((1, 4, 25), bool)), np.tril(np.ones((25, 25)))
+  params = jax.eval_shape(Decoder(config).init, jax.random.key(0), some_tokens((1, 2)))
+
+  def shapes(read):
+    text = str(jax.make_jaxpr(lambda p: Decoder(config).apply(
+      p, prefix, masks[0], [items], [masks[1]], [block.astype(bool)], None, read,
+      method='encode_lists'))(nn.unbox(params)))
+    return text.count('f32[130,40] = dot_general'), text.count('f32[4,40] = dot_general')
+
+  layers = 1 if unroll == 1 else 3  # a loop's are written once
+  assert shapes(None) == (2 * layers, 0)  # gate and up
+  assert shapes(1) == (2 * max(1, layers - 1), 2)

@@ -40,8 +40,11 @@ def make(config, seed=0):
   return model, nn.unbox(init(jax.random.key(seed), CANDIDATE, JOB, ALIGNMENT))['params']
 
 
+compiled = functools.cache(lambda model: jax.jit(model.apply))
+
+
 def run(model, params, *blocks):
-  return jax.jit(model.apply)({'params': params}, *blocks)
+  return compiled(model)({'params': params}, *blocks)
 
 
 @pytest.fixture(scope='module')
@@ -108,11 +111,12 @@ def test_stored_states_serve_any_partner(reference):
 
 def test_gradients_flow_through_all_three_blocks(reference):
   _, model, params = reference
-  grad = jax.jit(jax.grad(lambda p: jnp.sum(run(model, p, CANDIDATE, JOB, ALIGNMENT).scores ** 2)))
-  embedding = np.abs(grad(params)['decoder']['embedding']).sum(1)
+  grads = jax.jit(jax.grad(
+      lambda p: jnp.sum(run(model, p, CANDIDATE, JOB, ALIGNMENT).scores ** 2)))(params)
+  embedding = np.abs(grads['decoder']['embedding']).sum(1)
   for block in (CANDIDATE, JOB, ALIGNMENT):
     assert (embedding[np.unique(block[block != PAD])] > 0).all()
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves(grad(params)))
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
 def test_a_list_of_one_candidate_each_equals_a_shared_candidate(reference):
@@ -163,4 +167,4 @@ def test_bad_configs_are_named(change, message):
 def test_a_block_that_reaches_into_the_next_is_refused():
   model = JobRec(dataclasses.replace(CONFIG, job_start=5))
   with pytest.raises(ValueError, match=r'candidate blocks: allowed at most 5 tokens.* got 6'):
-    model.init(jax.random.key(0), CANDIDATE, JOB, ALIGNMENT)
+    jax.eval_shape(model.init, jax.random.key(0), CANDIDATE, JOB, ALIGNMENT)

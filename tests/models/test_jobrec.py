@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -31,7 +32,7 @@ SCORE = jax.jit(MODEL.apply)
 def blocks(padded: bool):
   """Token blocks; if padded, of several true lengths with the padding at random places.
 
-  The pairs of a list keep one total length, so that the reference compiles few shapes.
+  The pairs of a list keep one total length: the reference reads few lengths.
   """
   rng = np.random.default_rng(0)
   out = [rng.integers(1, 50, s).astype(np.int32) for s in ((B, 6), (B, J, 5), (B, J, 4))]
@@ -81,17 +82,22 @@ def extended(params):
 
 
 def pair_by_pair(variables, candidate, job, alignment):
-  """hidden [B, J, E, D] and scores [B, J, E] from one plain causal forward for each."""
+  """hidden [B, J, E, D] and scores [B, J, E] from plain causal forwards of each pair alone.
+
+  Pairs of one length are rows of one batch.
+  """
   params = variables['params']
   decoder = Decoder(dataclasses.replace(CONFIG.decoder, vocab_size=50 + E))
   head = ExpertHead(CONFIG.head_widths)
-  hidden = []
-  for b in range(B):
-    for j in range(J):
-      sides = (candidate[b], job[b, j]) if candidate.ndim == 2 else (job[b], candidate[b, j])
-      rows = [plain_tokens(*sides, alignment[b, j], e) for e in range(E)]
-      hidden.append(decoder.apply(extended(params), np.stack(rows))[:, -1])
-  hidden = jnp.stack(hidden).reshape(B, J, E, -1)
+  rows, hidden = {}, {}
+  for b, j, e in np.ndindex(B, J, E):
+    sides = (candidate[b], job[b, j]) if candidate.ndim == 2 else (job[b], candidate[b, j])
+    tokens = plain_tokens(*sides, alignment[b, j], e)
+    rows.setdefault(len(tokens), {})[b, j, e] = tokens
+  for pairs in rows.values():
+    ends = decoder.apply(extended(params), np.stack(list(pairs.values())))[:, -1]
+    hidden |= zip(pairs, ends)
+  hidden = jnp.stack([hidden[place] for place in np.ndindex(B, J, E)]).reshape(B, J, E, -1)
   scores = [
     head.apply({'params': params[name]}, hidden[:, :, e]) for e, name in enumerate(CONFIG.experts)
   ]
@@ -107,27 +113,34 @@ def job_first(candidate, job, alignment):
 LAYOUTS = {'candidate-first': lambda *data: data, 'job-first': job_first}
 
 
-@pytest.mark.parametrize('padded', [False, True])
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_lists_equal_pairs_read_one_by_one(variables, padded, layout):
+@pytest.fixture(scope='module', params=itertools.product(LAYOUTS, (False, True)), ids=str)
+def case(request, variables):
+  """Blocks; hidden states, scores and gradients of their pairs read one by one."""
+  layout, padded = request.param
   data = LAYOUTS[layout](*blocks(padded))
+
+  def loss(v):
+    hidden, scores = pair_by_pair(v, *data)
+    return jnp.sum(WEIGHTS * scores), (hidden, scores)
+
+  (_, (hidden, scores)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)
+  return data, hidden, scores, gradient
+
+
+def test_lists_equal_pairs_read_one_by_one(variables, case):
+  data, hidden, scores, _ = case
   out = SCORE(variables, *data)
-  hidden, scores = jax.jit(lambda v: pair_by_pair(v, *data))(variables)
   np.testing.assert_allclose(out.hidden, hidden, atol=1e-5)
   np.testing.assert_allclose(out.scores, scores, atol=1e-5)
 
 
-@pytest.mark.parametrize('padded', [False, True])
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_gradients_of_lists_equal_those_of_pairs(variables, padded, layout):
-  data = LAYOUTS[layout](*blocks(padded))
+def test_gradients_of_lists_equal_those_of_pairs(variables, case):
+  data, _, _, expected = case
   _, ours = GRADIENT(variables, WEIGHTS, *data)
-  expected = jax.jit(jax.grad(lambda v: jnp.sum(WEIGHTS * pair_by_pair(v, *data)[1])))(variables)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('remat', ['none', 'selective'])
+@pytest.mark.parametrize(('layout', 'remat'), zip(LAYOUTS, ['selective', 'none']))
 def test_groups_of_one_length_equal_the_whole_list(variables, layout, remat):
   candidate, job, alignment = LAYOUTS[layout](*blocks(True))
   shared, others = (candidate, job) if layout == 'candidate-first' else (job, candidate)

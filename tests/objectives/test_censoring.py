@@ -1,3 +1,5 @@
+"""Inverse propensity weights for labels of which only some are observed."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

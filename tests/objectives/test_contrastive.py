@@ -1,3 +1,5 @@
+"""InfoNCE over lists against a plain loop and Optax, and its masks."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

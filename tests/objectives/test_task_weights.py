@@ -1,3 +1,5 @@
+"""Weights between the losses of two experts: where they start and settle."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""Figures hold the values that they were given."""
+
 import sys
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The report is one page that holds everything and fetches nothing."""
+
 import base64
 from html.parser import HTMLParser
 

@@ -1,3 +1,5 @@
+"""Rows of results as JSON, as tables and as Markdown."""
+
 import json
 import math
 import os

@@ -1,3 +1,5 @@
+"""The alignment of a candidate and a job: verdicts, margins, words and features."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Comparators: margins agree with verdicts, are monotone, and know what is missing."""
+
 from hypothesis import given, strategies as st
 import pytest
 

@@ -1,3 +1,5 @@
+"""Records and alignments as the text of a prompt."""
+
 import re
 
 from hypothesis import given, strategies as st

@@ -1,3 +1,5 @@
+"""The alignment schema: what it refuses, and its fingerprint."""
+
 import dataclasses
 
 from hypothesis import given, strategies as st

@@ -1,3 +1,5 @@
+"""Calibration and offsets of groups against scikit-learn and SciPy."""
+
 import warnings
 
 from hypothesis import given, settings, strategies as st

@@ -1,3 +1,5 @@
+"""The qualification expert's losses and their weights."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

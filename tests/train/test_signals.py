@@ -37,11 +37,11 @@ def send(signum):
 def test_a_signal_is_raised_at_the_end_of_the_block_under_the_old_handlers(signum):
   old = {s: signal.getsignal(s) for s in BOTH}
   after = []
-  with pytest.raises(Interrupted, match='interrupted; the same command resumes') as error:
-    with deferred_signals() as received:
-      assert received.signum is None
-      send(signum)
-      after.append(received.signum)
+  with (pytest.raises(Interrupted, match='interrupted; the same command resumes') as error,
+        deferred_signals() as received):
+    assert received.signum is None
+    send(signum)
+    after.append(received.signum)
   assert after == [signum] and error.value.exit_status == 128 + signum
   assert {s: signal.getsignal(s) for s in BOTH} == old
 
@@ -155,9 +155,10 @@ def test_a_signal_saves_the_step_that_it_came_in(signum, whole, tmp_path):
 def test_a_second_sigint_ends_a_step_that_does_not_end(whole, tmp_path):
   process = start(tmp_path, pause=6, save_seconds=0)
   assert process.stdout.readline() == 'paused\n'
-  while process.poll() is None:  # The first may meet a process that is not awake yet.
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+  process.send_signal(signal.SIGINT)
+  time.sleep(0.5)  # The two would be one for a process that has not seen the first.
+  process.send_signal(signal.SIGINT)
+  process.wait()
   errors = process.stderr.read()
   assert process.returncode == 130 and 'Traceback' not in errors
   assert errors.splitlines()[-1] == 'interrupted; the same command resumes'
@@ -215,7 +216,7 @@ def test_damaged_checkpoints_alone_end_a_script_with_one_line(tmp_path):
 @pytest.mark.slow
 def test_a_process_killed_at_random_moments_resumes_to_the_same_bits(tmp_path):
   """Every step is saved, so that most kills meet a checkpoint that is being written."""
-  steps = 120
+  steps = 60
   process = start(tmp_path / 'whole', save_seconds=0, steps=steps)
   bits, _ = process.communicate()
   rng = random.Random(0)

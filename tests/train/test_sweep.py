@@ -1,3 +1,5 @@
+"""A sweep of policies equals its trainings one by one."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""Folders of JSON lines: in and out, what is refused, and what a killed write leaves behind."""
+
 from concurrent.futures import ProcessPoolExecutor
 import dataclasses
 import json

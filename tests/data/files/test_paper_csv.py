@@ -1,3 +1,5 @@
+"""The published CSV layout, in and out, on made-up files and on the published ones."""
+
 import csv
 import dataclasses
 import io

@@ -1,3 +1,5 @@
+"""RecBole's atomic files, in and out, and what is refused."""
+
 import dataclasses
 import re
 from urllib.parse import unquote

@@ -1,3 +1,5 @@
+"""Single records and catalogues of jobs, from JSON and CSV."""
+
 import json
 import re
 

@@ -1,3 +1,5 @@
+"""Random numbers by pair: uniform, independent, and the same whoever asks."""
+
 import numpy as np
 from scipy import stats
 

@@ -1,3 +1,5 @@
+"""Narratives say what the leanings are, in the words of either side."""
+
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer

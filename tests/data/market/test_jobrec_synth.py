@@ -1,3 +1,5 @@
+"""jobrec_synth as tensorflow-datasets builds it and as the library reads it back."""
+
 import dataclasses
 import itertools
 import sys

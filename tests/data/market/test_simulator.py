@@ -1,3 +1,5 @@
+"""The simulated market: its truths, its exposure and its labels."""
+
 import dataclasses
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""How candidates and pairs are divided, with cold jobs in the test alone."""
+
 import numpy as np
 import pytest
 

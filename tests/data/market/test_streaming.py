@@ -1,3 +1,5 @@
+"""A market written block by block is the simulated one, whatever the number of workers."""
+
 import dataclasses
 
 import numpy as np
