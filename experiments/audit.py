@@ -12,54 +12,19 @@ Exit status: 0 if there is no error in the data as they lie but those that data.
 1 if there is, 2 if the config or a file is wrong.
 """
 
-import json
 import sys
 
-from ml_collections import ConfigDict
-
-from experiments import setup
-from jobrec_jax.data.dataset import Dataset
-from jobrec_jax.data.repair import deal_shared_negatives
-from jobrec_jax.evaluate.audit import AuditReport, audit
-from jobrec_jax.schema.files import write_text
-
-AS_IT_LIES, REBUILT = 'as it lies', 'rebuilt without shared negatives'
+from jobrec_jax import command_line
+from jobrec_jax.pipeline.audit import audit_report
+from jobrec_jax.pipeline.run import Run
 
 
-def audit_all(dataset: Dataset, seed: int) -> dict[str, tuple[Dataset, AuditReport]]:
-  """The data as they lie, and rebuilt where splits share negatives, each with its audit."""
-  audited = {AS_IT_LIES: (dataset, audit(dataset, seed))}
-  if any(name.startswith('shared_negatives/') for name in audited[AS_IT_LIES][1].failed()):
-    rebuilt = deal_shared_negatives(dataset, seed)
-    audited[REBUILT] = rebuilt, audit(rebuilt, seed)
-  return audited
-
-
-def render(audited: dict[str, tuple[Dataset, AuditReport]], known: tuple[str, ...]) -> str:
-  """A table for each version of the data, and the verdict in the last line."""
-  parts = []
-  for title, (dataset, report) in audited.items():
-    size = (f'{len(dataset.candidates):,} candidates, {len(dataset.jobs):,} jobs, '
-            f'{len(dataset.interactions):,} rows')
-    notes = [f'note: {note}' for note in dataset.notes]
-    parts.append('\n'.join([f'== The data {title}: {size}', *notes, report.table(known)]))
-  verdicts = [f'{title}, {report.verdict(known)}' for title, (_, report) in audited.items()]
-  return '\n\n'.join([*parts, f'Verdict: {" | ".join(verdicts)}'])
-
-
-def main(config: ConfigDict, workdir: str) -> None:
-  settings, run, known = setup.validate(config), setup.Run(workdir), tuple(config.data.known_faults)
-  dataset, _ = setup.read_data(config, settings.market)
-  audited = audit_all(dataset, config.seed)
-  text = render(audited, known)
-  rows = [json.dumps({'data': title, **row}, ensure_ascii=False)
-          for title, (_, report) in audited.items() for row in report.rows]
-  write_text(run / 'audit.json', '[\n' + ',\n'.join(rows) + '\n]\n')
-  write_text(run / 'audit.txt', text + '\n')
+def main(run: Run) -> None:
+  text, passed = audit_report(run)
   print(text)
-  if audited[AS_IT_LIES][1].failed(known):
+  if not passed:
     sys.exit(1)
 
 
 if __name__ == '__main__':
-  setup.run_main(main, 'configs/base.py', 'runs/audit')
+  command_line.start(main, 'configs/base.py', 'runs/audit')

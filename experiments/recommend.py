@@ -1,4 +1,4 @@
-"""Ranks jobs for one candidate, from a finished run folder.
+"""Ranks jobs for one candidate, from a finished run folder or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
       --candidate experiments/examples/builder.json [--catalogue JOBS.json] [--format json]
@@ -9,20 +9,20 @@ import dataclasses
 import json
 import sys
 
-from absl import app, flags, logging
+from absl import flags
 
-from experiments.alignment import load_policy
-from experiments.setup import Run, use_compilation_cache
-from experiments.trained import load_trained
+from jobrec_jax.command_line import launch, use_compilation_cache
 from jobrec_jax.data.files.records import read_catalogue, read_entity_json
-from jobrec_jax.recommend import RankedJobs, recommend
+from jobrec_jax.pipeline.load import load
+from jobrec_jax.recommend import RankedJobs
 
 FLAGS = flags.FLAGS
 COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')
 
 
 def define_flags() -> None:
-  flags.DEFINE_string('run', None, 'a run folder with trained experts and policies', required=True)
+  flags.DEFINE_string('run', None, 'a finished run folder, or a file that pack wrote',
+                      required=True)
   flags.DEFINE_string('candidate', None, 'JSON file with one candidate', required=True)
   flags.DEFINE_float('tau', None, 'the eligibility C asked for, a probability; 0 asks for '
                      'nothing', required=True)
@@ -51,35 +51,13 @@ def table(ranked: RankedJobs, tau: float) -> str:
   return '\n'.join(lines)
 
 
-def run_recommend(run: Run, candidate_file: str, tau: float, top_k: int,
-                  catalogue_file: str | None) -> RankedJobs:
-  """Loads what the run left and ranks the catalogue; the run's data set is not needed.
-
-  Raises:
-    ValueError: a file is missing or wrong, or tau lies beyond what the policy was
-      trained for.
-  """
-  trained = load_trained(run)
-  config, schema = trained.config, trained.schema
-  policy = load_policy(config, run, schema.fingerprint())
-  candidate = read_entity_json(candidate_file, schema, 'candidate')
-  catalogue = read_catalogue(catalogue_file or run / 'jobs.json', schema)
-  return recommend(schema, candidate, catalogue, trained.experts, policy, tau,
-                   trained.mesh, top_k, config.policy.temperature,
-                   config.features.list_length, config.features.batch)
-
-
 def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
-  logging.set_verbosity(logging.ERROR)
+  del argv
   use_compilation_cache()
-  try:
-    ranked = run_recommend(Run(FLAGS.run), FLAGS.candidate, FLAGS.tau, FLAGS.top_k,
-                           FLAGS.catalogue)
-  except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  run = load(FLAGS.run)
+  candidate = read_entity_json(FLAGS.candidate, run.schema, 'candidate')
+  jobs = read_catalogue(FLAGS.catalogue, run.schema) if FLAGS.catalogue else None
+  (ranked,) = run.recommend(candidate, FLAGS.tau, FLAGS.top_k, jobs)
   if cut := {block: n for block, n in ranked.cut.items() if n}:
     print(f'warning: longer than what the experts read, their ends are lost: {cut}',
           file=sys.stderr)
@@ -92,4 +70,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

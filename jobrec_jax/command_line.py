@@ -10,15 +10,18 @@ import os
 from pathlib import Path
 import sys
 import traceback
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jobrec_jax.pipeline.record import read_record
-from jobrec_jax.pipeline.run import Run, settings_of
-from jobrec_jax.pipeline.settings import Settings, check_devices
 from jobrec_jax.schema.settings import as_mapping, build
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
+
+if TYPE_CHECKING:  # a script that makes no run must not wait for what training imports
+  from jobrec_jax.pipeline.run import Run
+  from jobrec_jax.pipeline.settings import Settings
 
 OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
 
@@ -33,7 +36,7 @@ def define_flags(config: str, workdir: str | None) -> None:
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
-def start(main: Callable[[Run], None], config: str = 'configs/base.py',
+def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
           workdir: str | None = None, continues: bool = False) -> None:
   """Runs `main` on the run that the flags name.
 
@@ -52,11 +55,13 @@ def start(main: Callable[[Run], None], config: str = 'configs/base.py',
   launch(run)
 
 
-def launch(main: Callable[[Sequence[str]], None]) -> None:
-  """Parses the flags that are defined, and runs `main`."""
+def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> None:
+  """Parses the flags that are defined, and runs `main` with the arguments called `words`."""
   def guarded(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f'unknown arguments: {argv[1:]}')
+    if len(argv) != 1 + len(words):
+      _end(f"error: arguments must be {' '.join(words) or 'flags alone'}, got {argv[1:]}; "
+           '--help helps', 2)
+    quiet_logs()
     raise_on_signals()
     try:
       main(argv)
@@ -68,12 +73,14 @@ def launch(main: Callable[[Sequence[str]], None]) -> None:
   app.run(guarded, flags_parser=_parse)
 
 
-def open_run(continues: bool) -> Run:
+def open_run(continues: bool) -> 'Run':
   """The run that the flags name, nothing of it made yet.
 
   Raises:
     ValueError: a setting, or --workdir or --store, is wrong.
   """
+  from jobrec_jax.pipeline.run import Run
+  from jobrec_jax.pipeline.settings import check_devices
   folder, store = flags.FLAGS.workdir, flags.FLAGS.store
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
@@ -81,7 +88,6 @@ def open_run(continues: bool) -> Run:
   settings = read_settings(Path(folder), continues)
   import jax  # here, so that --help and a wrong flag are told at once
   check_devices(settings, jax.device_count())
-  quiet_logs()
   use_compilation_cache()
   if store is None and (Path(folder) / 'run.json').is_file():
     store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
@@ -90,11 +96,13 @@ def open_run(continues: bool) -> Run:
   return run
 
 
-def read_settings(folder: Path, continues: bool) -> Settings:
+def read_settings(folder: Path, continues: bool) -> 'Settings':
   """The settings that the flags ask for.
 
   Without --config, a script that continues a run takes the run's own, overrides on top.
   """
+  from jobrec_jax.pipeline.run import settings_of
+  from jobrec_jax.pipeline.settings import Settings
   given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
   if not continues or given or not (folder / 'run.json').exists():
     return build(Settings, flags.FLAGS.config.to_dict())
@@ -149,17 +157,18 @@ def _is_ours(error: BaseException) -> bool:
   return frame.f_globals['__name__'].split('.')[0] in OURS
 
 
-def _end(line: str, status: int) -> None:
+def _end(line: str, status: int) -> NoReturn:
   print(line, file=sys.stderr)
   sys.stderr.flush()
   sys.exit(status)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """absl's parser; what is wrong with a config or an override is told in one line, too."""
+  """The flags; what is wrong with one, with a config or an override is told in one line."""
   try:
-    return app.parse_flags_with_usage(list(argv))
+    return flags.FLAGS(list(argv))
+  except flags.Error as error:
+    _end(f'error: {" ".join(str(error).split())}; --help helps', 2)
   except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
     text = error.args[0] if error.args else error
     _end(f'error: --config: {" ".join(str(text).split())}', 2)
-    raise

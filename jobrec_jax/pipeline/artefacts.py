@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 from jobrec_jax.data.files.records import entity_json, parse_entity
 from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.schema.files import (
     decode_json,
@@ -111,6 +112,30 @@ def load_dataset(folder: Path, schema: Schema) -> tuple[Dataset, Truth | None]:
   truth = Truth(**{f.name: load_array(folder / 'truth' / f'{f.name}.npy', mapped=True)
                    for f in dataclasses.fields(Truth)})
   return dataset, truth
+
+
+def save_catalogue(folder: Path, domain: str, jobs: tuple[Entity, ...]) -> None:
+  """Writes the jobs and the schema's name: all of a data set that recommending needs."""
+  schema = load_domain(domain).schema
+  save_entities(folder / 'jobs.jsonl', jobs, schema, 'job')
+  write_json(folder / 'catalogue.json', {'domain': domain, 'schema': schema.fingerprint()})
+
+
+def load_catalogue(folder: Path) -> tuple[Schema, tuple[Entity, ...]]:
+  """What `save_catalogue` wrote.
+
+  Raises:
+    ValueError: a file is missing or wrong, or the domain's schema is another one by now.
+  """
+  path = folder / 'catalogue.json'
+  about = read_json(path)
+  if not isinstance(about, dict) or set(about) != {'domain', 'schema'}:
+    raise ValueError(f'{path}: must hold domain and schema, got {about!r:.80}')
+  schema = load_domain(about['domain']).schema
+  if schema.fingerprint() != about['schema']:
+    raise ValueError(f"{path}: schema must be {schema.fingerprint()}, that of {about['domain']!r} "
+                     f"in this version, got {about['schema']}; make the run again")
+  return schema, load_entities(folder / 'jobs.jsonl', schema, 'job')
 
 
 def save_calibration(folder: Path, calibration: Calibration, offsets: np.ndarray) -> None:

@@ -16,7 +16,12 @@ from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.evaluate.audit import audit
-from jobrec_jax.pipeline.artefacts import load_dataset, save_dataset
+from jobrec_jax.pipeline.artefacts import (
+    load_catalogue,
+    load_dataset,
+    save_catalogue,
+    save_dataset,
+)
 from jobrec_jax.pipeline.settings import DataSettings, Settings
 from jobrec_jax.pipeline.stage import Bench, Stage
 from jobrec_jax.schema.files import write_json
@@ -74,6 +79,14 @@ def read_data(bench: Bench) -> Data:
   domain = bench.settings['market']
   name = domain['domain'] if isinstance(domain, dict) else domain.domain
   return Data(*load_dataset(bench.folder, load_domain(name).schema))
+
+
+def catalogue_stage(settings: Settings, of_data: Stage[Data]) -> Stage:
+  """The jobs and the schema's name, which is what recommending needs of the data."""
+  return Stage('catalogue', 1, {'domain': settings.market.domain}, {'data': of_data},
+               lambda bench: save_catalogue(bench.folder, bench.settings['domain'],
+                                            bench.inputs['data'].dataset.jobs),
+               lambda bench: load_catalogue(bench.folder))
 
 
 def market_of(settings: Settings) -> Market:

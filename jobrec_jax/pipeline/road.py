@@ -4,7 +4,16 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from jobrec_jax.pipeline import certify, data, evaluate, experts, policy, scores
+from jobrec_jax.pipeline import (
+    certify,
+    data,
+    evaluate,
+    experts,
+    policy,
+    scores,
+    selection,
+    sweep,
+)
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -23,6 +32,7 @@ class Road:
     calibration: b and t of p_qual.
     inputs: stage 2's lists as the experts see them.
     policy: one for every requirement.
+    catalogue: what recommending needs of the data.
     lists: the held-out lists.
     scores: what the experts and the policy say of them.
     evaluation: every number of the report.
@@ -36,6 +46,7 @@ class Road:
   calibration: Stage
   inputs: Stage
   policy: Stage
+  catalogue: Stage
   lists: Stage
   scores: Stage
   evaluation: Stage
@@ -83,11 +94,24 @@ def road(settings: Settings) -> Road:
       'certify': certify.of_run(s.certify)},
       expert | {'calibration': calibration, 'policy': of_policy},
       certify.make_certified, certify.read_certified)
-  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy, lists,
-              of_scores, evaluation, certified)
+  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
+              data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified)
 
 
-def proof_stage(s: Settings) -> Stage[certify.Proof]:
+def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
+  """Heads trained one for each requirement, beside the one policy and the exact dual."""
+  inputs = dict(r.certified.inputs)
+  return Stage('sweep', 1, {'sweep': s.sweep, 'policy': s.policy},
+               inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
+
+
+def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:
+  """Labels, and the pairs of them that experts review."""
+  return Stage('selection', 1, {'seed': s.seed, 'refine': s.refine}, {'data': r.data},
+               selection.make_selection, selection.read_selection)
+
+
+def proof_stage(s: Settings, r: Road) -> Stage[certify.Proof]:
   """The check of a run's certificates on a fresh population.
 
   Raises:
@@ -98,7 +122,7 @@ def proof_stage(s: Settings) -> Stage[certify.Proof]:
                      f'can be drawn anew, got {s.data.source!r}')
   return Stage('proof', 1, {'seed': s.seed, 'list_length': s.policy.list_length,
                             'temperature': s.policy.temperature, 'certify': s.certify},
-               dict(road(s).certified.inputs),
+               dict(r.certified.inputs),
                functools.partial(certify.make_proof, market=lambda: data.market_of(s)),
                certify.read_proof)
 

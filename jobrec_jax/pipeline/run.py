@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobrec_jax.pipeline.data import check_sizes
 from jobrec_jax.pipeline.record import FILE, read_record, write_record
@@ -20,11 +20,20 @@ from jobrec_jax.pipeline.store import Store
 from jobrec_jax.schema.files import digest
 from jobrec_jax.schema.settings import build
 
+if TYPE_CHECKING:
+  from jobrec_jax.pipeline.evaluate import Evaluation
+
 REPORT = ('results.json', 'results.md', 'report.html')
 
 
 class Run:
-  """A run folder, its road and its store.
+  """A run folder, its road and its store: the whole road for programs.
+
+    run = jobrec_jax.Run('runs/mine', jobrec_jax.Settings(seed=1))
+    run.get(run.road.calibration)        # trains the experts, if they are not there
+    run.get(run.road.policy).policy      # fits the policy
+    run.report().rows                    # measures, and writes what a person opens
+    jobrec_jax.load('runs/mine')         # ranks jobs for new candidates
 
   Args:
     folder: made when the first stage is.
@@ -46,11 +55,19 @@ class Run:
     Raises:
       ValueError: the data do not allow a setting, or something that lies there is damaged.
     """
-    if not self.store.has(stage) and stage.key != self.road.data.key:
+    trains = any(s.key == self.road.warm_up.key for s in stage.walk())
+    if trains and not self.store.has(stage):
       check_sizes(self.settings, self.store.get(self.road.data))  # before anything is trained
     value = self.store.get(stage)
+    if self.store.has(self.road.policy):  # whoever has a policy can recommend
+      self.store.make(self.road.catalogue)
     self.write()
     return value
+
+  def report(self) -> 'Evaluation':
+    """Makes what is missing of the run, and writes results.json, results.md and report.html."""
+    from jobrec_jax.pipeline.report import report  # here, for it takes a run
+    return report(self)
 
   def stages(self) -> Iterator[Stage]:
     for field in dataclasses.fields(self.road):

@@ -1,0 +1,96 @@
+"""The experts of a run for other programs: PEFT's adapters, or merged decoders."""
+
+import dataclasses
+from pathlib import Path
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from jobrec_jax.data.tokens import save_tokenizer
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.lora import merge
+from jobrec_jax.pipeline.load import load_experts, opened
+from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.weights.families import family_of
+from jobrec_jax.weights.huggingface import save_decoder
+from jobrec_jax.weights.peft import save_adapter, save_heads
+
+PyTree = Any
+
+
+def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
+  """Writes a new folder, whole or not at all.
+
+  Raises:
+    ValueError: `to` exists, the run has no trained experts or no adapters, or no family of models
+      can express the decoder.
+  """
+  to = Path(to)
+  if to.exists():
+    raise ValueError(f'--to must name a folder that does not exist yet, got {to}')
+  with opened(run) as source, tempfile.TemporaryDirectory() as folder:
+    experts, calibration = load_experts(source)
+    tokenizer = Path(folder) / 'tokenizer.json'
+    save_tokenizer(experts.tokenizer, tokenizer)
+    if merged:
+      export_merged(experts, calibration, to, tokenizer)
+    else:
+      base = read_record(source)['settings']['backbone']['path']
+      export_adapter(experts, calibration, base, to, tokenizer)
+
+
+def export_adapter(experts: Experts, calibration: Calibration, base_name: str, to: Path,
+                   tokenizer: Path) -> None:
+  """Raises ValueError: the decoder has no adapters, or `to` holds something."""
+  c = experts.model.config
+  if c.decoder.lora is None:
+    raise ValueError('this run trained its decoder whole and has no adapter: use --merged')
+  save_adapter(to, experts.params['lora'], c.decoder.lora, c.decoder, base_name,
+               extras(experts, calibration), c.experts, [tokenizer])
+
+
+def export_merged(experts: Experts, calibration: Calibration, to: Path, tokenizer: Path) -> None:
+  """Whole, or not at all. Raises ValueError: no family of models can express the decoder."""
+  c = experts.model.config
+  lora = c.decoder.lora
+  decoders = {'.': experts.params['decoder']}
+  if lora is not None and lora.per_expert:
+    decoders = {name: merge(experts.params, lora, e) for e, name in enumerate(c.experts)}
+  elif lora is not None:
+    decoders = {'.': merge(experts.params, lora)}
+  more = extras(experts, calibration)
+  rows = more.pop('phrases', None)
+  to.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f'.{to.name}.', dir=to.parent) as folder:
+    whole = Path(folder) / 'export'
+    for name, params in decoders.items():
+      params, sizes = jax.device_get(params), c.decoder
+      if rows is not None:
+        params, sizes = with_phrases(params, sizes, rows, c.words)
+      save_decoder(whole / name, params, sizes, family_of(sizes), [tokenizer])
+    save_heads(whole, more, c.experts)
+    whole.rename(to)
+
+
+def with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,
+                 words: int) -> tuple[PyTree, DecoderConfig]:
+  """The phrases' embeddings in the decoder's table, from row `words` on. No logit is theirs."""
+  more = max(0, words + len(rows) - sizes.vocab_size)
+  dtype = decoder['layers']['attention']['q']['kernel'].dtype  # fp32 where it was quantised
+  table = np.pad(decoder['embedding'].astype(dtype), ((0, more), (0, 0)))
+  table[words:words + len(rows)] = rows
+  decoder = decoder | {'embedding': table}
+  if 'lm_head' in decoder:
+    decoder['lm_head'] = np.pad(decoder['lm_head'], ((0, 0), (0, more)))
+  return decoder, dataclasses.replace(sizes, vocab_size=sizes.vocab_size + more)
+
+
+def extras(experts: Experts, calibration: Calibration) -> dict[str, Any]:
+  """What else a score needs: readouts, vectors of verdicts, phrases, heads, calibration."""
+  names = ('readouts', 'verdicts', 'phrases', *experts.model.config.experts)
+  return {name: jax.device_get(experts.params[name])
+          for name in names if name in experts.params} | {'calibration': calibration}

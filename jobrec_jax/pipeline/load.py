@@ -1,0 +1,246 @@
+"""Loading a finished run for use: nothing of training is imported, no data of the run are needed.
+
+    loaded = jobrec_jax.load('runs/quickstart')       # or a file that pack wrote
+    loaded.recommend(candidate, tau=0.6)[0].jobs
+
+The artefacts are those that run.json names. Each is read only when it is what was made, and the
+keys of what it was made from lead to the others: parts of different runs do not pass as one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+from pathlib import Path, PurePosixPath
+import stat
+import tempfile
+from typing import Any, NamedTuple
+import zipfile
+
+import jax
+
+from jobrec_jax.data.tokens import load_tokenizer
+from jobrec_jax.pipeline.artefacts import (
+    load_calibration,
+    load_catalogue,
+    load_params,
+    load_policy,
+)
+from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
+from jobrec_jax.pipeline.record import FILE, read_record
+from jobrec_jax.pipeline.stage import content
+from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
+from jobrec_jax.recommend import CandidateScores, RankedJobs, Recommender
+from jobrec_jax.report.results import ResultRow, read_results
+from jobrec_jax.schema.files import digest
+from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.schema.settings import build
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import ScoringConfig
+from jobrec_jax.scoring.policy import Policy
+from jobrec_jax.sharding import MeshConfig, make_mesh
+
+PARTS = ('tokenizer', 'cooperative', 'calibration', 'policy', 'catalogue')  # read whole
+# Which input of which artefact is which other one. Of `inputs` the identity is needed alone.
+CHAIN = (('cooperative', 'tokenizer', 'tokenizer'), ('cooperative', 'data', 'data'),
+         ('calibration', 'experts', 'cooperative'), ('policy', 'inputs', 'inputs'),
+         ('inputs', 'experts', 'cooperative'), ('inputs', 'calibration', 'calibration'),
+         ('catalogue', 'data', 'data'))
+RESULTS = 'results.json'
+
+
+class Parts(NamedTuple):
+  """The artefacts of a run that recommending needs, found whole and of one run.
+
+  Attributes:
+    record: what run.json holds.
+    folders: of `PARTS` by name.
+    abouts: what artefact.json says of these, and of 'inputs'.
+  """
+
+  record: dict[str, Any]
+  folders: dict[str, Path]
+  abouts: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+  """A finished run, ready to recommend.
+
+  Attributes:
+    settings: the run's, as run.json holds them: sections of plain values.
+    recommender: schema, experts, calibration, policy and the run's own jobs.
+    results: the rows of its report; empty where none was written.
+  """
+
+  settings: Mapping[str, Any]
+  recommender: Recommender
+  results: tuple[ResultRow, ...]
+
+  @property
+  def schema(self) -> Schema:
+    return self.recommender.schema
+
+  @property
+  def experts(self) -> Experts:
+    return self.recommender.experts
+
+  @property
+  def calibration(self) -> Calibration:
+    return self.recommender.calibration
+
+  @property
+  def policy(self) -> Policy:
+    return self.recommender.policy
+
+  @property
+  def jobs(self) -> tuple[Entity, ...]:
+    return self.recommender.jobs
+
+  def recommend(self, candidates: Entity | Sequence[Entity], tau: float, top_k: int = 5,
+                jobs: Sequence[Entity] | None = None) -> list[RankedJobs]:
+    """The best jobs for each candidate under `C >= tau`; see `Recommender.recommend`."""
+    return self.recommender.recommend(candidates, tau, top_k, jobs)
+
+  def score(self, candidates: Entity | Sequence[Entity],
+            jobs: Sequence[Entity] | None = None) -> CandidateScores:
+    """Scores of every candidate with every job, for any requirement; see `Recommender.score`."""
+    return self.recommender.score(candidates, jobs)
+
+
+def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
+  """Loads a run for use, on all devices there are.
+
+  Args:
+    path: a run folder, or a file that `pipeline.pack.pack` wrote.
+    backbone: where the pretrained decoder lies, if not where it lay when the run was made.
+
+  Raises:
+    ValueError: a part is missing, is not what was made, or is of another run; it names the part.
+  """
+  with opened(path) as folder:
+    parts = find_parts(folder)
+    settings = parts.record['settings']
+    schema, jobs = load_catalogue(parts.folders['catalogue'])
+    policy, _ = load_policy(parts.folders['policy'])
+    results = results_file(folder, parts.record)
+    experts = _experts(parts, backbone)
+    features = {k: v for k, v in settings['features'].items() if k != 'states'}
+    mesh = make_mesh(_fitting(build(MeshConfig, settings['mesh'])))
+    recommender = Recommender(schema, *experts, policy, jobs, mesh,
+                              build(ScoringConfig, features))
+    return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()))
+
+
+def load_experts(path: str | Path, backbone: str | None = None) -> tuple[Experts, Calibration]:
+  """The experts alone, which need no policy; as `load`."""
+  with opened(path) as folder:
+    return _experts(find_parts(folder, PARTS[:3]), backbone)
+
+
+def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
+  """The named artefacts of a run folder.
+
+  Raises:
+    ValueError: one is missing, is not what was made, or was made from those of another run.
+  """
+  record = read_record(folder)
+  keys, store = record['artefacts'], folder / record['store']
+  known = (*names, 'inputs') if 'policy' in names else names
+  abouts = {}
+  for name in known:
+    place = store / keys.get(name, name)
+    if not (place / ABOUT).is_file():
+      step = 'train_experts' if name in PARTS[:3] else 'fit_policy'
+      raise ValueError(f'{place}: must be the artefact {name}, got no such folder; make it: '
+                       f'python -m experiments.{step} --workdir={folder}')
+    abouts[name] = check_whole(place) if name in names else read_about(place)
+  for name, of, other in CHAIN:
+    if name in known and abouts[name]['identity']['inputs'].get(of) != keys.get(other):
+      raise ValueError(f'{store / keys[name]}: must be made from {keys.get(other)}, which '
+                       f"{folder / FILE} names, got {abouts[name]['identity']['inputs'].get(of)}")
+  return Parts(record, {name: store / keys[name] for name in names}, abouts)
+
+
+def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
+  """Raises ValueError: the backbone is not the one that the experts were trained on."""
+  identity = parts.abouts['cooperative']['identity']
+  spec = build(ModelSpec, identity['settings']['spec'])
+  tokenizer = load_tokenizer(parts.folders['tokenizer'] / 'tokenizer.json')
+  params = load_params(parts.folders['cooperative'] / 'params.safetensors')['model']
+  decoder = None
+  if spec.pretrained:
+    from jobrec_jax.weights.backbone import locate  # here, for readers of weights take their time
+    place = parts.record['settings']['backbone']['path'] if backbone is None else backbone
+    if [content(locate(place))] != identity['files']:
+      raise ValueError('backbone must be the decoder that the experts were trained on, got another '
+                       f'one: {place}')
+    decoder = open_backbone(spec, place)
+    params = params | {'decoder': decoder.load(None)}
+  experts = Experts(make_model(spec, tokenizer, decoder), params, tokenizer, spec.tokenizer.lengths)
+  return experts, load_calibration(parts.folders['calibration'])
+
+
+def _fitting(mesh: MeshConfig) -> MeshConfig:
+  """The run's mesh where it covers this machine's devices, else all of them as data."""
+  inner, count = mesh.fsdp * mesh.tensor, jax.device_count()
+  covers = count % inner == 0 and mesh.data in (-1, count // inner)
+  return mesh if covers else MeshConfig()
+
+
+def results_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
+  """results.json of a run folder, found as it was written; None where the run wrote none.
+
+  Raises:
+    ValueError: it is missing or has another content.
+  """
+  path, was = folder / RESULTS, record['report'].get(RESULTS)
+  if was is not None and digest(path) != was:
+    raise ValueError(f'{path}: must be as it was written, got another content; write it again: '
+                     f'python -m experiments.evaluate --workdir={folder}')
+  return None if was is None else path
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Path]:
+  """The run folder itself, or a temporary one with what a packed file holds."""
+  path = Path(path)
+  if path.is_dir() or not path.exists():
+    yield path
+    return
+  with tempfile.TemporaryDirectory(prefix='jobrec-') as folder:
+    _extract(path, Path(folder))
+    yield Path(folder)
+
+
+def _extract(path: Path, folder: Path) -> None:
+  """Unpacks plain files below `folder` alone.
+
+  Raises:
+    ValueError: the file is none that pack wrote.
+  """
+  try:
+    with zipfile.ZipFile(path) as packed:
+      entries = packed.infolist()
+      for entry in entries:
+        if problem := _problem(entry):
+          raise ValueError(f'{path}: must hold plain files that are stored, got {problem}: '
+                           f'{entry.filename!r}')
+      size = sum(e.file_size for e in entries)
+      if size > path.stat().st_size:
+        raise ValueError(f'{path}: must hold what its size allows, got entries of {size} bytes')
+      packed.extractall(folder)
+  except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    raise ValueError(f'{path}: must be a run folder or a packed run, got: {error}') from error
+
+
+def _problem(entry: zipfile.ZipInfo) -> str | None:
+  """What is wrong with an entry, if anything is."""
+  name = PurePosixPath(entry.filename)
+  if name.is_absolute() or '..' in name.parts or '\\' in entry.filename or ':' in entry.filename:
+    return 'a path that leads out'
+  if entry.is_dir() or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+    return 'no plain file'
+  if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+    return 'a compressed or encrypted one'
+  return None
