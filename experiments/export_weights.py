@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 import sys
-import tempfile
 from typing import Any
 
 from absl import app, flags, logging
@@ -25,6 +24,7 @@ from experiments.trained import load_trained
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import merge
 from jobrec_jax.recommend import TrainedExperts
+from jobrec_jax.schema.files import whole_folder
 from jobrec_jax.weights.families import family_of
 from jobrec_jax.weights.huggingface import save_decoder
 from jobrec_jax.weights.peft import save_adapter, save_heads
@@ -59,16 +59,13 @@ def export_merged(experts: TrainedExperts, to: Path, tokenizer: Path) -> None:
     decoders = {'.': merge(experts.params, lora)}
   extras = _extras(experts)
   rows = extras.pop('phrases', None)
-  to.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix=f'.{to.name}.', dir=to.parent) as folder:
-    whole = Path(folder) / 'export'
+  with whole_folder(to) as whole:
     for name, params in decoders.items():
       params, sizes = jax.device_get(params), c.decoder
       if rows is not None:
         params, sizes = _with_phrases(params, sizes, rows, c.words)
       save_decoder(whole / name, params, sizes, family_of(sizes), [tokenizer])
     save_heads(whole, extras, c.experts)
-    whole.rename(to)
 
 
 def _with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,

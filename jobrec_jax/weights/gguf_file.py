@@ -357,7 +357,7 @@ def _check_tensors(file: GgufFile, places: Mapping[str, Place]) -> None:
   faults = {
     'missing': sorted(shapes.keys() - both.keys()),
     'extra': sorted(file.tensors.keys() - both.keys() - {_ROPE_FACTORS}),
-    'shapes': [f'{name} allowed {shapes[name]}, got {tensor.shape}'
+    'shapes': [f'{name} must be {shapes[name]}, got {tensor.shape}'
                for name, tensor in both.items() if tensor.shape != shapes[name]],
     f'types other than {", ".join(TYPES)}':
       [f'{name} {tensor.kind}' for name, tensor in both.items() if tensor.kind not in TYPES],
