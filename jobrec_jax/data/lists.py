@@ -63,9 +63,9 @@ def load_lists(path: str | Path, made_for: str) -> dict[str, RankingLists]:
       that were drawn.
   """
   arrays = load_arrays(path)
-  found = str(arrays.pop('made_for', ''))
-  if found != made_for:
-    raise ValueError(f'{path}: must be made for {made_for}, got {found or "nothing"}; use '
+  actual = str(arrays.pop('made_for', ''))
+  if actual != made_for:
+    raise ValueError(f'{path}: must be made for {made_for}, got {actual or "nothing"}; use '
                      'another --workdir, or remove the file to draw other lists')
   out = {}
   for name in dict.fromkeys(key.split('|')[0] for key in arrays):

@@ -58,12 +58,12 @@ def decoder_config(
 
   Raises:
     ValueError: a key is missing, out of range or asks for what the decoder cannot do, with the key,
-      what is allowed and what was found.
+      what it must be and what came.
   """
   family = _family(config_json)
   for key, only in {'hidden_act': 'silu', **family.fixed}.items():
-    found = config_json.get(key, only)
-    _require(found == only, key, f'{only!r}', found)
+    actual = config_json.get(key, only)
+    _require(actual == only, key, f'{only!r}', actual)
   _refuse_variants(config_json)
   heads = _whole(config_json, 'num_attention_heads')
   width = _whole(config_json, 'hidden_size')

@@ -251,14 +251,14 @@ def _some(names: Iterable[str]) -> str:
   return (', '.join(names[:_SHOWN]) or 'none') + more
 
 
-def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> str:
+def _differences(expected: Mapping[str, tuple], actual: Mapping[str, tuple]) -> str:
   """What is missing, extra or of another shape, each on a line of its own; '' for nothing."""
   parts = {
-    'missing': expected.keys() - found.keys(),
-    'extra': found.keys() - expected.keys(),
-    'shapes': {f'{name} must be {tuple(expected[name])}, got {tuple(found[name])}'
-               for name in expected.keys() & found.keys()
-               if tuple(expected[name]) != tuple(found[name])},
+    'missing': expected.keys() - actual.keys(),
+    'extra': actual.keys() - expected.keys(),
+    'shapes': {f'{name} must be {tuple(expected[name])}, got {tuple(actual[name])}'
+               for name in expected.keys() & actual.keys()
+               if tuple(expected[name]) != tuple(actual[name])},
   }
   return ''.join(f'\n  {kind}: {_some(names)}' for kind, names in parts.items() if names)
 
@@ -267,9 +267,9 @@ def _check_tensors(
   directory: Directory, places: Mapping[str, Place], config: DecoderConfig
 ) -> None:
   expected = {n: place.tensor_shape for place in places.values() for n in place.names}
-  found = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
-  spare = found.pop('lm_head.weight', None) if config.tie_embeddings else None
-  wrong = _differences(expected, found)
+  actual = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
+  spare = actual.pop('lm_head.weight', None) if config.tie_embeddings else None
+  wrong = _differences(expected, actual)
   if wrong:
     raise ValueError(f'{directory.path}: its tensors do not fit the decoder{wrong}')
   for name in expected:
