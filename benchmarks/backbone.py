@@ -39,7 +39,7 @@ from benchmarks.prompts import (
   tokenizer,
 )
 from jobrec_jax.data.tokens import by_length, padded
-from jobrec_jax.schema.files import write_text
+from jobrec_jax.schema.files import write_rows
 
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
@@ -359,7 +359,7 @@ def main(argv: list[str]) -> None:
     print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
   whole = not (failed or QUICK.value or ONLY.value or SOME.value)
   where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}{"" if whole else "_part"}.json'
-  write_text(where, '[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+  write_rows(where, rows)
   print(f'The rows are in {where}')
   sys.exit(failed)
 

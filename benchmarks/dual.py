@@ -13,7 +13,6 @@ Cold includes compilation, with nothing cached. Rows go to benchmarks/results/du
 """
 
 import importlib.metadata
-import json
 import os
 from pathlib import Path
 import platform
@@ -32,6 +31,7 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, corpus, train_tokenizer
 from jobrec_jax.lagrangian.exact import OBJECTIVES, solve_dual
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.files import write_rows
 from jobrec_jax.scoring.policy import PolicyInputs
 from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer
@@ -142,7 +142,7 @@ def main(argv: list[str]) -> None:
       rows.append(row | about)
       print(row, flush=True)
   if not QUICK.value:
-    RESULTS.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+    write_rows(RESULTS, rows)
 
 
 if __name__ == '__main__':

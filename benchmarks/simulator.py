@@ -21,6 +21,7 @@ import numpy as np
 
 from jobrec_jax.data.market.simulator import MarketConfig, make_market
 from jobrec_jax.data.market.streaming import write_market
+from jobrec_jax.schema.files import digest, read_object, write_rows
 
 OUT = flags.DEFINE_string('out', None, 'folder for the data, which is removed after', required=True)
 SIZES = flags.DEFINE_list('sizes', ['10000', '100000', '1000000'], 'candidates')
@@ -28,12 +29,11 @@ WORKERS = flags.DEFINE_list('workers', ['1', '2'], 'processes that draw')
 RESULTS = Path(__file__).parent / 'results/simulator.json'
 
 
-def digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
   h = hashlib.sha256()
   for path in sorted(p for p in folder.rglob('*') if p.is_file()):
     h.update(path.relative_to(folder).as_posix().encode())
-    with path.open('rb') as file:
-      h.update(hashlib.file_digest(file, 'sha256').digest())
+    h.update(bytes.fromhex(digest(path)))
   return h.hexdigest()[:16]
 
 
@@ -50,8 +50,8 @@ def measure(candidates: int, workers: int, folder: Path) -> dict:
          # The largest child, times their number: at least what all held together.
          'peak_gb': round(peak[0] + (workers * peak[1] if workers > 1 else 0), 3),
          'gigabytes': round(sum(p.stat().st_size for p in folder.rglob('*')) / 1e9, 3),
-         'shown_pairs': json.loads((folder / 'data/dataset.json').read_text())['interactions'],
-         'digest': digest(folder)}
+         'shown_pairs': read_object(folder / 'data/dataset.json')['interactions'],
+         'digest': folder_digest(folder)}
   shutil.rmtree(folder)
   return row
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
       rows.append(json.loads(done.stdout) | about)
       print(rows[-1], flush=True)
   RESULTS.parent.mkdir(exist_ok=True)
-  RESULTS.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+  write_rows(RESULTS, rows)
 
 
 if __name__ == '__main__':

@@ -108,9 +108,9 @@ def betting(losses: np.ndarray, alpha: float, delta: float) -> np.ndarray:
   _check_open_unit('alpha', alpha)
   _check_open_unit('delta', delta)
   n, points = losses.shape
-  seen = np.arange(2, n + 2)[:, None]
-  mean = (0.5 + losses.cumsum(axis=0)) / seen
-  variance = (0.25 + ((losses - mean) ** 2).cumsum(axis=0)) / seen
+  count = np.arange(2, n + 2)[:, None]
+  mean = (0.5 + losses.cumsum(axis=0)) / count
+  variance = (0.25 + ((losses - mean) ** 2).cumsum(axis=0)) / count
   before = np.concatenate([np.full((1, points), 0.25), variance[:-1]])
   bets = np.minimum(np.sqrt(-2 * np.log(delta) / (n * before)), _MAX_STAKE / (1 - alpha))
   log_wealth = np.log1p(bets * (alpha - losses)).cumsum(axis=0)

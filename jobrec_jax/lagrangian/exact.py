@@ -53,9 +53,9 @@ def _info_nce(scores: jax.Array, mask: jax.Array, tilt: jax.Array, T: jax.Array)
   1 / h is concave and rises, so that Newton's steps on it climb to the root from the left.
   """
   p = jax.nn.softmax(jnp.where(mask, scores / T, -jnp.inf), axis=-1)
-  seen = mask & (p > 0)
-  best = jnp.argmax(jnp.where(seen, tilt, -jnp.inf), axis=-1, keepdims=True)
-  d = jnp.where(seen, jnp.maximum(jnp.take_along_axis(tilt, best, -1) - tilt, 0.0), 1.0)
+  possible = mask & (p > 0)
+  best = jnp.argmax(jnp.where(possible, tilt, -jnp.inf), axis=-1, keepdims=True)
+  d = jnp.where(possible, jnp.maximum(jnp.take_along_axis(tilt, best, -1) - tilt, 0.0), 1.0)
   # Exactly: a fused multiply-add leaves 1e-17, which is much beside a p of 1e-100.
   d = jnp.where(jnp.arange(d.shape[-1]) == best, 0.0, d)
   # h >= 1 at both: one item alone would have its p, and by Jensen h(t) >= 1 / (t + sum p d).
@@ -76,9 +76,9 @@ def _info_nce(scores: jax.Array, mask: jax.Array, tilt: jax.Array, T: jax.Array)
   t, *_ = jax.lax.while_loop(lambda s: (s[1] > 1e-7) & (s[2] < 60), climb,
                              (start, jnp.asarray(jnp.inf, p.dtype), 0))
   pi = parts(t)[0]
-  said = jnp.where(seen, p * jnp.log(jnp.where(seen, pi, 1.0)), 0.0)
-  return Tilted(pi, jnp.where(seen, pi / (t + d), 0.0),
-                (said + jnp.where(seen, pi * tilt, 0.0)).sum(-1))
+  log_likelihood = jnp.where(possible, p * jnp.log(jnp.where(possible, pi, 1.0)), 0.0)
+  return Tilted(pi, jnp.where(possible, pi / (t + d), 0.0),
+                (log_likelihood + jnp.where(possible, pi * tilt, 0.0)).sum(-1))
 
 
 OBJECTIVES: dict[str, Callable[..., Tilted]] = {
@@ -159,9 +159,9 @@ def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndar
   with jax.enable_x64(True):
     if size == 1 and len(q) >= 100 * _SAMPLE:  # a sixteenth of the work saves half of it
       some = np.arange(0, len(q), _SAMPLE)
-      few, *_ = checked_lists(np.asarray(scores)[some], np.asarray(q)[some],
-                              np.asarray(mask)[some], tau, objective, constraint, temperature, None)
-      guess = np.nan_to_num(solve(few, guess=guess, tolerance=1e-4)[0])
+      sample, *_ = checked_lists(*(np.asarray(x)[some] for x in (scores, q, mask)), tau, objective,
+                                 constraint, temperature, None)
+      guess = np.nan_to_num(solve(sample, guess=guess, tolerance=1e-4)[0])
     solved = solve(lists, guess=guess, tolerance=float(tolerance))
     return ExactDual(*(np.asarray(x) for x in solved))
 
@@ -304,14 +304,14 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
     low, high = jnp.where(below, s.mu, s.low), jnp.where(below, s.high, s.mu)
     rise = s.slope * (1 / jnp.maximum(s.reached - least, 1e-300)
                       + 1 / jnp.maximum(most - s.reached, 1e-300))
-    guess = s.mu + (place(tau) - place(s.reached)) / rise
+    proposal = s.mu + (place(tau) - place(s.reached)) / rise
     reach = 10 * (1 + jnp.abs(s.mu))  # as far as one step may go beyond what was seen
-    guess = jnp.clip(guess, s.mu - reach, s.mu + reach)
+    proposal = jnp.clip(proposal, s.mu - reach, s.mu + reach)
     bounded = jnp.isfinite(low) & jnp.isfinite(high)
-    bad = ~((guess > low) & (guess < high))
+    bad = ~((proposal > low) & (proposal < high))
     beyond = s.mu + jnp.where(below, reach, -reach)
-    guess = jnp.where(bad, jnp.where(bounded, (low + high) / 2, beyond), guess)
-    mu = jnp.where(busy, guess, s.mu)
+    proposal = jnp.where(bad, jnp.where(bounded, (low + high) / 2, beyond), proposal)
+    mu = jnp.where(busy, proposal, s.mu)
     return _Search(mu, low, high, *_means(lists, mu, temperature, objective), s.step + 1)
 
   infinite = jnp.full_like(tau, jnp.inf)

@@ -175,11 +175,11 @@ def sheet(review: Review, name: str) -> str:
 
 
 def _field_in_words(field: dict, sides: dict, labels: dict, verdict: str, margin: str) -> str:
-  said = ' <> '.join(', '.join(
+  values = ' <> '.join(', '.join(
       f'{labels[side][name]} {sides[side].get(name, "not given")}' for name in field[side])
                      for side in ('candidate', 'job'))
   how = f' [{verdict}{", " * bool(margin)}{margin}]' if verdict else ''
-  return f'{field["name"]}{how}: {said}'
+  return f'{field["name"]}{how}: {values}'
 
 
 def _no_formula(text: str) -> str:
@@ -225,7 +225,7 @@ def read_verdicts(review: Review, paths: Iterable[str | Path]) -> np.ndarray:
       reviewer was not given, another verdict than yes, no or unsure, or two different verdicts of
       one reviewer on a pair.
   """
-  found = np.full(review.dealt.shape, NONE, np.int8)
+  answers = np.full(review.dealt.shape, NONE, np.int8)
   places: dict[tuple[int, int], str] = {}
   numbers = {pair: i for i, pair in enumerate(review.pairs)}
   for path in paths:
@@ -241,12 +241,12 @@ def read_verdicts(review: Review, paths: Iterable[str | Path]) -> np.ndarray:
       if not verdict:
         continue
       at, value = (numbers[row['pair']], e), VERDICTS[verdict]
-      if found[at] not in (NONE, value):
+      if answers[at] not in (NONE, value):
         raise ValueError(f'{place}: verdict of {row["reviewer"]} on {row["pair"]} must be the one '
                          f'of {places[at]}, got {verdict!r}; remove the older')
-      found[at] = value
+      answers[at] = value
       places.setdefault(at, place)
-  return found
+  return answers
 
 
 def _check(place: str, key: str, value: str, allowed: Sequence[str], why: str = '') -> None:
@@ -292,16 +292,16 @@ def provenance(review: Review, verdicts: np.ndarray, machine: np.ndarray, before
   Returns:
     A row for each pair; a changed one names the experts who asked for it (`changed_by`).
   """
-  answers = {value: word for word, value in VERDICTS.items()}
+  words = {value: word for word, value in VERDICTS.items()}
   rows = []
   for i, pair in enumerate(review.pairs):
-    said = {name: answers[int(v)] for name, v in zip(review.names, verdicts[i]) if v != NONE}
+    answers = {name: words[int(v)] for name, v in zip(review.names, verdicts[i]) if v != NONE}
     changed = bool(label[i] != machine[i])
     rows.append({
         'pair': pair, 'candidate': review.dataset.candidates[review.candidate[i]].id,
         'job': review.dataset.jobs[review.job[i]].id,
         'perspective': PERSPECTIVES[review.perspective[i]], 'machine': int(machine[i]),
-        'prior': round(float(before[i]), 6), 'verdicts': said,
+        'prior': round(float(before[i]), 6), 'verdicts': answers,
         'posterior': round(float(after[i]), 6), 'label': int(label[i]), 'changed': changed,
-        'changed_by': [n for n, v in said.items() if changed and VERDICTS[v] == int(label[i])]})
+        'changed_by': [n for n, v in answers.items() if changed and VERDICTS[v] == int(label[i])]})
   return rows

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 import dataclasses
-import json
 import math
 from pathlib import Path
 import re
 from typing import NamedTuple
 
-from jobrec_jax.schema.files import write_text
+from jobrec_jax.schema.files import read_json, write_rows, write_text
 
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
@@ -58,8 +57,7 @@ def write_results(directory: str | Path, rows: Iterable[ResultRow]) -> None:
     rows: all results, in the order in which systems and metrics are to be shown.
   """
   rows, directory = list(rows), Path(directory)
-  lines = [json.dumps(_to_json(row), allow_nan=False, ensure_ascii=False) for row in rows]
-  write_text(directory / 'results.json', '[\n' + ',\n'.join(lines) + '\n]\n')
+  write_rows(directory / 'results.json', map(_to_json, rows))
   tables = result_tables(rows)
   write_text(directory / 'results.md', '\n'.join(['# Results\n', *map(to_markdown, tables)]))
 
@@ -72,7 +70,7 @@ def read_results(path: str | Path) -> list[ResultRow]:
   """
   fields = [f.name for f in dataclasses.fields(ResultRow)]
   rows = []
-  for i, record in enumerate(json.loads(Path(path).read_text(encoding='utf-8'))):
+  for i, record in enumerate(read_json(path)):
     if set(record) != set(fields):
       raise ValueError(f'{path}: row {i} must have the keys {fields}, got {sorted(record)}')
     numbers = {k: math.nan if record[k] is None else record[k] for k in ('value', 'low', 'high')}

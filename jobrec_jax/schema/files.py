@@ -4,13 +4,14 @@ A writer never leaves half a file: it fills a temporary one in the same folder, 
 place. A reader turns whatever is wrong with a file into one ValueError that names it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import hashlib
 import json
 import math
 import os
 from pathlib import Path
+import shutil
 import tempfile
 from typing import IO, Any
 import zipfile
@@ -42,6 +43,29 @@ def replacing(path: str | Path, mode: str = 'w') -> Iterator[IO]:
     raise
 
 
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+  """A temporary folder that takes the place of `path` once all is written, and not before.
+
+  Args:
+    path: a new or empty folder; the folder around it is made.
+
+  Raises:
+    ValueError: something lies there.
+  """
+  path = Path(path).absolute()
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise ValueError(f'{path}: must be a new or empty folder, got one that holds something')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+  try:
+    yield temporary
+    temporary.chmod(0o755)
+    temporary.rename(path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
   """Writes a whole file of UTF-8 text."""
   with replacing(path) as file:
@@ -54,11 +78,19 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
   Raises:
     ValueError: a number is not finite, which JSON cannot hold.
   """
+  write_text(path, _encode(path, value, indent) + '\n')
+
+
+def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
+  """Writes a whole JSON file of an array, each of its values on a line; raises as `write_json`."""
+  write_text(path, '[\n' + ',\n'.join([_encode(path, row) for row in rows]) + '\n]\n')
+
+
+def _encode(path: str | Path, value: Any, indent: int | None = None) -> str:
   try:
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
   except ValueError as error:
     raise ValueError(f'{path}: must hold finite numbers alone, got {error}') from error
-  write_text(path, text + '\n')
 
 
 def null_for_nan(value: Any) -> Any:
@@ -127,6 +159,14 @@ def read_json(path: str | Path) -> Any:
     raise ValueError(f'{path}:{error.lineno}: must be JSON, got: {error.msg}') from error
   except ValueError as error:
     raise ValueError(f'{path}: must be JSON, got: {error}') from error
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+  """The object that a JSON file holds; raises a ValueError as `read_json`, or where it is none."""
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise ValueError(f'{path}: must be a JSON object, got {type(value).__name__}')
+  return value
 
 
 def save_array(path: str | Path, array: np.ndarray) -> None:

@@ -41,7 +41,7 @@ class Attribute:
     values: the allowed values of a `category` or of the members of a `set`; empty for any.
     low, high: the closed range of a `number` or `integer`, in the attribute's own unit.
     words: how prompts name it; '' for the name with spaces.
-    required: whether a row may leave it out.
+    required: whether every row must have a value.
     rendered: whether the prompt shows it.
   """
 
@@ -113,9 +113,6 @@ class AlignedField:
   def attributes(self, side: str) -> tuple[str, ...]:
     """The names of the attributes that it compares on `side`."""
     return self.candidate if side == 'candidate' else (self.job,)
-
-  def speaks_to(self, perspective: str) -> bool:
-    return self.perspective in (perspective, 'both')
 
 
 @dataclasses.dataclass(frozen=True)

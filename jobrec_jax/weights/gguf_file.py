@@ -184,7 +184,7 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], dict[str,
   (version,) = cursor.unpack('I')
   _require(version in (2, 3), path, 'GGUF version', '2 or 3, little-endian', version)
   tensor_count, key_count = cursor.unpack('QQ')
-  metadata, found = {}, []
+  metadata, entries = {}, []
   for _ in range(key_count):
     key = cursor.string()
     _require(key not in metadata, path, key, 'given once', 'it twice')
@@ -197,16 +197,16 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], dict[str,
     (axes,) = cursor.unpack('I')
     _require(1 <= axes <= 4, path, name, 'of 1 to 4 axes', axes)
     shape = cursor.unpack(f'{axes}Q')[::-1]
-    found.append((name, shape, *cursor.unpack('IQ')))
+    entries.append((name, shape, *cursor.unpack('IQ')))
   alignment = metadata.get('general.alignment', 32)
   _require(isinstance(alignment, int) and alignment > 0, path, 'general.alignment',
            'a positive integer', alignment)
   first = -(-cursor.at // alignment) * alignment
   names = {kind.value: kind.name for kind in TensorType}
   tensors = {name: Tensor(names.get(kind, f'type {kind}'), shape, first + start)
-             for name, shape, kind, start in found}
-  _require(len(tensors) == len(found), path, 'tensors', 'of different names',
-           [name for name, *_ in found])
+             for name, shape, kind, start in entries}
+  _require(len(tensors) == len(entries), path, 'tensors', 'of different names',
+           [name for name, *_ in entries])
   _require_whole(path, tensors, len(data))
   return metadata, tensors
 
@@ -357,7 +357,7 @@ def _check_tensors(file: GgufFile, places: Mapping[str, Place]) -> None:
   faults = {
     'missing': sorted(shapes.keys() - both.keys()),
     'extra': sorted(file.tensors.keys() - both.keys() - {_ROPE_FACTORS}),
-    'shapes': [f'{name} allowed {shapes[name]}, got {tensor.shape}'
+    'shapes': [f'{name} must be {shapes[name]}, got {tensor.shape}'
                for name, tensor in both.items() if tensor.shape != shapes[name]],
     f'types other than {", ".join(TYPES)}':
       [f'{name} {tensor.kind}' for name, tensor in both.items() if tensor.kind not in TYPES],

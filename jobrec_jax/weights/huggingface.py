@@ -12,8 +12,6 @@ texts together, those with a prefix space (Llama 2, Mistral) put a space between
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import functools
-import json
-import os
 from pathlib import Path
 import re
 import shutil
@@ -29,6 +27,7 @@ from safetensors.numpy import save_file
 import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.schema.files import read_object, whole_folder, write_json
 from jobrec_jax.weights.families import config_json
 from jobrec_jax.weights.places import (
   Place,
@@ -89,18 +88,18 @@ def open_directory(place: str | Path, revision: str | None = None) -> Directory:
   path = Path(place)
   if not path.is_dir():
     if not re.fullmatch(r'[A-Za-z0-9][\w.-]*/[\w.-]+', str(place)):
-      raise ValueError(f"weights: allowed a directory or a hub name 'owner/model', got {place!s}")
+      raise ValueError(f"weights must be a directory or a hub name 'owner/model', got {place!s}")
     path = _fetch(str(place), revision)
-  config = _read_json(path / 'config.json')
+  config = read_object(path / 'config.json')
   files = {}
   for file, names in _weight_files(path).items():
     try:
       opened = safe_open(path / file, 'np')
     except (SafetensorError, OSError) as error:
-      raise ValueError(f'{path / file}: allowed a safetensors file, got {error}') from error
+      raise ValueError(f'{path / file}: must be a safetensors file, got {error}') from error
     there = set(opened.keys())
     if names is not None and not names <= there:
-      raise ValueError(f'{path / _INDEX}: weight_map: allowed tensors that lie in their file, got '
+      raise ValueError(f'{path / _INDEX}: weight_map must name tensors that lie in their file, got '
                        f'{_some(names - there)} in {file}')
     files |= dict.fromkeys(there if names is None else names, opened)
   return Directory(path, config, files)
@@ -154,7 +153,7 @@ def save_decoder(
   """Writes a directory that transformers' AutoModelForCausalLM loads; it appears when complete.
 
   Args:
-    directory: where; nothing may lie there yet.
+    directory: a new or empty one.
     params: the decoder's, with any adapters merged; they keep their dtype.
     config: of the decoder.
     family: a key of `families.FAMILIES`.
@@ -166,9 +165,6 @@ def save_decoder(
     ValueError: something lies there, the family cannot express the decoder, or the parameters are
       not those of the decoder.
   """
-  directory = Path(directory)
-  if directory.exists():
-    raise ValueError(f'{directory}: allowed a directory that does not exist yet')
   places, params = decoder_places(config), flatten_dict(params, sep='/')
   wrong = _differences({key: place.stacked for key, place in places.items()},
                        {key: x.shape for key, x in params.items()})
@@ -176,18 +172,13 @@ def save_decoder(
     raise ValueError(f'parameters do not fit the decoder{wrong}')
   changes = {'torch_dtype': str(params['embedding'].dtype), **changes}
   written = config_json(config, family, **changes)
-  temporary = directory.with_name(f'.{directory.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    _write_json(temporary / 'config.json', written)
+  with whole_folder(directory) as temporary:
+    write_json(temporary / 'config.json', written, indent=2)
     _write_weights(temporary, _tensors(params, places), max_shard_bytes)
     for file in map(Path, tokenizer_files):
       if (temporary / file.name).exists():
-        raise ValueError(f'tokenizer_files: allowed names other than {file.name}, got {file}')
+        raise ValueError(f'tokenizer_files must have names other than {file.name}, got {file}')
       shutil.copyfile(file, temporary / file.name)
-    temporary.rename(directory)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_tokenizer(directory: str | Path) -> tokenizers.Tokenizer:
@@ -201,12 +192,13 @@ def load_tokenizer(directory: str | Path) -> tokenizers.Tokenizer:
   """
   path = Path(directory) / 'tokenizer.json'
   if not path.is_file():
-    raise ValueError(f'{path}: no tokenizer there; transformers writes one from a sentencepiece '
-                     'model with AutoTokenizer.from_pretrained(...).save_pretrained(...)')
+    raise ValueError(f'{path}: must be a tokenizer, got none; transformers writes one from a '
+                     'sentencepiece model: '
+                     'AutoTokenizer.from_pretrained(...).save_pretrained(...)')
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
   except Exception as error:  # The library raises nothing narrower.
-    raise ValueError(f'{path}: allowed a tokenizer, got {error}') from error
+    raise ValueError(f'{path}: must be a tokenizer, got {error}') from error
   tokenizer.encode_special_tokens = True
   tokenizer.no_padding()
   tokenizer.no_truncation()
@@ -223,24 +215,8 @@ def _fetch(name: str, revision: str | None) -> Path:
     return Path(huggingface_hub.snapshot_download(
       name, revision=revision, allow_patterns=list(_WANTED)))
   except (OSError, ValueError) as error:
-    raise ValueError(f'{name}: neither a directory here nor a model that the hub gives us: '
+    raise ValueError(f'{name}: must be a directory here or a model that the hub gives us, got: '
                      f'{error}') from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-  if not path.is_file():
-    raise ValueError(f'{path}: no such file')
-  try:
-    value = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{path}: allowed JSON, got {error}') from error
-  if not isinstance(value, dict):
-    raise ValueError(f'{path}: allowed a JSON object, got {type(value).__name__}')
-  return value
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
 
 
 def _weight_files(path: Path) -> dict[str, set[str] | None]:
@@ -253,17 +229,17 @@ def _weight_files(path: Path) -> dict[str, set[str] | None]:
            'AutoModelForCausalLM.from_pretrained(...).save_pretrained(...), or use a safetensors '
            'revision of the model')
     other = sorted(f.name for f in path.glob('*.safetensors'))
-    raise ValueError(f'{path}: allowed {_SINGLE} or {_INDEX}, got '
+    raise ValueError(f'{path}: must hold {_SINGLE} or {_INDEX}, got '
                      + (f'{_some(pickles)} ({why})' if pickles else _some(other)))
   files = {}
-  weight_map = _read_json(path / _INDEX).get('weight_map')
+  weight_map = read_object(path / _INDEX).get('weight_map')
   if not isinstance(weight_map, dict) or not weight_map:
-    raise ValueError(f'{path / _INDEX}: weight_map: allowed tensor names with their files, got '
+    raise ValueError(f'{path / _INDEX}: weight_map must be tensor names with their files, got '
                      f'{weight_map!r}')
   for name, file in weight_map.items():
     # A plain name cannot lead out of the directory.
     if not isinstance(file, str) or not re.fullmatch(r'[\w][\w.-]*\.safetensors', file):
-      raise ValueError(f'{path / _INDEX}: weight_map: {name}: allowed the name of a safetensors '
+      raise ValueError(f'{path / _INDEX}: weight_map: {name} must be the name of a safetensors '
                        f'file in the same directory, got {file!r}')
     files.setdefault(file, set()).add(name)
   return files
@@ -275,14 +251,14 @@ def _some(names: Iterable[str]) -> str:
   return (', '.join(names[:_SHOWN]) or 'none') + more
 
 
-def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> str:
+def _differences(expected: Mapping[str, tuple], actual: Mapping[str, tuple]) -> str:
   """What is missing, extra or of another shape, each on a line of its own; '' for nothing."""
   parts = {
-    'missing': expected.keys() - found.keys(),
-    'extra': found.keys() - expected.keys(),
-    'shapes': {f'{name} allowed {tuple(expected[name])}, got {tuple(found[name])}'
-               for name in expected.keys() & found.keys()
-               if tuple(expected[name]) != tuple(found[name])},
+    'missing': expected.keys() - actual.keys(),
+    'extra': actual.keys() - expected.keys(),
+    'shapes': {f'{name} must be {tuple(expected[name])}, got {tuple(actual[name])}'
+               for name in expected.keys() & actual.keys()
+               if tuple(expected[name]) != tuple(actual[name])},
   }
   return ''.join(f'\n  {kind}: {_some(names)}' for kind, names in parts.items() if names)
 
@@ -291,17 +267,17 @@ def _check_tensors(
   directory: Directory, places: Mapping[str, Place], config: DecoderConfig
 ) -> None:
   expected = {n: place.tensor_shape for place in places.values() for n in place.names}
-  found = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
-  spare = found.pop('lm_head.weight', None) if config.tie_embeddings else None
-  wrong = _differences(expected, found)
+  actual = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
+  spare = actual.pop('lm_head.weight', None) if config.tie_embeddings else None
+  wrong = _differences(expected, actual)
   if wrong:
     raise ValueError(f'{directory.path}: its tensors do not fit the decoder{wrong}')
   for name in expected:
     if directory.dtype(name) not in _DTYPES:
-      raise ValueError(f'{directory.path}: {name}: allowed types {_DTYPES}, got '
+      raise ValueError(f'{directory.path}: {name} must be of type {_DTYPES}, got '
                        f'{directory.dtype(name)}')
   if spare is not None and not _same(directory, 'lm_head.weight', places['embedding'].name):
-    raise ValueError(f'{directory.path}: lm_head.weight: allowed none, or the embedding where '
+    raise ValueError(f'{directory.path}: lm_head.weight must be absent or the embedding where '
                      'tie_word_embeddings is true, got another matrix; pass tie_embeddings=False '
                      'to use it')
 
@@ -393,4 +369,5 @@ def _write_weights(
     file = f'model-{i + 1:05d}-of-{len(files):05d}.safetensors'
     (path / f'{i}.part').rename(path / file)
     weight_map |= dict.fromkeys(names, file)
-  _write_json(path / _INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})
+  index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+  write_json(path / _INDEX, index, indent=2)

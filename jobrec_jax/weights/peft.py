@@ -14,7 +14,6 @@ b. It is read where the whole adapter is plain LoRA on projections of every laye
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
-import os
 from pathlib import Path
 import shutil
 from typing import Any
@@ -26,7 +25,7 @@ from safetensors.numpy import save_file
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig
-from jobrec_jax.schema.files import read_text
+from jobrec_jax.schema.files import decode_json, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
 
 PyTree = Any
@@ -102,20 +101,15 @@ def save_adapter(
     ValueError: names or shapes of `lora_params` are not the config's; `experts` are not distinct
       names of subfolders or not as many as E; or the folder holds something.
   """
-  folder = Path(folder).absolute()
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise ValueError(f'{folder}: allowed a new or empty folder, got one that holds something')
   _check_experts(experts)
   if config.per_expert and not experts:
-    raise ValueError('experts: allowed one name for each expert where lora.per_expert, got none')
+    raise ValueError('experts must be one name for each expert where lora.per_expert, got none')
   arrays = {name: np.asarray(value) for name, value in lora_params.items()}
   lead = (len(experts),) if config.per_expert else ()
   expected = {name: (*lead, decoder.layers, *shape) for name, shape in _shapes(config, decoder)}
   _compare('lora', expected, {name: value.shape for name, value in arrays.items()})
 
-  temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
-  temporary.mkdir(parents=True)
-  try:
+  with whole_folder(folder) as temporary:
     if config.per_expert:
       for e, name in enumerate(experts):
         part = {key: value[e] for key, value in arrays.items()}
@@ -125,9 +119,6 @@ def save_adapter(
     save_heads(temporary, extras, experts)
     for file in map(Path, tokenizer_files):
       shutil.copyfile(file, temporary / file.name)
-    temporary.rename(folder)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_heads(folder: Path, extras: Mapping[str, PyTree], experts: Sequence[str] = ()) -> None:
@@ -136,7 +127,7 @@ def save_heads(folder: Path, extras: Mapping[str, PyTree], experts: Sequence[str
   save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(experts))})
   if 'calibration' in extras:
     values = {key: float(v) for key, v in extras['calibration']._asdict().items()}
-    _write_json(folder / CALIBRATION, values)
+    write_json(folder / CALIBRATION, values, indent=2)
 
 
 def load_adapter(
@@ -163,22 +154,21 @@ def load_adapter(
   extras, saved = _read_extras(folder)
   experts = tuple(experts)
   if saved and experts and saved != experts:
-    raise ValueError(f'{folder / HEADS}: experts: allowed {experts!r}, got {saved!r}')
+    raise ValueError(f'{folder / HEADS}: experts must be {saved!r} in this order, got {experts!r}')
   experts = experts or saved
   _check_experts(experts)
   if (folder / CONFIG).exists():
     return *_read_adapter(folder, decoder), extras
   if not experts:
-    found = sorted(path.parent.name for path in folder.glob(f'*/{CONFIG}'))
+    subfolders = sorted(path.parent.name for path in folder.glob(f'*/{CONFIG}'))
     raise ValueError(
-      f'{folder / CONFIG}: must be a readable file, got none; or name the experts whose subfolders '
-      f'hold one: {found}'
-    )
+        f'{folder / CONFIG}: must be a readable file, got none; or name the experts whose '
+        f'subfolders hold one: {subfolders}')
   parts, configs = zip(*(_read_adapter(folder / name, decoder) for name in experts))
   for name, config in zip(experts, configs):
     if config != configs[0]:
       raise ValueError(
-        f'{folder / name / CONFIG}: allowed what {experts[0]} has, {configs[0]}, got {config}'
+        f'{folder / name / CONFIG}: must be what {experts[0]} has, {configs[0]}, got {config}'
       )
   arrays = {key: np.stack([part[key] for part in parts]) for key in parts[0]}
   return arrays, dataclasses.replace(configs[0], per_expert=True), extras
@@ -187,7 +177,7 @@ def load_adapter(
 def _check_experts(experts: Sequence[str]) -> None:
   plain = all(e and e != '..' and Path(e).name == e for e in experts)
   if not plain or len(set(experts)) < len(experts):
-    raise ValueError(f'experts: allowed distinct names of subfolders, got {tuple(experts)!r}')
+    raise ValueError(f'experts must be distinct names of subfolders, got {tuple(experts)!r}')
 
 
 def _shapes(config: LoraConfig, decoder: DecoderConfig) -> list[tuple[str, tuple[int, int]]]:
@@ -203,10 +193,10 @@ def _compare(
   place: str, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
 ) -> None:
   """Raises one ValueError with every missing name, unknown name and wrong shape."""
-  problems = [f'{n}: missing, allowed {shape}' for n, shape in expected.items() if n not in got]
-  problems += [f'{n}: unknown' for n in got if n not in expected]
+  problems = [f'{n} must be {shape}, got none' for n, shape in expected.items() if n not in got]
+  problems += [f'{n} must be absent, got {shape}' for n, shape in got.items() if n not in expected]
   problems += [
-    f'{n}: allowed {shape}, got {got[n]}' for n, shape in expected.items()
+    f'{n} must be {shape}, got {got[n]}' for n, shape in expected.items()
     if got.get(n, shape) != shape
   ]
   if problems:
@@ -220,13 +210,9 @@ def _tensor_name(layer: int, name: str) -> str:
   return f'layers.{layer}.{home}.{target}_proj.lora_{part.upper()}.weight'
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-  path.write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
-
-
 def _write_adapter(folder: Path, arrays: Arrays, config: LoraConfig, base_name: str) -> None:
   folder.mkdir(exist_ok=True)
-  _write_json(folder / CONFIG, {
+  write_json(folder / CONFIG, {
     'peft_type': 'LORA',
     'task_type': 'CAUSAL_LM',
     'base_model_name_or_path': base_name,
@@ -237,7 +223,7 @@ def _write_adapter(folder: Path, arrays: Arrays, config: LoraConfig, base_name: 
     'target_modules': [f'{target}_proj' for target in config.targets],
     'bias': 'none',
     'use_rslora': config.rank_stabilised,
-  })
+  }, indent=2)
   tensors = {
     f'base_model.model.model.{_tensor_name(layer, name)}': np.ascontiguousarray(matrix.T)
     for name, value in arrays.items() for layer, matrix in enumerate(value)
@@ -250,7 +236,7 @@ def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraCon
   path = folder / TENSORS
   if not path.exists() and (folder / PICKLE).exists():
     raise ValueError(
-      f'{folder / PICKLE}: allowed {TENSORS}, got a pickle, which can run code; if you trust it, '
+      f'{folder / PICKLE}: must be {TENSORS}, got a pickle, which can run code; if you trust it, '
       'load it with PEFT and save it with save_pretrained(..., safe_serialization=True)'
     )
   tensors, _ = _read_tensors(path)
@@ -262,7 +248,7 @@ def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraCon
       repeated.append(f'{name}: repeats {names[short]}')
     names[short], got[short] = name, tensor
   if repeated:
-    raise ValueError('\n'.join([f'{path}: allowed every matrix once', *repeated]))
+    raise ValueError('\n'.join([f'{path}: must hold every matrix once', *repeated]))
   shapes = dict(_shapes(config, decoder))
   expected = {
     _tensor_name(layer, name): shape[::-1]
@@ -278,14 +264,14 @@ def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraCon
 
 
 def _read_config(path: Path) -> LoraConfig:
-  values = {**_DEFAULTS, **_read_json(path)}
+  values = {**_DEFAULTS, **read_object(path)}
   problems = [
-    f'{key}: allowed {allowed}, got {values.get(key)!r}'
+    f'{key} must be {allowed}, got {values.get(key)!r}'
     for key, (allowed, check) in _CHECKS.items() if not check(values.get(key))
   ]
   # Also what later versions of PEFT add: they leave it unset where it is not in use.
   problems += [
-    f'{key}: allowed unset, got {value!r}' for key, value in sorted(values.items())
+    f'{key} must be unset, got {value!r}' for key, value in sorted(values.items())
     if value and key not in _CHECKS and key not in _NEUTRAL
   ]
   if problems:
@@ -298,16 +284,6 @@ def _read_config(path: Path) -> LoraConfig:
     targets=tuple(target for target in TARGETS if target in modules),
     rank_stabilised=values['use_rslora'],
   )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    values = json.loads(read_text(path))
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path}:{error.lineno}: must be JSON, {error.msg}') from error
-  if not isinstance(values, dict):
-    raise ValueError(f'{path}: must be a JSON object, got {type(values).__name__}')
-  return values
 
 
 def _read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
@@ -324,7 +300,7 @@ def _flatten(trees: Mapping[str, PyTree]) -> Arrays:
   wrong = ['.'.join(key) for key, value in flat.items()
            if value.dtype == object or any('/' in part for part in key)]
   if wrong:
-    raise ValueError(f"extras: allowed arrays under names without '/', got {wrong}")
+    raise ValueError(f"extras must be arrays under names without '/', got {wrong}")
   return {'/'.join(key): value for key, value in flat.items()}
 
 
@@ -334,10 +310,20 @@ def _read_extras(folder: Path) -> tuple[dict[str, PyTree], tuple[str, ...]]:
   if (folder / HEADS).exists():
     arrays, metadata = _read_tensors(folder / HEADS)
     extras = unflatten_dict(arrays, sep='/')
-    experts = tuple(json.loads(metadata.get('experts', '[]')))
+    experts = _saved_experts(folder / HEADS, metadata.get('experts', '[]'))
   if (folder / CALIBRATION).exists():
-    values = _read_json(folder / CALIBRATION)
+    values = read_object(folder / CALIBRATION)
     if values.keys() != {'b', 't'} or not all(map(_is_number, values.values())):
-      raise ValueError(f'{folder / CALIBRATION}: allowed numbers b and t, got {values!r}')
+      raise ValueError(f'{folder / CALIBRATION}: must hold numbers b and t, got {values!r}')
     extras['calibration'] = Calibration(**values)
   return extras, experts
+
+
+def _saved_experts(path: Path, text: str) -> tuple[str, ...]:
+  try:
+    names = decode_json(text)
+  except ValueError as error:
+    raise ValueError(f'{path}: experts must be JSON, got: {error}') from error
+  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    raise ValueError(f'{path}: experts must be an array of names, got {text[:80]}')
+  return tuple(names)

@@ -109,7 +109,7 @@ def parameter_dtype(dtype: Any) -> np.dtype:
   """
   dtype = np.dtype(dtype)
   if dtype not in (np.float32, jnp.bfloat16):
-    raise ValueError(f'weights dtype: allowed float32 or bfloat16, got {dtype}')
+    raise ValueError(f'weights dtype must be float32 or bfloat16, got {dtype}')
   return dtype
 
 
@@ -122,6 +122,6 @@ def flat_shardings(shardings: Any, places: dict[str, Place]) -> dict[str, Any]:
   flat = dict.fromkeys(places) if shardings is None else flatten_dict(shardings, sep='/')
   missing, unknown = sorted(set(places) - set(flat)), sorted(set(flat) - set(places))
   if missing or unknown:
-    raise ValueError(f'shardings: allowed one for every parameter, missing {missing}, not known '
+    raise ValueError(f'shardings must be one for every parameter, missing {missing}, not known '
                      f'{unknown}')
   return flat

@@ -240,7 +240,7 @@ def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
   prefix, items = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (2, 4, 5, 8)))
   masks = rng.random((2, 3)) < 0.8, rng.random((2, 4, 5)) < 0.8
   block = np.tril(np.ones((5, 5), bool))
-  params = nn.unbox(jax.jit(Decoder(config).init)(jax.random.key(0), some_tokens((1, 2), vocab=9)))
+  params = nn.unbox(Decoder(config).init(jax.random.key(0), some_tokens((1, 2), vocab=9)))
 
   @functools.partial(jax.jit, static_argnums=1)
   @functools.partial(jax.grad, has_aux=True)

@@ -19,14 +19,17 @@ class Chromium:
 
   def __init__(self, profile: Path):
     ours, theirs = os.pipe(), os.pipe()
-    command = [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--disable-sync',
+    # It reads from 3 and writes to 4. A shell lays them there: a fork that runs Python first may
+    # hang where JAX has threads.
+    lay = f'exec "$@" 3</dev/fd/{ours[0]} 4>/dev/fd/{theirs[1]}'
+    command = ['sh', '-c', lay, 'sh',
+               BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--disable-sync',
                '--disable-background-networking', '--disable-component-update', '--no-first-run',
                '--disable-dev-shm-usage', f'--user-data-dir={profile}', '--window-size=1200,900',
                '--remote-debugging-pipe']
     self._process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3, 4),
-        # It reads from 3 and writes to 4.
-        preexec_fn=lambda: (os.dup2(ours[0], 3), os.dup2(theirs[1], 4)))
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        pass_fds=(ours[0], theirs[1]))
     os.close(ours[0])
     os.close(theirs[1])
     self._write, self._read = ours[1], theirs[0]

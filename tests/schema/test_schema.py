@@ -95,11 +95,6 @@ def test_unknown_kinds_and_perspectives_are_refused():
     dataclasses.replace(GPA, perspective='taste')
 
 
-def test_fields_speak_to_their_perspective_or_to_both():
-  assert [GPA.speaks_to(p) for p in ('preference', 'qualification')] == [False, True]
-  assert [SKILLS.speaks_to(p) for p in ('preference', 'qualification')] == [True, True]
-
-
 def test_fingerprint_changes_with_every_part_of_the_table_and_with_nothing_else():
   replace = dataclasses.replace
   changed = [

@@ -112,8 +112,8 @@ def test_a_damaged_file_is_named(factored, params, blocks, tmp_path):
   BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')
   (path,) = tmp_path.rglob('*.npy')
   np.save(path, np.zeros(3, np.uint16))
-  with pytest.raises(ValueError, match=r'npy: allowed uint16 \(2, 1, 2, 2, \d+, 8\), got uint16'):
+  with pytest.raises(ValueError, match=r'npy: must be uint16 \(2, 1, 2, 2, \d+, 8\), got uint16'):
     BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')
   path.write_bytes(path.read_bytes()[:40])
-  with pytest.raises(ValueError, match=r'npy: allowed uint16 .*, got no array .*delete it'):
+  with pytest.raises(ValueError, match=r'npy: must be uint16 .*, got no array .*delete it'):
     BlockStates(tmp_path, factored, params)(blocks.jobs[:1], 'job')

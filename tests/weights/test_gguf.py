@@ -278,7 +278,7 @@ def test_all_wrong_tensors_are_named_at_once(tmp_path):
     load_decoder(open_gguf(path), SMALL)
   for part in (str(path), 'missing: blk.1.ffn_up.weight, output_norm.weight',
                'extra: blk.0.attn_output.bias',
-               'blk.2.attn_q.weight allowed (32, 32), got (32, 64)'):
+               'blk.2.attn_q.weight must be (32, 32), got (32, 64)'):
     assert part in str(error.value)
 
 

@@ -247,7 +247,7 @@ def test_one_message_names_everything_that_differs(small):
   assert str(error.value).splitlines()[1:] == [
     '  missing: model.layers.1.mlp.up_proj.weight, model.norm.weight',
     '  extra: model.layers.7.mlp.up_proj.weight',
-    '  shapes: model.layers.0.input_layernorm.weight allowed (32,), got (5,)',
+    '  shapes: model.layers.0.input_layernorm.weight must be (32,), got (5,)',
   ]
 
 
@@ -260,7 +260,7 @@ def test_tied_weights_may_come_twice_if_equal(small):
   _, params = load(small)
   assert 'lm_head' not in params
   rewrite(small, lambda t: t.update({'lm_head.weight': t['lm_head.weight'] + 1}))
-  with pytest.raises(ValueError, match=r'lm_head.weight: allowed none, or the embedding'):
+  with pytest.raises(ValueError, match=r'lm_head.weight must be absent or the embedding'):
     load(small)
   directory = open_directory(small)
   untied = decoder_config(directory.config, tie_embeddings=False)
@@ -270,15 +270,15 @@ def test_tied_weights_may_come_twice_if_equal(small):
 
 def test_integers_and_other_types_are_refused(small):
   rewrite(small, lambda t: t.update({'model.norm.weight': np.ones(32, np.int8)}))
-  with pytest.raises(ValueError, match=r"model.norm.weight: allowed types .*'BF16'.*got I8"):
+  with pytest.raises(ValueError, match=r"model.norm.weight must be of type .*'BF16'.*got I8"):
     load(small)
-  with pytest.raises(ValueError, match='weights dtype: allowed float32 or bfloat16, got int32'):
+  with pytest.raises(ValueError, match='weights dtype must be float32 or bfloat16, got int32'):
     load(small, jnp.int32)
 
 
 def test_pickles_are_refused_with_the_way_out(small):
   (small / 'model.safetensors').unlink()
-  with pytest.raises(ValueError, match=r'small: allowed model.safetensors or .*got none'):
+  with pytest.raises(ValueError, match=r'small: must hold model.safetensors or .*got none'):
     open_directory(small)
   (small / 'pytorch_model.bin').write_bytes(b'')
   with pytest.raises(ValueError, match=r'got pytorch_model.bin .*convert .*save_pretrained'):
@@ -296,7 +296,7 @@ def test_an_index_may_not_leave_its_directory(saved, tmp_path, file):
   content = json.loads(index.read_text())
   content['weight_map']['model.norm.weight'] = file
   index.write_text(json.dumps(content))
-  with pytest.raises(ValueError, match=r'index.json: weight_map: model.norm.weight: allowed .*got'):
+  with pytest.raises(ValueError, match=r'index.json: weight_map: model.norm.weight must be .*got'):
     open_directory(tmp_path)
 
 
@@ -310,25 +310,25 @@ def test_an_index_must_tell_the_truth(saved, tmp_path):
   content['weight_map']['model.other'] = file
   index.unlink()
   index.write_text(json.dumps(content))
-  with pytest.raises(ValueError, match=f'weight_map: .*got model.other in {file}'):
+  with pytest.raises(ValueError, match=f'weight_map must .*got model.other in {file}'):
     open_directory(tmp_path)
   index.write_text(json.dumps({'weight_map': {'model.norm.weight': 'lost.safetensors'}}))
-  with pytest.raises(ValueError, match=r'lost.safetensors: allowed a safetensors file'):
+  with pytest.raises(ValueError, match=r'lost.safetensors: must be a safetensors file'):
     open_directory(tmp_path)
-  for text, message in (('{}', 'got None'), ('[', 'allowed JSON'), ('[]', 'JSON object, got list')):
+  for text, message in (('{}', 'got None'), ('[', 'must be JSON'), ('[]', 'JSON object, got list')):
     index.write_text(text)
-    with pytest.raises(ValueError, match=rf'index.json: .*{message}'):
+    with pytest.raises(ValueError, match=rf'index.json(:|:1:) .*{message}'):
       open_directory(tmp_path)
 
 
 def test_broken_files_are_named(small, tmp_path):
   (small / 'model.safetensors').write_bytes(b'\xff' * 100)
-  with pytest.raises(ValueError, match=r'model.safetensors: allowed a safetensors file'):
+  with pytest.raises(ValueError, match=r'model.safetensors: must be a safetensors file'):
     open_directory(small)
   (small / 'config.json').unlink()
-  with pytest.raises(ValueError, match=r'config.json: no such file'):
+  with pytest.raises(ValueError, match=r'config.json: must be a readable file'):
     open_directory(small)
-  with pytest.raises(ValueError, match='allowed a directory or a hub name'):
+  with pytest.raises(ValueError, match='weights must be a directory or a hub name'):
     open_directory(tmp_path / 'nothing')
 
 
@@ -348,18 +348,18 @@ def test_a_hub_name_is_fetched_without_code_or_pickles(small, monkeypatch):
     'allow_patterns': ['config.json', 'model*.safetensors', 'model.safetensors.index.json',
                        'tokenizer*'],
   }
-  with pytest.raises(ValueError, match=r'some/lost: neither a directory .*not on the hub'):
+  with pytest.raises(ValueError, match=r'some/lost: must be a directory .*not on the hub'):
     open_directory('some/lost')
 
 
 def test_saving_is_all_or_nothing(small, tmp_path):
   config, params = load(small)
-  with pytest.raises(ValueError, match='small: allowed a directory that does not exist yet'):
+  with pytest.raises(ValueError, match='small: must be a new or empty folder'):
     save_decoder(small, params, config, 'llama')
   with pytest.raises(ValueError, match=r'fit the decoder\n  missing: norm/scale\n  extra: lora/q'):
     broken = {k: v for k, v in params.items() if k != 'norm'}
     save_decoder(tmp_path / 'new', {**broken, 'lora': {'q': jnp.ones(1)}}, config, 'llama')
-  with pytest.raises(ValueError, match=r'tokenizer_files: allowed names other than config.json'):
+  with pytest.raises(ValueError, match=r'tokenizer_files must have names other than config.json'):
     save_decoder(tmp_path / 'new', params, config, 'llama', [small / 'config.json'])
   with pytest.raises(FileNotFoundError):
     save_decoder(tmp_path / 'new', params, config, 'llama', [tmp_path / 'lost.json'])

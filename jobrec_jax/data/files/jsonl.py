@@ -9,7 +9,8 @@
 dataset.json is written last: a folder without it is no data set, and its counts find a cut file.
 """  # noqa: E501
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ import numpy as np
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
 from jobrec_jax.data.files.records import entity_json, parse_entity
 from jobrec_jax.data.files.tables import InteractionRows, read_lines
-from jobrec_jax.schema.files import decode_json, read_json
+from jobrec_jax.schema.files import decode_json, read_object, replacing
 from jobrec_jax.schema.schema import Entity, Schema
 
 FORMAT = 1
@@ -36,6 +37,7 @@ _LINE = re.compile(r'\{"candidate": "([^"\\\x00-\x1f]*)", "job": "([^"\\\x00-\x1
                    r'"split": "([a-z]*)", "preference": ([01]|null), '
                    r'"qualification": ([01]|null), "exposure": ((?:0|1)\.[0-9]+)\}')
 _LABELS = {'0': 0, '1': 1, 'null': UNOBSERVED}
+_LABEL_TEXTS = {label: text for text, label in _LABELS.items()}
 _HEAD_KEYS = ('format', 'schema', 'fingerprint', *PARTS, 'notes')
 _SPLITS = {name: i for i, name in enumerate(SPLITS)}
 
@@ -57,25 +59,23 @@ def render_interactions(log: Interactions, candidate_ids: Sequence[str] | Mappin
     log: the rows.
     candidate_ids, job_ids: the id of each index that the rows hold.
   """
-  def texts(values: np.ndarray, render) -> list[str]:
-    found, at = np.unique(values, return_inverse=True)
-    return np.array([render(v) for v in found.tolist()], object)[at].tolist()
-
   def name(ids):
     return lambda index: json.dumps(ids[index], ensure_ascii=False)
+  columns = (
+      _texts(log.candidate, name(candidate_ids)), _texts(log.job, name(job_ids)),
+      _texts(log.split, SPLITS.__getitem__), _texts(log.preference, _LABEL_TEXTS.__getitem__),
+      _texts(log.qualification, _LABEL_TEXTS.__getitem__),
+      _texts(log.exposure, lambda e: str(np.float32(e))))
+  return ''.join([f'{{"candidate": {candidate}, "job": {job}, "split": "{split}", "preference": '
+                  f'{preference}, "qualification": {qualification}, "exposure": {exposure}}}\n'
+                  for candidate, job, split, preference, qualification, exposure in zip(*columns)]
+                 ).encode()
 
-  def label(value: int) -> str:
-    return 'null' if value == UNOBSERVED else str(value)
 
-  def labels(code: int) -> str:
-    split, preference, qualification = code // 9, code // 3 % 3 - 1, code % 3 - 1
-    return (f'"split": "{SPLITS[split]}", "preference": {label(preference)}, '
-            f'"qualification": {label(qualification)}, "exposure": ')
-  code = 9 * log.split.astype(np.int32) + 3 * log.preference + log.qualification + 4
-  columns = (texts(log.candidate, name(candidate_ids)), texts(log.job, name(job_ids)),
-             texts(code, labels), texts(log.exposure, lambda e: str(np.float32(e))))
-  return ''.join([f'{{"candidate": {c}, "job": {j}, {l}{e}}}\n'
-                  for c, j, l, e in zip(*columns)]).encode()
+def _texts(values: np.ndarray, render: Callable[[Any], str]) -> list[str]:
+  """The text of each value; each distinct one is rendered once."""
+  distinct, at = np.unique(values, return_inverse=True)
+  return np.array([render(v) for v in distinct.tolist()], object)[at].tolist()
 
 
 class JsonlWriter:
@@ -96,12 +96,13 @@ class JsonlWriter:
     self.counts = dict.fromkeys(PARTS, 0)
 
   def __enter__(self) -> 'JsonlWriter':
-    self.folder.mkdir(parents=True, exist_ok=True)
-    self._files = {part: self._temporary(part).open('wb') for part in PARTS}
+    names = {HEAD: HEAD} | {part: f'{part}.jsonl' for part in PARTS}
+    with contextlib.ExitStack() as stack:  # left from its last entry to its first
+      self._files = {key: stack.enter_context(replacing(self.folder / name, 'wb'))
+                     for key, name in names.items()}
+      stack.push(self._finish)
+      self._stack = stack.pop_all()
     return self
-
-  def _temporary(self, name: str) -> Path:
-    return self.folder / f'.{name}.{os.getpid()}'
 
   def append(self, part: str, data: bytes, count: int) -> None:
     """Appends `count` rendered lines to one of `PARTS`."""
@@ -122,23 +123,18 @@ class JsonlWriter:
       self.append('interactions', render_interactions(block, candidate_ids, job_ids), len(block))
 
   def __exit__(self, kind, error, trace) -> None:
-    try:
-      for file in self._files.values():
-        file.close()
-      if kind is None:
-        self._commit()
-    finally:
-      for name in (*PARTS, HEAD):
-        self._temporary(name).unlink(missing_ok=True)
+    self._stack.__exit__(kind, error, trace)
 
-  def _commit(self) -> None:
+  def _finish(self, kind, *_) -> None:
+    if kind is not None:
+      return
     head = {'format': FORMAT, 'schema': self.schema.name, 'fingerprint': self.schema.fingerprint(),
             **self.counts, 'notes': self.notes}
-    self._temporary(HEAD).write_text(json.dumps(head, indent=1) + '\n', encoding='utf-8')
+    self._files[HEAD].write((json.dumps(head, indent=1, ensure_ascii=False) + '\n').encode())
+    for file in self._files.values():  # a full disk is met while the old data set is whole
+      file.flush()
+      os.fsync(file.fileno())
     (self.folder / HEAD).unlink(missing_ok=True)
-    for part in PARTS:
-      self._temporary(part).replace(self.folder / f'{part}.jsonl')
-    self._temporary(HEAD).replace(self.folder / HEAD)
 
 
 def write_jsonl(dataset: Dataset, folder: str | Path) -> None:
@@ -155,10 +151,9 @@ def write_jsonl(dataset: Dataset, folder: str | Path) -> None:
 
 
 def _read_head(path: Path, schema: Schema) -> dict[str, Any]:
-  head = read_json(path)
-  if not isinstance(head, dict) or sorted(head) != sorted(_HEAD_KEYS):
-    raise ValueError(f'{path}: must be an object with the keys {_HEAD_KEYS}, got '
-                     f'{sorted(head) if isinstance(head, dict) else type(head).__name__}')
+  head = read_object(path)
+  if sorted(head) != sorted(_HEAD_KEYS):
+    raise ValueError(f'{path}: keys must be {_HEAD_KEYS}, got {sorted(head)}')
   if type(head['format']) is not int or head['format'] != FORMAT:
     raise ValueError(f'{path}: format must be {FORMAT}, got {str(head["format"])[:80]}')
   if (head['schema'], head['fingerprint']) != (schema.name, schema.fingerprint()):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrec_jax.data.files.paper_csv import read_entities
-from jobrec_jax.schema.files import read_json, replacing
+from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -95,6 +95,4 @@ def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
 
 def write_entities(path: str | Path, entities: Iterable[Entity]) -> None:
   """Writes a JSON array that `read_catalogue` reads back."""
-  text = json.dumps([{'id': e.id, **e.attributes} for e in entities], indent=1, allow_nan=False)
-  with replacing(Path(path)) as file:
-    file.write(text)
+  write_json(path, [{'id': e.id, **e.attributes} for e in entities], indent=1)

@@ -40,10 +40,10 @@ def bernoulli_positions(rng: np.random.Generator, p: float, size: int) -> np.nda
   The gaps between successes are geometric, so the failures are never drawn.
   """
   expected = p * size
-  found, last = [], -1
+  successes, last = [], -1
   while last < size:
     gaps = rng.geometric(p, int(expected + 6 * np.sqrt(expected) + 16))
-    found.append(last + np.cumsum(gaps))
-    last = int(found[-1][-1])
-  positions = np.concatenate(found)
+    successes.append(last + np.cumsum(gaps))
+    last = int(successes[-1][-1])
+  positions = np.concatenate(successes)
   return positions[positions < size]

@@ -5,6 +5,7 @@ them contrasts ('A quiet library. Not quick demos.') whose words alone do not te
 meant, and mixes in sentences that say nothing of taste.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 
@@ -91,29 +92,38 @@ class Grammar:
     Returns:
       [n, 1 + axes * M + small_talk] int32, rows of `narrative_tables[side]`.
     """
-    n, M = len(leanings), self.statements
+    n = len(leanings)
     openings, chat = len(self.openings[SIDES.index(side)]), len(self.small_talk_tables[side])
     offset = openings + chat
-    said = []
+    sentences = []
     for a, axis in enumerate(self.axes):
       sizes = [len(pole) for pole in getattr(axis, side)]
-      first = np.arange(M) < leanings[:, a, None]  # [n, M]
-      # A phrase is said once: the first M of a random order of each pole's phrases.
-      order = [np.argsort(rng.random((n, size)), axis=1)[:, :M] for size in sizes]
-      meant = np.where(first, order[0], order[1])
-      contrast = rng.random((n, M)) < self.contrasts
-      denied = np.where(first, rng.integers(sizes[1], size=(n, M)),
-                        rng.integers(sizes[0], size=(n, M)))
-      width = np.where(first, sizes[1], sizes[0])
-      block = sizes[0] + sizes[0] * sizes[1]  # the rows of the first pole
-      within = np.where(contrast, np.where(first, sizes[0], sizes[1]) + meant * width + denied,
-                        meant)
-      said.append(offset + np.where(first, 0, block) + within)
+      sentences.append(offset + self._draw_statements(rng, sizes, leanings[:, a]))
       offset += sizes[0] + sizes[1] + 2 * sizes[0] * sizes[1]
-    talk = openings + rng.integers(chat, size=(n, small_talk))
-    body = np.concatenate([*said, talk], axis=1)
+    sentences.append(openings + rng.integers(chat, size=(n, small_talk)))
+    body = np.concatenate(sentences, axis=1)
     body = np.take_along_axis(body, np.argsort(rng.random(body.shape), axis=1), axis=1)
     return np.concatenate([rng.integers(openings, size=(n, 1)), body], axis=1).astype(np.int32)
+
+  def _draw_statements(self, rng: np.random.Generator, sizes: Sequence[int],
+                       leaning: np.ndarray) -> np.ndarray:
+    """[n, M] rows within an axis's part of the table, whose poles have `sizes` phrases.
+
+    The part holds for each pole its plain statements, then its contrasts, by what is meant and
+    what is denied. The first `leaning` [n] of M statements speak for the first pole.
+    """
+    shape = len(leaning), self.statements
+    first = np.arange(self.statements) < leaning[:, None]
+    # A phrase is said once: the first M of a random order of each pole's phrases.
+    order = [np.argsort(rng.random((len(leaning), size)), axis=1)[:, :self.statements]
+             for size in sizes]
+    meant = np.where(first, order[0], order[1])
+    contrast = rng.random(shape) < self.contrasts
+    denied = np.where(first, rng.integers(sizes[1], size=shape), rng.integers(sizes[0], size=shape))
+    own, other = np.where(first, sizes[0], sizes[1]), np.where(first, sizes[1], sizes[0])
+    rows_of_first = sizes[0] + sizes[0] * sizes[1]
+    within_pole = np.where(contrast, own + meant * other + denied, meant)
+    return np.where(first, 0, rows_of_first) + within_pole
 
   def project_table(self, skills: tuple[str, ...]) -> tuple[str, ...]:
     """A sentence for each skill and outcome, in this order."""

@@ -186,8 +186,8 @@ class Market:
     order = np.argsort(candidates, kind='stable')
     parts = []
     for block in np.unique(candidates // BLOCK):
-      mine = candidates[order][candidates[order] // BLOCK == block]
-      parts.append(self.truth(self.columns(block), mine[:, None], jobs))
+      in_block = candidates[order][candidates[order] // BLOCK == block]
+      parts.append(self.truth(self.columns(block), in_block[:, None], jobs))
     back = np.argsort(order, kind='stable')
     return Truth(*(getattr(concatenate(parts), f.name)[back] for f in dataclasses.fields(Truth)))
 
@@ -252,10 +252,10 @@ def make_market(config: MarketConfig, seed: int,
   market = Market(config, seed, splits, jobs, Scales(0.0, 1.0, 0.0, 1.0, 0.0), np.ones(config.jobs))
   pilot = market.columns(0)
   row = np.arange(pilot.n)[:, None]
-  few = np.arange(min(config.jobs, _PILOT_JOBS))
+  pilot_jobs = np.arange(min(config.jobs, _PILOT_JOBS))
   # The jobs' order is random, so the first are a sample; a chunk of them bounds the memory.
   raw = [_raw(domain, config, pilot, row, jobs, chunk)
-         for chunk in np.array_split(few, -(-len(few) // 64))]
+         for chunk in np.array_split(pilot_jobs, -(-len(pilot_jobs) // 64))]
   p, q = (np.concatenate(x, axis=1) for x in zip(*raw))
   scales = Scales(p.mean(), p.std(), q.mean(), q.std(), np.corrcoef(p.ravel(), q.ravel())[0, 1])
   market = dataclasses.replace(market, scales=scales)

@@ -67,7 +67,7 @@ class Splits:
 
   def of(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """int8 index into `SPLITS` of pairs; -1 for those that no split may use."""
-    mine, cold = self.of_candidate[candidate], self.cold_job[job]
+    home, cold = self.of_candidate[candidate], self.cold_job[job]
     kept = pair_uniform(self.seed, 'warm test', candidate, job) < self.warm_test
-    test = (mine == _TEST) | ((mine == _TRAIN) & (cold | kept))
-    return np.select([test, cold], [_TEST, -1], mine).astype(np.int8)
+    test = (home == _TEST) | ((home == _TRAIN) & (cold | kept))
+    return np.select([test, cold], [_TEST, -1], home).astype(np.int8)

@@ -80,23 +80,12 @@ def _rendered(market: Market, truths: Path | None, workers: int) -> Iterator[Blo
     yield from (render_block(market, block, truths) for block in range(market.blocks))
     return
   # Spawned, not forked: the parent may hold threads that a fork would copy half-way.
-  with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _receive,
-                           (market, truths)) as pool:
+  with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
     waiting: deque[Future[Block]] = deque()
     for block in range(market.blocks):
-      waiting.append(pool.submit(_work, block))
+      # The market goes along each time: a hundredth of the work that a block is.
+      waiting.append(pool.submit(render_block, market, block, truths))
       if len(waiting) > _AHEAD * workers:
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()
-
-
-def _receive(market: Market, truths: Path | None) -> None:
-  """Runs once in each worker, so that the market is sent once and not for each block."""
-  global _held
-  _held = market, truths
-
-
-def _work(block: int) -> Block:
-  market, truths = _held
-  return render_block(market, block, truths)

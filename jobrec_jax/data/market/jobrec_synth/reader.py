@@ -90,10 +90,10 @@ def _value(kind: str, stored) -> Value:
 
 def read_synth_truth(folder: str | Path, size: str) -> Truth | None:
   """The truth of every pair, or None where only that of exposed pairs is stored."""
-  examples = source(folder, size, 'truth', 'full')
-  examples = list(source(folder, size, 'truth', 'full'))
+  examples = source(folder, size, 'truth', 'full')  # names a size that is none
   if not WORLDS[size].whole_truth:
     return None
+  examples = list(examples)
   return Truth(*(np.stack([e[f.name] for e in examples]) for f in dataclasses.fields(Truth)))
 
 
