@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Interval, bootstrap, cluster_sums
+from jobrec_jax.evaluate.statistics import Interval, bootstrap
 
+AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
 
 
@@ -65,6 +66,30 @@ def _correlations(sums: np.ndarray) -> np.ndarray:
   return np.stack(columns, axis=1)
 
 
+def _moments(arrays: list[np.ndarray], candidate: np.ndarray) -> np.ndarray:
+  """[G, 1 + 4 + 16] sums of (1, x, x xᵀ) over the pairs of each candidate, x standardised.
+
+  Some pairs at a time: those of a large market would take gigabytes at once.
+  """
+  index = np.unique(candidate, return_inverse=True)[1]
+  count = int(index.max()) + 1
+  blocks = [slice(i, i + AT_ONCE) for i in range(0, len(index), AT_ONCE)]
+
+  def x(at: slice) -> np.ndarray:  # [n, 4]
+    s_pref, s_qual, p, q = (a[at].astype(np.float64) for a in arrays)
+    return np.stack([s_pref, s_qual, logit(p), logit(q)], axis=1)
+  mean = sum(x(at).sum(0) for at in blocks) / len(index)
+  spread = np.sqrt(sum(((x(at) - mean) ** 2).sum(0) for at in blocks) / len(index))
+  spread = np.where(spread > 1e-9, spread, np.inf)  # second moments then lose no digits
+  sums = np.zeros((count, 21))
+  for at in blocks:
+    z = (x(at) - mean) / spread
+    products = (z[:, :, None] * z[:, None, :]).reshape(len(z), 16)
+    columns = np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
+    sums += np.stack([np.bincount(index[at], c, count) for c in columns.T], axis=1)
+  return sums
+
+
 def deconflation_rows(
     s_pref: np.ndarray,
     s_qual: np.ndarray,
@@ -96,20 +121,14 @@ def deconflation_rows(
   Raises:
     ValueError: if shapes differ, or a value is not finite.
   """
-  arrays = [np.asarray(a, np.float64) for a in (s_pref, s_qual, p, q)]
+  arrays = [np.asarray(a) for a in (s_pref, s_qual, p, q)]
   shapes = [a.shape for a in (*arrays, np.asarray(candidate))]
   if len(set(shapes)) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
     raise ValueError(f'experts, truths and candidate must be [N] alike with N > 0, got {shapes}')
   for name, a in zip(('s_pref', 's_qual', 'p', 'q'), arrays):
     if not np.isfinite(a).all():
       raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
-  x = np.stack([*arrays[:2], logit(arrays[2]), logit(arrays[3])], axis=1)  # [N, 4]
-  # Centred and scaled, so that second moments lose no digits.
-  x -= x.mean(0)
-  spread = x.std(0)
-  x /= np.where(spread > 1e-9, spread, np.inf)
-  products = (x[:, :, None] * x[:, None, :]).reshape(len(x), 16)
-  moments = np.concatenate([np.ones((len(x), 1)), x, products], axis=1)
-  estimates = bootstrap(cluster_sums(moments, candidate), _correlations, seed, resamples, level)
-  return [DeconflationRow(*names, Interval(*map(float, estimate), len(x)))
+  sums = _moments(arrays, candidate)
+  estimates = bootstrap(sums, _correlations, seed, resamples, level)
+  return [DeconflationRow(*names, Interval(*map(float, estimate), len(arrays[0])))
           for (names, _), estimate in zip(_ROWS, estimates.T)]
