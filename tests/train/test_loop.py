@@ -3,6 +3,7 @@
 import itertools
 import logging
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,16 @@ def test_a_complete_stage_is_restored_as_it_is(ten_steps):
   before = (folder / 'metrics.jsonl').read_bytes()
   assert tiny.bits(tiny.run(folder, 10)) == tiny.bits(whole)
   assert (folder / 'metrics.jsonl').read_bytes() == before
+
+
+def test_the_last_step_is_on_disk_when_training_returns(tmp_path, monkeypatch):
+  write = Checkpoints._write_record
+  monkeypatch.setattr(Checkpoints, '_write_record', lambda self: (time.sleep(0.3), write(self)))
+  with Checkpoints(tmp_path / 'checkpoints', tiny.IDENTITY) as checkpoints:
+    loop = Loop('tiny', 2, checkpoints, MetricsWriter(tmp_path / 'metrics.jsonl'))
+    train(loop, tiny.UPDATE, tiny.first_state(), tiny.batches, jax.random.key(1),
+          make_mesh(MeshConfig()))
+    assert steps_in(tmp_path) == [2]
 
 
 def test_data_that_fail_lose_no_checkpoint_that_is_being_written(ten_steps, tmp_path):
