@@ -114,6 +114,9 @@ class AlignedField:
     """The names of the attributes that it compares on `side`."""
     return self.candidate if side == 'candidate' else (self.job,)
 
+  def speaks_to(self, perspective: str) -> bool:
+    return self.perspective in (perspective, 'both')
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:

@@ -39,19 +39,19 @@ def locate(place: str) -> Path:
   return huggingface.open_directory(place).path
 
 
-def open_backbone(place: str, dtype: str, **changes: Any) -> Backbone:
+def open_backbone(place: str, kernels: str, **changes: Any) -> Backbone:
   """Opens a backbone.
 
   Args:
     place: a .gguf file, or a Hugging Face directory or hub name.
-    dtype: of the stored kernels: 'bfloat16', 'float32', or quantised 'int8', 'nf4'.
+    kernels: their stored type: 'bfloat16', 'float32', or quantised 'int8', 'nf4'.
     **changes: fields of `DecoderConfig` that say how it computes.
 
   Raises:
     ValueError: it is not there, or is no decoder that ours can be.
   """
-  stored = jnp.float32 if dtype == 'float32' else jnp.bfloat16
-  then = quantizer(dtype) if dtype in QTYPES else lambda name, x: x
+  stored = jnp.float32 if kernels == 'float32' else jnp.bfloat16
+  then = quantizer(kernels) if kernels in QTYPES else lambda name, x: x
   if place.endswith('.gguf'):
     file = gguf_file.open_gguf(locate(place))
     decoder = gguf_file.decoder_config(file, **changes)

@@ -1,0 +1,220 @@
+"""The evaluation with experts that know the truth in place of trained ones."""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from jobrec_jax.data.dataset import UNOBSERVED
+from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths, corpus, train_tokenizer
+from jobrec_jax.pipeline import evaluate, scores
+from jobrec_jax.pipeline.data import Data
+from jobrec_jax.pipeline.experts import Calibrated
+from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
+from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
+from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.policy import Policy, PolicyInputs
+
+CALIBRATION = Calibration(b=0.0, t=2.0)  # the fake expert's logits are twice too large
+POLICY = PolicySettings(list_length=8, held_out=30, width=4, taus=(0.3, 0.5), lists=50)
+
+
+@pytest.fixture(scope='module')
+def market():
+  return simulate(MarketConfig(candidates=80, jobs=24), 0)
+
+
+def policy():
+  """Constant lambda 0, 0.5 and 2 at the requirements 0.1, 0.3 and 0.5."""
+  head = make_head(POLICY, 3)
+  hidden = np.zeros((1, 1, 4), np.float32)
+  params = head.init(jax.random.key(0), hidden, hidden)['params']
+  params['lambda']['bias'] = np.array([0.0, 0.5, 2.0], np.float32)
+  return Policy(head, params, np.array([0.1, 0.3, 0.5], np.float32), 1.0)
+
+
+def kept_scores(dataset, truth, lists):
+  """Logits of the truth for every pair, the qualification's on the fake expert's scale."""
+  jobs = len(dataset.jobs)
+  codes = scores.distinct([*lists.cases.values(), lists.held_out], jobs)
+  u, j = np.divmod(codes, jobs)
+  lam = np.tile(np.array([0.0, 0.5, 2.0], np.float32), (len(codes), 1))
+  return scores.KeptScores(jobs, codes, logit(truth.preference[u, j]),
+                           CALIBRATION.t * logit(truth.qualification[u, j]), codes, lam)
+
+
+def evaluation(folder, dataset, truth, known):
+  """Runs the stages of an evaluation; `known`: whether the truth is given to it."""
+  data = Data(dataset, truth if known else None)
+  resources = SimpleNamespace(folder='')
+
+  def run(make, read, settings, **inputs):
+    place = folder / f'{make.__name__}{len(list(folder.iterdir()))}'
+    place.mkdir()
+    bench = SimpleNamespace(folder=place, settings=settings, inputs={'data': data, **inputs},
+                            resources=resources)
+    make(bench)
+    return read(bench)
+  lists = run(scores.make_lists, scores.read_lists, {
+      'seed': 0, 'held_out': 30, 'list_length': 8, 'candidates': 0, 'source': 'simulated',
+      'size': ''})
+  rivals = {name: run(scores.make_rival, scores.read_list_scores, {'rival': name}, lists=lists)
+            for name in scores.RIVALS}
+  canaries = run(scores.make_canaries, scores.read_list_scores, {'seed': 0}, lists=lists)
+  inputs = PolicyInputs(jnp.zeros((5, 8, 2, 4)), jnp.zeros((5, 8)), jnp.zeros((5, 8)),
+                        jnp.zeros(5, int), jnp.ones((5, 8), bool))
+  return run(evaluate.make_evaluation, evaluate.read_evaluation,
+             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings(resamples=50)},
+             lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
+             calibration=Calibrated(CALIBRATION, np.zeros(len(dataset.jobs))),
+             scores=kept_scores(dataset, truth, lists), inputs=inputs, canaries=canaries,
+             blanked=np.zeros(lists.wanted.job.shape, np.float32), **rivals)
+
+
+@pytest.fixture(scope='module')
+def evaluated(market, tmp_path_factory):
+  return evaluation(tmp_path_factory.mktemp('evaluation'), *market, True)
+
+
+def value(results, **where):
+  found = [r for r in results.rows if all(getattr(r, k) == v for k, v in where.items())]
+  assert len(found) == 1, where
+  return found[0]
+
+
+def test_no_row_occurs_twice_and_main_numbers_are_finite(evaluated):
+  keys = [(r.system, r.tau, r.split, r.perspective, r.metric, r.against) for r in evaluated.rows]
+  assert len(keys) == len(set(keys)) > 300
+  for r in evaluated.rows:
+    if r.metric == 'ndcg@5':
+      assert all(map(math.isfinite, (r.value, r.low, r.high))), r
+
+
+@pytest.mark.parametrize('split', ['cold candidates', 'both cold'])
+@pytest.mark.parametrize('perspective', ['preference', 'qualification'])
+def test_true_experts_reach_the_ceiling(evaluated, split, perspective):
+  where = {'split': split, 'perspective': perspective, 'metric': 'ndcg@5', 'against': None,
+           'tau': None}
+  own = value(evaluated, system=f'{perspective} expert', **where)
+  ceiling = value(evaluated, system=evaluate.CEILINGS[perspective], **where)
+  constant = value(evaluated, system='canary: constant', **where)
+  assert own.value == pytest.approx(ceiling.value, abs=1e-9)
+  assert own.value > constant.value + 0.1
+
+
+def test_a_constant_scorer_recalls_one_in_n(market, evaluated):
+  row = value(evaluated, split='cold candidates', perspective='preference',
+              system='canary: constant', metric='recall@1')
+  assert row.value == pytest.approx(1 / len(np.unique(market[0].interactions.of('train').job)))
+
+
+def test_differences_are_paired_and_blanking_loses(evaluated):
+  for rival in (*scores.RIVALS, evaluate.BLANKED):
+    row = value(evaluated, split='cold candidates', perspective='preference', against=rival)
+    rows = [value(evaluated, split='cold candidates', perspective='preference', tau=None,
+                  metric='ndcg@5', system=s, against=None) for s in (evaluate.PREFERENCE, rival)]
+    assert row.value == pytest.approx(rows[0].value - rows[1].value)
+    assert row.low <= row.value <= row.high
+    assert row.value > 0
+
+
+def test_policy_rows_follow_lambda(evaluated):
+  def over_tau(metric, split):
+    return [value(evaluated, system='policy', tau=t, metric=metric, split=split,
+                  perspective='policy').value for t in (0.0, 0.3, 0.5)]
+  for metric, split in (('predicted C', 'held-out lists'), ('true C', 'held-out lists'),
+                        ('true eligibility@5', 'cold candidates')):
+    values = over_tau(metric, split)
+    assert values == sorted(values)
+    assert values[0] < values[-1]
+  # Calibrated experts that know the truth predict it.
+  np.testing.assert_allclose(over_tau('predicted C', 'held-out lists'),
+                             over_tau('true C', 'held-out lists'), atol=1e-5)
+  assert value(evaluated, metric='monotone true C').value == 1
+  assert value(evaluated, metric='|C − τ|', tau=0.3).value == pytest.approx(0.2)  # p_qual is 1/2
+  assert [c.tau for c in evaluated.control] == [0.3, 0.5] and evaluated.taus == [0.0, 0.3, 0.5]
+  free = value(evaluated, system='policy', tau=0.0, metric='ndcg@5', split='cold candidates')
+  expert = value(evaluated, system=evaluate.PREFERENCE, metric='ndcg@5', against=None,
+                 split='cold candidates', perspective='preference')
+  assert free.value == pytest.approx(expert.value)
+
+
+def test_calibration_and_correlations(evaluated):
+  calibrated = value(evaluated, system='qualification expert', metric='calibration error')
+  raw = value(evaluated, system='qualification expert, uncalibrated', metric='calibration error')
+  assert calibrated.value < 1e-5 < 0.02 < raw.value
+  own = value(evaluated, system='qualification expert', metric='correlation with Q')
+  assert own.value == pytest.approx(1, abs=1e-6)
+  assert calibrated.n == own.n == 20 * 24  # every test candidate with every job
+
+
+def test_without_truths_labels_are_ranked(market, tmp_path):
+  dataset, truth = market
+  results = evaluation(tmp_path, dataset, truth, False)
+  assert {r.split for r in results.rows} == {'test', 'held-out lists', 'stage 2 lists',
+                                             'test applicants'}
+  assert not any('true' in r.system or 'true' in r.metric for r in results.rows)
+  test = dataset.interactions.of('test')
+  assert value(results, system='qualification expert', metric='calibration error').n <= (
+      test.qualification != UNOBSERVED).sum()
+  # Applicants' outcomes are not their probabilities, which these experts know.
+  assert value(results, system='qualification expert', metric='calibration error').value > 0.01
+
+
+def test_a_sample_of_candidates_is_evaluated_where_it_is_asked_for(market, tmp_path):
+  dataset, truth = market
+  for wanted, expected in ((0, 20), (7, 7), (99, 20)):
+    cases = scores.ranked_lists({'seed': 1, 'candidates': wanted, 'source': 'simulated'}, dataset,
+                                truth, '')
+    assert len(np.unique(cases['cold candidates', 'preference'].candidate)) == expected
+
+
+def test_ranking_in_parts_is_ranking_at_once(market, monkeypatch, tmp_path, evaluated):
+  monkeypatch.setattr(evaluate, 'AT_ONCE', 30)
+  again = evaluation(tmp_path, *market, True)
+  assert len(again.rows) == len(evaluated.rows)
+  for a, b in zip(again.rows, evaluated.rows):
+    assert (a.system, a.metric, a.n) == (b.system, b.metric, b.n)
+    assert a.value == pytest.approx(b.value, rel=1e-12, nan_ok=True)
+
+
+def test_canaries_see_only_the_lists(market):
+  dataset, _ = market
+  train = dataset.interactions.of('train')
+  rows = np.flatnonzero(train.preference == 0)[:1], np.flatnonzero(train.preference == 1)[:1]
+  u, j = (np.concatenate([getattr(train, k)[r] for r in rows])[None] for k in ('candidate', 'job'))
+  lists = RankingLists('preference', u, j, np.zeros((1, 2), bool), np.ones((1, 2), bool))
+  found = scores.canary_scores(dataset, lists)
+  assert found['canary: train negative'].tolist() == [[-1, 0]]
+  assert found['canary: position'].tolist() == [[0, -1]]
+  assert np.unique(found['canary: id hash']).size == 2
+
+
+def test_blanking_removes_narratives_alone(market):
+  dataset, _ = market
+  tokenizer, lengths = train_tokenizer(corpus(dataset), 400), BlockLengths(800, 400, 20)
+  blank = scores.without_narratives(dataset)
+  blocks, full = (BlockEncoder(d, tokenizer, lengths) for d in (blank, dataset))
+  for less, more in ((blocks.candidates, full.candidates), (blocks.jobs, full.jobs)):
+    assert ((less != PAD).sum(1) < (more != PAD).sum(1)).all()
+  assert not any(n in e.attributes for n in scores.narratives(dataset.schema)
+                 for e in (*blank.candidates, *blank.jobs))
+  before, after = dataset.candidates[0].attributes, blank.candidates[0].attributes
+  assert set(before) - set(after) == {'student_llm_output', 'extrac_1', 'extrac_2'}
+
+
+def test_kept_scores_are_looked_up_by_pair(market):
+  dataset, truth = market
+  rng, shape = np.random.default_rng(0), (3, 5)
+  lists = RankingLists('preference', rng.integers(0, 80, shape), rng.integers(0, 24, shape),
+                       np.zeros(shape, bool), np.ones(shape, bool))
+  kept = kept_scores(dataset, truth, scores.EvaluationLists({('a', 'b'): lists}, lists))
+  np.testing.assert_array_equal(kept.of(lists).preference,
+                                logit(truth.preference[lists.candidate, lists.job]))
+  assert kept.lam_of(lists).shape == (3, 5, 3)
