@@ -1,6 +1,6 @@
 """The exact dual against general solvers and the KKT conditions."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 import numpy as np
 import pytest
 import scipy.optimize
@@ -84,6 +84,7 @@ def test_a_linear_program_in_the_limit_of_no_entropy():
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(OBJECTIVES)),
        st.sampled_from(['inequality', 'equality']), st.floats(0.02, 0.98), st.floats(0.1, 5.0))
+@example(51847, 'expected_score', 'equality', 0.0234375, 0.109375)  # a pi underflows
 def test_the_kkt_conditions(seed, objective, constraint, place, temperature):
   scores, q, mask = lists(seed, (7, 5), 3.0)
   mask[0, 3:] = mask[1, 1:] = False
@@ -104,13 +105,16 @@ def test_the_kkt_conditions(seed, objective, constraint, place, temperature):
     assert mu >= 0 and reached >= tau - 1e-8 and abs(mu * (reached - tau)) < 1e-6 * (1 + mu)
   else:
     assert abs(reached - tau) < 1e-8
-  # Stationary: within a list dJ/dpi_j + mu q_j is the same for every item.
+  # Stationary: within a list dJ/dpi_j + mu q_j is the same for every item; less, at the smallest
+  # normal number, for one whose pi is smaller still.
+  least = np.maximum(pi, np.finfo(np.float64).tiny)
   if objective == 'expected_score':
-    slope = scores - temperature * np.log(np.where(mask, pi, 1)) + mu * q
+    slope = scores - temperature * np.log(least) + mu * q
   else:
     p = scipy.special.softmax(np.where(mask, scores / temperature, -np.inf), axis=-1)
-    slope = p / np.where(mask, pi, 1) + mu * q
-  spread = np.where(mask, slope, -np.inf).max(1) - np.where(mask, slope, np.inf).min(1)
+    slope = p / least + mu * q
+  held = mask & (pi == least)
+  spread = np.where(mask, slope, -np.inf).max(1) - np.where(held, slope, np.inf).min(1)
   assert spread.max() < 1e-6 * (1 + abs(mu) + abs(scores).max())
   assert abs(found.gap[0, 0]) < 1e-6 * (1 + abs(mu))
 

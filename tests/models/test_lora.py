@@ -1,6 +1,7 @@
 """Adapters in the decoder: against merged kernels, dense gradients, and dropout's own promises."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,7 @@ TOKENS = np.random.default_rng(0).integers(1, 61, (2, 7)).astype(np.int32)
 MASK = np.array([[True] * 7, [False] * 2 + [True] * 5])
 
 
+@functools.cache
 def some_params(config):
   """A decoder's parameters, its biases random too."""
   params = nn.unbox(jax.jit(Decoder(config).init)(jax.random.key(0), TOKENS))['params']
@@ -47,6 +49,7 @@ def as_adapters(lora):
   return {name[:-2]: {part: lora[f'{name[:-2]}_{part}'] for part in 'ab'} for name in lora}
 
 
+@functools.cache
 def reader(config, lora):
   decoder = Decoder(dataclasses.replace(config, lora=lora))
 
@@ -282,19 +285,19 @@ def test_one_mask_over_the_prefix_of_a_list():
   assert np.ptp(hidden, axis=1).max() > 1e-2
 
 
+@functools.cache
+def noisy_gradients(remat):
+  config = dataclasses.replace(SIZES, layers=2)
+  params, key = some_params(config), jax.random.key(0)
+  lora = as_adapters(some_lora(dataclasses.replace(EVERY, targets=('v', 'up')), layers=2))
+  read = reader(dataclasses.replace(config, remat=remat), EVERY)
+  return jax.jit(jax.grad(lambda adapters: jnp.sum(read(params, adapters, key)[MASK] ** 3)))(lora)
+
+
 @pytest.mark.parametrize('remat', ['selective', 'full'])
 def test_remat_draws_the_same_masks_again(remat):
-  config = dataclasses.replace(SIZES, layers=2)
-  params = some_params(config)
-  lora = as_adapters(some_lora(dataclasses.replace(EVERY, targets=('v', 'up')), layers=2))
-
-  def gradients(remat):
-    read = reader(dataclasses.replace(config, remat=remat), EVERY)
-    key = jax.random.key(0)
-    return jax.jit(jax.grad(lambda adapters: jnp.sum(read(params, adapters, key)[MASK] ** 3)))(lora)
-
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-4),
-               gradients(remat), gradients('none'))
+               noisy_gradients(remat), noisy_gradients('none'))
 
 
 def test_experts_of_their_own(params):

@@ -37,7 +37,8 @@ _LINE = re.compile(r'\{"candidate": "([^"\\\x00-\x1f]*)", "job": "([^"\\\x00-\x1
                    r'"split": "([a-z]*)", "preference": ([01]|null), '
                    r'"qualification": ([01]|null), "exposure": ((?:0|1)\.[0-9]+)\}')
 _LABELS = {'0': 0, '1': 1, 'null': UNOBSERVED}
-_LABEL_TEXTS = {label: text for text, label in _LABELS.items()}
+_LABEL_TEXTS = np.array(['0', '1', 'null'], object)  # the last at UNOBSERVED = -1
+_SPLIT_TEXTS = np.array(SPLITS, object)
 _HEAD_KEYS = ('format', 'schema', 'fingerprint', *PARTS, 'notes')
 _SPLITS = {name: i for i, name in enumerate(SPLITS)}
 
@@ -63,8 +64,8 @@ def render_interactions(log: Interactions, candidate_ids: Sequence[str] | Mappin
     return lambda index: json.dumps(ids[index], ensure_ascii=False)
   columns = (
       _texts(log.candidate, name(candidate_ids)), _texts(log.job, name(job_ids)),
-      _texts(log.split, SPLITS.__getitem__), _texts(log.preference, _LABEL_TEXTS.__getitem__),
-      _texts(log.qualification, _LABEL_TEXTS.__getitem__),
+      _SPLIT_TEXTS[log.split].tolist(), _LABEL_TEXTS[log.preference].tolist(),
+      _LABEL_TEXTS[log.qualification].tolist(),
       _texts(log.exposure, lambda e: str(np.float32(e))))
   return ''.join([f'{{"candidate": {candidate}, "job": {job}, "split": "{split}", "preference": '
                   f'{preference}, "qualification": {qualification}, "exposure": {exposure}}}\n'
