@@ -216,10 +216,11 @@ def ours_step(dtype: str, prompt: str):
 
 
 def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
-  """Some of 600 candidates against 100 jobs, all states on disk: the extractor, files to scores."""
+  """Some of 600 candidates against 100 jobs, all states on disk: the scorer, files to scores."""
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
   from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
-  from jobrec_jax.scoring.features import FeatureExtractor
+  from jobrec_jax.scoring.experts import Experts
+  from jobrec_jax.scoring.features import PairScorer, ScoringConfig
   from jobrec_jax.scoring.kept_states import BlockStates
   from jobrec_jax.sharding import MeshConfig, make_mesh
   dataset, _ = simulate(MarketConfig(candidates=600, jobs=CATALOGUE), 0)
@@ -231,7 +232,8 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   model, params = our_model('factored', dtype, prompt, lists, per_expert, per_expert)
   folder = tempfile.TemporaryDirectory()
   states = BlockStates(Path(folder.name), model, params)
-  extract = FeatureExtractor(model, params, blocks, make_mesh(MeshConfig()), CATALOGUE, 1, states)
+  scorer = PairScorer(Experts(model, params, tokenizer(phrases), lengths), blocks,
+                      make_mesh(MeshConfig()), ScoringConfig(CATALOGUE, 1, folder.name))
   some = 4 if QUICK.value else 12
   candidate, job = np.repeat(np.arange(some), CATALOGUE), np.tile(np.arange(CATALOGUE), some)
   start = time.perf_counter()
@@ -241,7 +243,7 @@ def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   disk = sum(f.stat().st_size for f in Path(folder.name).rglob('*.npy'))
 
   def run(folder=folder):
-    return extract(candidate, job)
+    return scorer.scores(candidate, job)
   own = 2 * J + sum(counts(prompt)[2])
   return run, {'tokens': own * len(job) // J, 'pairs': len(job), 'blocks_encoded': CATALOGUE + some,
                'encode_seconds': encode, 'state_megabytes_a_block': disk / (CATALOGUE + some) / 1e6}

@@ -17,7 +17,8 @@ from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Policy
 from jobrec_jax.sharding import MeshConfig, make_mesh
-from tests.conftest import LENGTHS
+
+LENGTHS = BlockLengths(40, 24, 16)  # conftest's, of `blocks`
 
 
 @pytest.fixture(scope='module')

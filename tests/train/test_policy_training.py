@@ -125,7 +125,7 @@ def test_a_policy_scores_pairs_by_its_formula(inputs):
 
 
 def test_a_policy_knows_its_range():
-  policy = Policy(HEAD, {}, np.array([0.4, 0.6], np.float32), 1.0)
+  policy = Policy(PolicyHead(outputs=2), {}, np.array([0.4, 0.6], np.float32), 1.0)
   policy.check(0.0)
   with pytest.raises(ValueError, match=r'\[0.4, 0.6\], or below it .*; got 0.61'):
     policy.check(0.61)
