@@ -5,10 +5,9 @@ from pathlib import Path
 import subprocess
 import sys
 
+from experiments.setup import use_compilation_cache
 import jax
 import pytest
-
-from experiments.setup import use_compilation_cache
 
 ROOT = Path(__file__).parents[1]
 MARKED = """

@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 from experiments.backbone import open_backbone
+from experiments.setup import Run, load_data, validate
+from experiments.trained import load_trained
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,6 @@ import pytest
 from configs import base
 from experiments import stages
 from experiments.export_weights import export_adapter, export_merged
-from experiments.setup import Run, load_data, validate
-from experiments.trained import load_trained
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
 from jobrec_jax.models.decoder import Decoder, DecoderConfig

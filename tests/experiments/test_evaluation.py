@@ -2,6 +2,8 @@
 
 import math
 
+from experiments.alignment import Policies, make_head
+from experiments.setup import Run
 import jax
 import numpy as np
 import pytest
@@ -9,8 +11,6 @@ from scipy.special import logit
 
 from configs import base
 from experiments import evaluation, reporting, stages
-from experiments.alignment import Policies, make_head
-from experiments.setup import Run
 from jobrec_jax.data.dataset import UNOBSERVED
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate

@@ -4,12 +4,12 @@ import json
 import math
 import shutil
 
+from experiments.evaluation import BLANKED, CEILINGS, PREFERENCE, QUALIFICATION, RIVALS
 import jax
 import pytest
 
 from configs import quickstart as settings
 from experiments import align_policy, evaluate, quickstart
-from experiments.evaluation import BLANKED, CEILINGS, PREFERENCE, QUALIFICATION, RIVALS
 from jobrec_jax.report.results import read_results
 
 SYSTEMS = {PREFERENCE, QUALIFICATION, *RIVALS, *CEILINGS.values(), BLANKED, 'policy',
