@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -104,7 +104,7 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
   from jobrec_jax.pipeline.settings import Settings
   given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
   if not continues or given or not (folder / 'run.json').exists():
-    return build(Settings, flags.FLAGS.config.to_dict())
+    return build(Settings, _config_values())
   values = as_mapping(settings_of(folder))
   for key, value in config_flags.get_override_values(flags.FLAGS['config']).items():
     *sections, name = key.split('.')
@@ -113,6 +113,15 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
       section = section[s]
     section[name] = value
   return build(Settings, values)
+
+
+def _config_values() -> dict[str, Any]:
+  """The config of the flags; raises a ValueError where its file cannot be loaded."""
+  try:
+    return flags.FLAGS.config.to_dict()
+  except OSError as error:  # ml_collections tells of a missing file when its content is asked for
+    path = config_flags.get_config_filename(flags.FLAGS['config'])
+    raise ValueError(f'--config must name a config file that can be read, got {path!r}') from error
 
 
 def quiet_logs() -> None:

@@ -107,7 +107,6 @@ def refused(commands):
 def test_what_is_wrong_is_one_line_and_status_2(refused, name):
   ended = refused[name]
   assert ended.status == 2
-  print(ended.error)
   (line,) = (l for l in ended.error.splitlines() if 'command_line.py' not in l)
   assert line.startswith('error: ') and REFUSED[name][1] in line
 

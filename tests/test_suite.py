@@ -5,13 +5,16 @@ from pathlib import Path
 import subprocess
 import sys
 
-from experiments.setup import use_compilation_cache
 import jax
 import pytest
+
+from jobrec_jax.command_line import use_compilation_cache
 
 ROOT = Path(__file__).parents[1]
 MARKED = """
 import pytest
+
+from jobrec_jax.command_line import use_compilation_cache
 
 def test_that_runs():
   pass
@@ -29,6 +32,8 @@ def test_known_to_fail():
 """
 WHOLE = """
 import pytest
+
+from jobrec_jax.command_line import use_compilation_cache
 pytest.skip('no library', allow_module_level=True)
 """
 
