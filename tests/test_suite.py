@@ -14,8 +14,6 @@ ROOT = Path(__file__).parents[1]
 MARKED = """
 import pytest
 
-from jobrec_jax.command_line import use_compilation_cache
-
 def test_that_runs():
   pass
 
@@ -32,8 +30,6 @@ def test_known_to_fail():
 """
 WHOLE = """
 import pytest
-
-from jobrec_jax.command_line import use_compilation_cache
 pytest.skip('no library', allow_module_level=True)
 """
 
