@@ -27,4 +27,4 @@ def main(run: Run) -> None:
 
 
 if __name__ == '__main__':
-  command_line.start(main, 'configs/base.py', 'runs/audit')
+  command_line.start(main, 'configs/base.py', 'runs/audit', devices=False)

@@ -18,4 +18,4 @@ def main(run: Run) -> None:
 
 
 if __name__ == '__main__':
-  command_line.start(main)
+  command_line.start(main, devices=False)

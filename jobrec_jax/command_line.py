@@ -4,13 +4,14 @@ Exit status: 0; 2 where a setting, a file or the disk is to blame; 130 and 143 a
 SIGTERM, when the same command resumes. A fault of our own ends in a traceback.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import errno
 import os
 from pathlib import Path
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -28,7 +29,9 @@ OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
 
 def define_flags(config: str, workdir: str | None) -> None:
   """Defines --config (with --config.key=value overrides), --workdir and --store."""
-  config_flags.DEFINE_config_file('config', config, 'settings; override with --config.key=value')
+  with _flags_in_one_line():  # overrides are looked up in the default config at once
+    config_flags.DEFINE_config_file('config', config,
+                                    'settings; override with --config.key=value')
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   flags.DEFINE_string('store', None, 'where the results of stages are kept, to be shared by runs; '
                       'WORKDIR/store without it')
@@ -37,7 +40,7 @@ def define_flags(config: str, workdir: str | None) -> None:
 
 
 def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
-          workdir: str | None = None, continues: bool = False) -> None:
+          workdir: str | None = None, continues: bool = False, devices: bool = True) -> None:
   """Runs `main` on the run that the flags name.
 
   Args:
@@ -46,12 +49,13 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
     workdir: the default folder; None where it must be given.
     continues: whether the settings of the run that the folder holds are the default, and `config`
       only where it holds none.
+    devices: whether the script computes on devices, which the mesh must then cover.
   """
   define_flags(config, workdir)
 
   def run(argv: Sequence[str]) -> None:
     del argv
-    main(open_run(continues))
+    main(open_run(continues, devices))
   launch(run)
 
 
@@ -73,7 +77,7 @@ def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> 
   app.run(guarded, flags_parser=_parse)
 
 
-def open_run(continues: bool) -> 'Run':
+def open_run(continues: bool, devices: bool = True) -> 'Run':
   """The run that the flags name, nothing of it made yet.
 
   Raises:
@@ -86,14 +90,14 @@ def open_run(continues: bool) -> 'Run':
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
   settings = read_settings(Path(folder), continues)
-  import jax  # here, so that --help and a wrong flag are told at once
-  check_devices(settings, jax.device_count())
-  use_compilation_cache()
+  if devices:
+    import jax  # here, so that --help and a wrong flag are told at once
+    check_devices(settings, jax.device_count())
+    use_compilation_cache()
+    logging.info('%s, %d devices (%s)', folder, jax.device_count(), jax.default_backend())
   if store is None and (Path(folder) / 'run.json').is_file():
     store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
-  run = Run(folder, settings, store)
-  logging.info('%s, %d devices (%s)', folder, jax.device_count(), jax.default_backend())
-  return run
+  return Run(folder, settings, store)
 
 
 def read_settings(folder: Path, continues: bool) -> 'Settings':
@@ -105,7 +109,7 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
   from jobrec_jax.pipeline.settings import Settings
   given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
   if not continues or given or not (folder / 'run.json').exists():
-    return build(Settings, flags.FLAGS.config.to_dict())
+    return build(Settings, _config_values())
   values = as_mapping(settings_of(folder))
   for key, value in config_flags.get_override_values(flags.FLAGS['config']).items():
     *sections, name = key.split('.')
@@ -114,6 +118,15 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
       section = section[s]
     section[name] = value
   return build(Settings, values)
+
+
+def _config_values() -> dict[str, Any]:
+  """The config of the flags; raises a ValueError where its file cannot be loaded."""
+  try:
+    return flags.FLAGS.config.to_dict()
+  except OSError as error:  # ml_collections tells of a missing file when its content is asked for
+    path = config_flags.get_config_filename(flags.FLAGS['config'])
+    raise ValueError(f'--config must name a config file that can be read, got {path!r}') from error
 
 
 def quiet_logs() -> None:
@@ -164,11 +177,17 @@ def _end(line: str, status: int) -> NoReturn:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """The flags; what is wrong with one, with a config or an override is told in one line."""
-  try:
+  with _flags_in_one_line():
     return flags.FLAGS(list(argv))
+
+
+@contextlib.contextmanager
+def _flags_in_one_line() -> Iterator[None]:
+  """What is wrong with a flag, with a config or an override is told in one line."""
+  try:
+    yield
   except flags.Error as error:
     _end(f'error: {" ".join(str(error).split())}; --help helps', 2)
   except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-    text = error.args[0] if error.args else error
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else error
     _end(f'error: --config: {" ".join(str(text).split())}', 2)

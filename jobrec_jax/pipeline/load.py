@@ -210,7 +210,11 @@ def opened(path: str | Path) -> Iterator[Path]:
     return
   with tempfile.TemporaryDirectory(prefix='jobrec-') as folder:
     _extract(path, Path(folder))
-    yield Path(folder)
+    try:
+      yield Path(folder)
+    except ValueError as error:
+      inside = str(error).replace(f'{folder}/', '')
+      raise ValueError(f'{path}: must be as it was packed, got: {inside}') from error
 
 
 def _extract(path: Path, folder: Path) -> None:
@@ -226,6 +230,9 @@ def _extract(path: Path, folder: Path) -> None:
         if problem := _problem(entry):
           raise ValueError(f'{path}: must hold plain files that are stored, got {problem}: '
                            f'{entry.filename!r}')
+      if FILE not in packed.namelist():
+        raise ValueError(f'{path}: must be a run folder or a packed run, got a zip file without '
+                         f'{FILE}')
       size = sum(e.file_size for e in entries)
       if size > path.stat().st_size:
         raise ValueError(f'{path}: must hold what its size allows, got entries of {size} bytes')

@@ -125,9 +125,10 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 def test_damage_never_gives_a_traceback_or_a_wrong_answer(tiny_folder, tmp_path):
   """Forty files of a run folder, each damaged in its own copy."""
   rng = random.Random(0)
-  candidate = Run(tiny_folder, tiny_settings()).get(road(tiny_settings()).data).dataset.candidates[7]
+  run = Run(tiny_folder, tiny_settings())
+  candidate = run.get(run.road.data).dataset.candidates[7]
   expected = [(j.job_id, j.score) for j in
-              jobrec_jax.load(tiny_folder).recommend(candidate, tau=0.41).jobs]
+              jobrec_jax.load(tiny_folder).recommend(candidate, tau=0.41)[0].jobs]
   rows = json.loads((tiny_folder / 'results.json').read_text())
   files = sorted(p.relative_to(tiny_folder) for p in tiny_folder.rglob('*') if p.is_file()
                  and '.locks' not in p.parts)
@@ -143,7 +144,7 @@ def test_damage_never_gives_a_traceback_or_a_wrong_answer(tiny_folder, tmp_path)
     if rng.random() < 0.9:
       (copy / name).write_bytes(damaged(content, rng))
     try:
-      ranked = jobrec_jax.load(copy).recommend(candidate, tau=0.41).jobs
+      ranked = jobrec_jax.load(copy).recommend(candidate, tau=0.41)[0].jobs
       assert [(j.job_id, j.score) for j in ranked] == expected, name
     except ValueError as error:
       assert ending(error)[1] == 2 and '\n' not in str(error) and str(copy) in str(error), name

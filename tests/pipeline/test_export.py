@@ -1,36 +1,39 @@
+"""A data set goes out in each layout and comes back the same."""
+
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from configs import base
-from experiments import export, setup
-from jobrec_jax.data.market.simulator import MarketConfig
+from experiments import export
+from jobrec_jax.pipeline.data import Source, draw_or_read
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.settings import ExportSettings, Settings
+from jobrec_jax.schema.settings import build, hints
+
+FORMATS = get_args(hints(ExportSettings)['format'])
 
 
-def config_for(**changes):
-  c = base.get_config()
-  c.market.candidates, c.market.jobs = 60, 20
-  for key, value in changes.items():
-    section, name = key.split('__')
-    c[section][name] = value
-  return c
+def settings(**sections):
+  return build(Settings, {'market': {'candidates': 60, 'jobs': 20} | sections.pop('market', {}),
+                          'policy': {'list_length': 10}} | sections)
 
 
-def read(config):
-  return setup.read_data(config, setup.section(MarketConfig, config.market))
+def read(s):
+  return draw_or_read(Source(s.data, s.market))
 
 
 @pytest.mark.parametrize('domain', ['students', 'nursing'])
-@pytest.mark.parametrize('layout', export.FORMATS)
+@pytest.mark.parametrize('layout', FORMATS)
 def test_a_market_goes_out_and_comes_back(tmp_path, layout, domain, capsys):
-  config = config_for(market__domain=domain, export__format=layout)
+  config = settings(market={'domain': domain}, export={'format': layout})
   dataset, truth = read(config)
-  export.main(config, str(tmp_path))
+  export.main(Run(tmp_path, config))
   folder = tmp_path / 'data' / ('jobrec' if layout == 'recbole' else '')
   assert str(folder) in capsys.readouterr().out
-  back, none = read(config_for(market__domain=domain, data__source=layout,
-                               data__folder=str(folder)))
+  back, none = read(settings(market={'domain': domain},
+                             data={'source': layout, 'folder': str(folder)}))
   assert none is None and back.candidates == dataset.candidates and back.jobs == dataset.jobs
   log, again = dataset.interactions, back.interactions
   order = np.lexsort((again.job, again.candidate))
@@ -41,15 +44,15 @@ def test_a_market_goes_out_and_comes_back(tmp_path, layout, domain, capsys):
   if layout == 'jsonl':
     block = np.load(tmp_path / 'truth/block-00000.npz', allow_pickle=False)
     np.testing.assert_array_equal(block['preference'], truth.preference[log.candidate, log.job])
-  assert json.loads((tmp_path / 'config.json').read_text())['export']['format'] == layout
+  assert json.loads((tmp_path / 'run.json').read_text())['settings']['export']['format'] == layout
 
 
-def test_an_unknown_format_is_named(tmp_path):
+def test_an_unknown_format_is_named():
   with pytest.raises(ValueError, match=r"export\.format must be one of .*'recbole'.*got 'parquet'"):
-    export.main(config_for(export__format='parquet'), str(tmp_path))
+    settings(export={'format': 'parquet'})
 
 
 @pytest.mark.parametrize('source', ['jobrec_synth', 'jsonl', 'published', 'recbole'])
 def test_files_need_a_folder(source):
   with pytest.raises(ValueError, match=r'data\.folder must name the folder'):
-    setup.validate(config_for(data__source=source))
+    settings(data={'source': source})

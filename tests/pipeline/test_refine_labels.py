@@ -7,24 +7,25 @@ import json
 import numpy as np
 import pytest
 
-from configs import base
 from experiments import refine
+from jobrec_jax.data.files.jsonl import write_jsonl
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.selection import machine_labels
+from jobrec_jax.pipeline.settings import RefineSettings, Settings
 from jobrec_jax.refine.review import VERDICTS
 from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.schema.settings import build
 
 
 def settings(candidates, jobs, **changes):
-  c = base.get_config()
-  with c.unlocked():
-    c.market.candidates, c.market.jobs = candidates, jobs
-    c.refine.update(changes)
-  return c
+  return build(Settings, {'market': {'candidates': candidates, 'jobs': jobs},
+                          'policy': {'list_length': 10}, 'refine': changes})
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('refine')
-  refine.main(settings(300, 60), str(path))
+  refine.main(Run(path, settings(300, 60)))
   return path
 
 
@@ -80,20 +81,24 @@ def test_every_change_names_its_experts_and_is_in_the_labels(folder):
 
 @pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(folder):
-  names = ('selection.json', 'provenance.jsonl', 'refine.json', 'labels_preference.csv')
+  names = ('provenance.jsonl', 'refine.json', 'labels_preference.csv')
   before = {name: (folder / name).read_bytes() for name in names}
-  for name in names[1:]:
+  for name in names:
     (folder / name).unlink()
-  refine.main(settings(300, 60), str(folder))
+  refine.main(Run(folder, settings(300, 60)))
   assert {name: (folder / name).read_bytes() for name in names} == before
 
 
 @pytest.mark.slow
-def test_other_settings_in_the_same_folder_are_refused(folder):
-  with pytest.raises(ValueError, match=r"selection\.json: was chosen .*different: \['budget'\]"):
-    refine.main(settings(300, 60, budget=0.2), str(folder))
-  with pytest.raises(ValueError, match=r"different: \['data', 'labels'\]"):
-    refine.main(settings(300, 61), str(folder))
+def test_other_settings_make_another_selection(folder, tmp_path):
+  before = json.loads((folder / 'refine.json').read_text())
+  run = Run(tmp_path, settings(300, 60, budget=0.05), folder / 'store')
+  refine.main(run)
+  found = json.loads((tmp_path / 'refine.json').read_text())
+  assert found['review'] != before['review']
+  assert {s['chosen'] for s in found['perspectives'].values()} == {900}
+  assert len(list((folder / 'store').glob('selection-*'))) == 2
+  assert len(list((folder / 'store').glob('data-*'))) == 1
 
 
 def fill(sheet, out, answers):
@@ -109,7 +114,7 @@ def fill(sheet, out, answers):
 
 def test_people_review_in_several_goes(tmp_path, capsys):
   config = settings(40, 20, reviewers='people', people=('ann', 'bo', 'cy'), budget=0.05, verdicts=2)
-  refine.main(config, str(tmp_path))
+  refine.main(Run(tmp_path, config))
   said = capsys.readouterr().out
   assert 'review_ann.html' in said and 'cy: 0 of ' in said and 'Put the files' in said
   assert not (tmp_path / 'refine.json').exists()
@@ -119,7 +124,7 @@ def test_people_review_in_several_goes(tmp_path, capsys):
 
   # Ann is half done; her sheet is then lost to nobody, and the others join later.
   fill(sheets['ann'], tmp_path / 'verdicts' / 'ann.csv', ['yes', 'no', 'unsure', 'no'])
-  refine.main(config, str(tmp_path))
+  refine.main(Run(tmp_path, config))
   assert 'ann: 4 of ' in capsys.readouterr().out
   found = json.loads((tmp_path / 'refine.json').read_text())
   assert found['missing_verdicts'] == 160 - 4
@@ -131,7 +136,7 @@ def test_people_review_in_several_goes(tmp_path, capsys):
     rows = len(rows_of(sheet))
     answers = ['yes', 'no', 'unsure', 'no', *('yes' if i % 3 else 'no' for i in range(rows - 4))]
     fill(sheet, tmp_path / 'verdicts' / f'{name}.csv', answers)
-  refine.main(config, str(tmp_path))
+  refine.main(Run(tmp_path, config))
   found = json.loads((tmp_path / 'refine.json').read_text())
   assert found['missing_verdicts'] == 0 and set(found['perspectives']) == set(PERSPECTIVES)
   assert 'Put the files' not in capsys.readouterr().out
@@ -141,17 +146,32 @@ def test_people_review_in_several_goes(tmp_path, capsys):
 
   fill(sheets['bo'], tmp_path / 'verdicts' / 'later.csv', ['no'])
   with pytest.raises(ValueError, match=r'later\.csv:2: verdict of bo on \w+ must be the one of'):
-    refine.main(config, str(tmp_path))
+    refine.main(Run(tmp_path, config))
+
+
+def test_verdicts_and_pages_of_another_selection_are_refused(tmp_path):
+  """Other settings choose other pairs, of which the people were asked nothing."""
+  rules = {'reviewers': 'people', 'people': ('ann', 'bo'), 'budget': 0.05, 'verdicts': 1}
+  refine.main(Run(tmp_path, settings(40, 20, **rules)))
+  sheet = tmp_path / 'review' / 'review_ann.csv'
+  other = Run(tmp_path, settings(40, 20, **rules | {'budget': 0.1}))
+  with pytest.raises(ValueError, match=r'review_ann\.csv:2: review must be .*of another review'):
+    refine.main(other)
+  fill(sheet, tmp_path / 'verdicts' / 'ann.csv', ['yes'])
+  for path in (tmp_path / 'review').iterdir():
+    path.unlink()
+  with pytest.raises(ValueError, match=r'verdicts/ann\.csv:2: review must be .*of another review'):
+    refine.main(other)
+  assert not (tmp_path / 'refine.json').exists()
 
 
 def test_observed_labels_are_taken_once(market):
   dataset, _ = market
-  rules = refine.RefineConfig(('qualification',), 100, 0.1, 0.1, 3, 'people', (),
-                              ('a', 'b', 'c'))
+  rules = RefineSettings(('qualification',), 100, reviewers='people')
   log = dataset.interactions
   twice = type(dataset)(dataset.schema, dataset.candidates, dataset.jobs, type(log)(
       *(np.concatenate([x, x]) for x in vars(log).values())))
-  one, two = (refine.machine_labels(rules, 0, d, None)['qualification'] for d in (dataset, twice))
+  one, two = (machine_labels(rules, 0, d, None)['qualification'] for d in (dataset, twice))
   observed = log.qualification >= 0
   np.testing.assert_array_equal(one.machine, log.qualification[observed] == 1)
   for a, b in zip(one[:3], two[:3]):
@@ -159,15 +179,22 @@ def test_observed_labels_are_taken_once(market):
 
 
 @pytest.mark.parametrize('changes, message', [
-    ({'perspectives': ('preference', 'hired')}, r"refine\.perspectives must be some of .*'hired'"),
+    ({'perspectives': ('preference', 'hired')}, r"refine\.perspectives must be .*'hired'"),
     ({'perspectives': ()}, r'refine\.perspectives must be some of'),
-    ({'reviewers': 'robots'}, r"refine\.reviewers must be 'simulated' or 'people', got 'robots'"),
-    ({'budget': 1.5}, r'refine\.budget must lie in .*got 1\.5'),
-    ({'flip': 0.5}, r'refine\.flip must lie in .*got 0\.5'),
-    ({'verdicts': 6}, r'refine\.verdicts must lie in \[1, 5\], got 6'),
-    ({'error_rates': (0.1, 0.1, 0.6)}, r'refine\.error_rates must lie in \[0, 0\.5\)'),
+    ({'reviewers': 'robots'}, r"refine\.reviewers must be one of .*'people'.*got 'robots'"),
+    ({'budget': 1.5}, r'refine\.budget must be .*in \[0, 1\], got 1\.5'),
+    ({'flip': 0.5}, r'refine\.flip must be .*in \[0, 0\.49\], got 0\.5'),
+    ({'verdicts': 6}, r'refine\.verdicts must be at most the 5 reviewers, got 6'),
+    ({'error_rates': (0.1, 0.1, 0.6)}, r'refine\.error_rates must be .*in \[0, 0\.5\)'),
     ({'people': ('a', 'b', 'b/c')}, r'refine\.people: reviewers must have different names'),
 ])
-def test_a_bad_setting_names_its_key(tmp_path, changes, message):
+def test_a_bad_setting_names_its_key(changes, message):
   with pytest.raises(ValueError, match=message):
-    refine.main(settings(40, 20, **changes), str(tmp_path))
+    settings(40, 20, **changes)
+
+
+def test_simulated_experts_need_a_truth(tmp_path, dataset):
+  write_jsonl(dataset, tmp_path / 'data')
+  rules = build(Settings, {'data': {'source': 'jsonl', 'folder': str(tmp_path / 'data')}})
+  with pytest.raises(ValueError, match=r"refine\.reviewers must be 'people' where data\.source"):
+    refine.main(Run(tmp_path / 'run', rules))

@@ -10,11 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from configs import base, published
-from experiments import audit, setup
+from configs import published
+from experiments import audit
 from jobrec_jax.data.dataset import SPLITS
 from jobrec_jax.data.files.paper_csv import write_published
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.pipeline.audit import AS_IT_LIES, REBUILT, audit_all
+from jobrec_jax.pipeline.data import Source, draw_or_read
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.settings import Settings
+from jobrec_jax.schema.settings import build
 
 PUBLISHED = os.environ.get('JOBREC_PUBLISHED')
 ROOT = Path(__file__).parents[2]
@@ -39,7 +44,7 @@ def folder(tmp_path_factory):
 def audited(config, workdir, capsys):
   """Exit status, what was printed, and the rows of audit.json."""
   try:
-    audit.main(config, str(workdir))
+    audit.main(Run(workdir, config))
     status = 0
   except SystemExit as end:
     status = end.code
@@ -49,15 +54,14 @@ def audited(config, workdir, capsys):
 
 
 def config_of(folder, *known, drop=False):
-  config = base.get_config()
-  config.data.source, config.data.folder = 'published', str(folder)
-  config.data.known_faults, config.data.drop_shared_negatives = known, drop
-  return config
+  return build(Settings, {'data': {
+      'source': 'published', 'folder': str(folder), 'known_faults': known,
+      'drop_shared_negatives': drop}})
 
 
 def test_a_simulated_market_is_clean(tmp_path, capsys):
-  config = base.get_config()
-  config.market.candidates, config.market.jobs = 100, 24
+  config = build(Settings, {'market': {'candidates': 100, 'jobs': 24},
+                            'policy': {'list_length': 10}})
   status, text, rows = audited(config, tmp_path / 'new', capsys)
   assert status == 0 and text.splitlines()[-1] == 'Verdict: as it lies, no errors'
   assert {r['data'] for r in rows} == {'as it lies'}
@@ -73,13 +77,13 @@ def test_shared_negatives_fail_and_the_rebuilt_lists_are_audited_too(folder, dro
   tables = text.split('== The data ')[1:]
   assert [t.split(':')[0] for t in tables] == ['as it lies', 'rebuilt without shared negatives']
   found = {(r['data'], r['name']): r for r in rows}
-  for title, n, severity in ((audit.AS_IT_LIES, shared, 'error'), (audit.REBUILT, 0, 'info')):
+  for title, n, severity in ((AS_IT_LIES, shared, 'error'), (REBUILT, 0, 'info')):
     row = found[title, 'shared_negatives/preference/train-test']
     assert (row['value'], row['severity']) == (n, severity)
   lookup = 'train_negative_lookup/preference/test'
-  assert found[audit.AS_IT_LIES, lookup]['value'] == 1
-  assert found[audit.REBUILT, lookup]['value'] == pytest.approx(
-      found[audit.REBUILT, lookup]['chance'])
+  assert found[AS_IT_LIES, lookup]['value'] == 1
+  assert found[REBUILT, lookup]['value'] == pytest.approx(
+      found[REBUILT, lookup]['chance'])
   verdict = text.splitlines()[-1]
   assert verdict.startswith('Verdict: as it lies, ') and 'shared_negatives (1)' in verdict
   assert verdict.endswith('rebuilt without shared negatives, no errors')
@@ -93,19 +97,19 @@ def test_known_faults_pass(folder, tmp_path, capsys):
   assert len([l for l in text.splitlines() if l.startswith('known ')]) >= 3
 
 
-def test_training_gets_the_rebuilt_lists(folder):
+def test_training_gets_the_rebuilt_lists(folder, tmp_path):
   """What the second table audits is what data.drop_shared_negatives makes of the files."""
   config = config_of(folder[0], drop=True)
-  settings = setup.validate(config)
-  raw, _ = setup.read_data(config, settings.market)
-  rebuilt = audit.audit_all(raw, config.seed)[audit.REBUILT][0].interactions
-  trained = setup.load_data(config, settings.market)[0].interactions
+  raw, _ = draw_or_read(Source(config.data, config.market))
+  rebuilt = audit_all(raw, config.data.seed)[REBUILT][0].interactions
+  run = Run(tmp_path, config)
+  trained = run.get(run.road.data).dataset.interactions
   rows = [sorted(zip(*(getattr(log, f.name).tolist() for f in dataclasses.fields(log))))
           for log in (rebuilt, trained)]
   assert rows[0] == rows[1]
-  config.data.drop_shared_negatives = False
+  run = Run(tmp_path, config_of(folder[0]))
   with pytest.raises(ValueError, match=r'the audit found \d+ errors:\nerror  shared_negatives'):
-    setup.load_data(config, settings.market)
+    run.get(run.road.data)
 
 
 def test_exit_status_and_messages_of_the_command(folder, tmp_path):
@@ -125,7 +129,7 @@ def test_exit_status_and_messages_of_the_command(folder, tmp_path):
 def test_the_published_files(tmp_path, capsys):
   config = published.get_config()
   config.data.folder, config.data.allow_unknown_users = PUBLISHED, True
-  status, text, _ = audited(config, tmp_path, capsys)
+  status, text, _ = audited(build(Settings, config.to_dict()), tmp_path, capsys)
   assert status == 1
   raw, rebuilt = text.split('== The data ')[1:]
   assert raw.count('36,547 negatives in both') == 3
