@@ -132,8 +132,9 @@ def test_damage_never_gives_a_traceback_or_a_wrong_answer(tiny_folder, tmp_path)
   rows = json.loads((tiny_folder / 'results.json').read_text())
   files = sorted(p.relative_to(tiny_folder) for p in tiny_folder.rglob('*') if p.is_file()
                  and '.locks' not in p.parts)
-  needed = [f for f in files if f.name == FILE or str(f).split('/')[1].split('-')[0] in (
-      'tokenizer', 'cooperative', 'calibration', 'policy', 'catalogue')]
+  parts = ('tokenizer', 'cooperative', 'calibration', 'policy', 'catalogue')
+  needed = [f for f in files if f.name == FILE or (
+      f.parts[0] == 'store' and f.parts[1].split('-')[0] in parts)]
   refused = 0
   for n in range(40):
     name = rng.choice(needed if n % 2 else files)
