@@ -51,8 +51,14 @@ def qualification_finisher(blocks: BlockEncoder, shared: bool = False) -> Callab
   return finish
 
 
-def iterate(*datasets: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
-  """An iterator over batches, zipped into a tuple; Orbax saves and restores where it stands."""
+def iterate(*datasets: grain.MapDataset, threads: int = 1, ahead: int = 2) -> grain.DatasetIterator:
+  """An iterator over batches, zipped into a tuple; Orbax saves and restores where it stands.
+
+  Args:
+    datasets: endless, of batches.
+    threads: that make batches; one keeps up with a step, and more would take its cores.
+    ahead: batches that lie ready.
+  """
   shortest = min(map(len, datasets))  # endless ones differ in length by their batch size alone
   zipped = grain.experimental.ZipMapDataset([d[:shortest] for d in datasets])
   return iter(zipped.to_iter_dataset(grain.ReadOptions(threads, ahead)))
