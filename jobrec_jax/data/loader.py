@@ -51,14 +51,14 @@ def qualification_finisher(blocks: BlockEncoder, shared: bool = False) -> Callab
   return finish
 
 
-def iterate(*datasets: grain.MapDataset, start: int = 0, threads: int = 2,
-            ahead: int = 4) -> grain.DatasetIterator:
+def iterate(*datasets: grain.MapDataset, start: int = 0, threads: int = 1,
+            ahead: int = 2) -> grain.DatasetIterator:
   """An iterator over batches, zipped into a tuple.
 
   Args:
     datasets: a batch at each index.
     start: the index of the first batch; a stage resumes with the step that it reached.
-    threads: that make batches.
+    threads: that make batches; one keeps up with a step, and more would take its cores.
     ahead: batches that lie ready.
   """
   shortest = min(map(len, datasets))  # endless ones differ in length by their batch size alone

@@ -124,7 +124,7 @@ class SwiGLU(nn.Module):
     gate = project('gate', x, D, F, ('embed', 'mlp'), D**-0.5)
     up = project('up', x, D, F, ('embed', 'mlp'), D**-0.5)
     # Its gradient starts from gate and up alone: cheaper to compute again than to keep its parts.
-    gated = jax.checkpoint(lambda gate, up: jax.nn.silu(gate) * up, prevent_cse=False)
+    gated = jax.checkpoint(lambda gate, up: jax.nn.silu(gate) * up)
     hidden = constrain(gated(gate, up), 'batch', 'tokens', 'mlp')
     return project('down', hidden, F, D, ('mlp', 'embed'), self.output_stddev)
 
@@ -329,49 +329,33 @@ class Decoder(nn.Module):
   def _run_layers(self, x: jax.Array, angles: jax.Array, mask: ListMask | PairMask,
                   adapters: PyTree | None,
                   seen: tuple[States, States] | None) -> tuple[jax.Array, States]:
-    """All layers, of which the last is computed for the tokens that are read alone.
+    """All layers: where they are unrolled, the last one for the tokens that are read alone.
 
-    Where `unroll` is less than all layers, they run in a loop over the stacked parameters. The loop
-    then leaves the last layer's turn out: a loop over all others alone would copy their parameters.
+    A loop over the stacked parameters does the same for each layer: a branch for the last one takes
+    more time than it saves, and a loop over the others alone would copy their parameters.
     """
     c = self.config
     if self.is_initializing():
       x, states = self.layers(x, angles, mask, adapters, seen)
       return mask.readers(x), states
     layer = Layer(c, parent=None)
-    key = jax.random.split(self.make_rng('dropout'), c.layers) if self.has_rng('dropout') else None
-    parts = nn.unbox(self.layers.variables['params']), adapters, seen, key
+    keys = jax.random.split(self.make_rng('dropout'), c.layers) if self.has_rng('dropout') else None
+    parts = nn.unbox(self.layers.variables['params']), adapters, seen, keys
 
     def run(x: jax.Array, part: PyTree, last: bool = False) -> tuple[jax.Array, States]:
       params, adapters, seen, key = part
       rngs = None if key is None else {'dropout': key}
       return layer.apply({'params': params}, x, angles, mask, adapters, seen, last, rngs=rngs)
 
-    def one(i: int) -> PyTree:
-      return jax.tree.map(lambda x: x[i], parts)
-
     def again(f: Callable, **how: bool) -> Callable:
       return f if c.remat == 'none' else jax.checkpoint(f, policy=REMAT[c.remat], **how)
 
-    def finish(x: jax.Array) -> tuple[jax.Array, States]:
-      return again(functools.partial(run, last=True))(x, one(-1))
-
-    if c.unroll >= c.layers:
-      states = []
-      for i in range(c.layers - 1):
-        x, own = again(run)(x, one(i))
-        states.append(own)
-      x, own = finish(x)
-      return x, jax.tree.map(lambda *of: jnp.stack(of), *states, own)
-
-    def run_or_skip(x: jax.Array, part: PyTree) -> tuple[jax.Array, States]:
-      index, part = part
-      nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(run, x, part)[1])
-      return jax.lax.cond(index < c.layers - 1, run, lambda x, _: (x, nothing), x, part)
-
-    if mask.read is None:
-      return jax.lax.scan(again(run, prevent_cse=False), x, parts, unroll=c.unroll)
-    x, states = jax.lax.scan(again(run_or_skip, prevent_cse=False), x,
-                             (jnp.arange(c.layers), parts), unroll=c.unroll)
-    x, own = finish(x)
-    return x, jax.tree.map(lambda states, own: states.at[-1].set(own), states, own)
+    if c.unroll < c.layers:
+      x, states = jax.lax.scan(again(run, prevent_cse=False), x, parts, unroll=c.unroll)
+      return mask.readers(x), states
+    states = []
+    for i in range(c.layers):
+      step = again(functools.partial(run, last=i == c.layers - 1))
+      x, own = step(x, jax.tree.map(lambda x, i=i: x[i], parts))
+      states.append(own)
+    return x, jax.tree.map(lambda *of: jnp.stack(of), *states)
