@@ -93,7 +93,7 @@ def stream() -> list[dict]:
   scorer = catalogue.scorer.with_blocks(catalogue.scorer.blocks.with_candidates(candidates))
   pairs = np.arange(len(candidates) * JOBS.value)
   with layout(found.mesh):
-    score = scorer._program(pairs, Readout(found.policy.head), found.policy.params)
+    experts, readout = scorer._program(pairs), Readout(found.policy.head, found.policy.params)
     batches = list(scorer._batches(pairs))
   jax.block_until_ready([batch.lists for batch in batches])
 
@@ -101,7 +101,7 @@ def stream() -> list[dict]:
     waiting = collections.deque()
     with layout(found.mesh):
       for batch in batches:
-        waiting.append(score(batch))
+        waiting.append(readout(experts(batch)))
         if len(waiting) > 2:  # no more in flight than a device would hold
           jax.block_until_ready(waiting.popleft())
       jax.block_until_ready(waiting)

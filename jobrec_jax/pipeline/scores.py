@@ -184,8 +184,10 @@ def without_narratives(dataset: Dataset) -> Dataset:
 
 def make_blanked(bench: Bench) -> None:
   """s_pref of the lists on which the policy is shown, without the narratives."""
-  wanted = bench.inputs['lists'].wanted
-  score = scorer(bench, bench.inputs['experts'], without_narratives(bench.inputs['data'].dataset))
+  wanted, experts = bench.inputs['lists'].wanted, bench.inputs['experts']
+  dataset = bench.inputs['data'].dataset
+  score = scorer(bench, experts, dataset).with_blocks(  # whose programs it shares
+      experts.blocks(without_narratives(dataset)))
   save_array(bench.folder / 'preference.npy',
              score.scores(wanted.candidate, wanted.job, 'narratives blanked').preference)
 

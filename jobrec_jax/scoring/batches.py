@@ -37,15 +37,15 @@ def ladder(batch: int, mesh: jax.sharding.Mesh) -> tuple[int, ...]:
 
 
 def calls(lists: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-  """(where a batch starts, its size) until all lists are in one.
+  """(where a batch starts, its size) until all lists are in one; a request compiles one program.
 
-  What is left behind the full batches goes into batches of one size, the largest that they fill by
-  more than half: so a request compiles two programs at most.
+  Many lists go into full batches, the last one filled up. Fewer go into batches of one size, the
+  largest that they fill by more than half.
   """
-  full = lists - lists % sizes[0]
-  size = next((s for s in sizes if 2 * (lists - full) > s * -(-(lists - full) // s)), sizes[-1])
-  yield from ((at, sizes[0]) for at in range(0, full, sizes[0]))
-  yield from ((at, size) for at in range(full, lists, size))
+  size = sizes[0]
+  if lists < sizes[0]:
+    size = next((s for s in sizes if 2 * lists > s * -(-lists // s)), sizes[-1])
+  yield from ((at, size) for at in range(0, lists, size))
 
 
 def lists_of(candidate: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

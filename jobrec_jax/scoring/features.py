@@ -22,10 +22,11 @@ from jobrec_jax.schema.settings import at_least, check
 from jobrec_jax.scoring.batches import ahead, calls, distinct, ladder, lists_of
 from jobrec_jax.scoring.experts import ExpertFeatures, Experts, PairScores
 from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
-from jobrec_jax.scoring.policy import Policy, head_lambda
+from jobrec_jax.scoring.policy import Policy, compiled_lambda
 from jobrec_jax.sharding import layout, shard_batch
 
 PyTree = Any
+WORTH = 1 << 15  # pairs of shorter jobs whose own program saves what compiling it costs
 _AHEAD = 2  # batches that the host prepares before the device asks for them
 
 
@@ -41,41 +42,42 @@ class ScoringConfig:
     check(self)
 
 
-class Readout(NamedTuple):
-  """What leaves the device beside the scores: lambda of a policy's head, or hidden states."""
-
-  head: PolicyHead | None = None
-  hidden: bool = False
-
-  def __call__(self, outputs: ExpertOutputs, params: PyTree) -> dict[str, jax.Array]:
-    out = {'scores': outputs.scores}
-    if self.head is not None:
-      out['lam'] = head_lambda(self.head, params, outputs.hidden)
-    if self.hidden:
-      out['hidden'] = outputs.hidden
-    return out
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
+  return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(model: JobRec, readout: Readout, params: PyTree, head_params: PyTree,
-           lists: PyTree) -> dict[str, jax.Array]:
-  outputs = model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
-  return readout(outputs, head_params)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score_kept(model: JobRec, readout: Readout, params: PyTree, head_params: PyTree,
-                lists: PyTree, candidates: States, jobs: States) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=0)
+def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States,
+                jobs: States) -> ExpertOutputs:
   """Lists of which both sides were encoded before.
 
   Their candidates are rows `lists['candidate_row']` [B] of `candidates`, their jobs rows
   `lists['job_row']` [B, J] of `jobs`.
   """
   shared = jax.tree.map(lambda x: x[:, :, lists['candidate_row']], candidates)
-  outputs = model.apply({'params': params}, shared, lists['candidate'] != PAD, jobs,
-                        lists['job_row'], lists['job'] != PAD, lists['alignment'],
-                        method='score_pairs')
-  return readout(outputs, head_params)
+  return model.apply({'params': params}, shared, lists['candidate'] != PAD, jobs,
+                     lists['job_row'], lists['job'] != PAD, lists['alignment'],
+                     method='score_pairs')
+
+
+class Readout(NamedTuple):
+  """What leaves the device beside the scores: lambda of a policy's head, or hidden states.
+
+  The experts' program is the same for all; a head has a small one of its own.
+  """
+
+  head: PolicyHead | None = None
+  params: PyTree = None
+  hidden: bool = False
+
+  def __call__(self, outputs: ExpertOutputs) -> dict[str, jax.Array]:
+    out = {'scores': outputs.scores}
+    if self.head is not None:
+      out['lam'] = compiled_lambda(self.head, self.params, outputs.hidden)
+    if self.hidden:
+      out['hidden'] = outputs.hidden
+    return out
 
 
 class _Batch(NamedTuple):
@@ -138,14 +140,14 @@ class PairScorer:
     self._sizes = ladder(settings.batch, mesh)
     self._encoded = {}  # the jobs that were encoded last
     # Where there are no candidates yet, one program serves whoever comes.
-    self._lengths = ((0, 0) if len(blocks.candidates) else
-                     (experts.lengths.candidate, experts.lengths.alignment))
+    self._lengths = ((0, 0, 0) if len(blocks.candidates) else
+                     (experts.lengths.candidate, 0, experts.lengths.alignment))
     self._fit_lengths()
 
   def with_blocks(self, blocks: BlockEncoder) -> 'PairScorer':
     """A scorer of another dataset's blocks, or of other candidates.
 
-    Candidates and alignments are padded at least as long as before, so that it shares programs.
+    Blocks are padded at least as long as before, so that it shares programs.
     """
     other = copy.copy(self)
     other.blocks = blocks
@@ -155,11 +157,12 @@ class PairScorer:
     return other
 
   def _fit_lengths(self) -> None:
-    """Makes room for the blocks' candidates and alignments."""
-    candidate, alignment = self._lengths
+    """Makes room for the blocks."""
+    candidate, job, alignment = self._lengths
     if alignment < self._allowed.alignment:
       alignment = max(alignment, self.blocks.alignment_length)
-    self._lengths = max(candidate, self.blocks.candidates.shape[1]), alignment
+    self._lengths = (max(candidate, self.blocks.candidates.shape[1]),
+                     max(job, self.blocks.jobs.shape[1]), alignment)
 
   def scores(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> PairScores:
     """Scores of the pairs (candidate, job), index arrays of the same shape [...].
@@ -180,7 +183,7 @@ class PairScorer:
 
     `Policy.at` reads any requirement from them.
     """
-    out = self._run(candidate, job, name, Readout(policy.head), policy.params)
+    out = self._run(candidate, job, name, Readout(policy.head, policy.params))
     return PairScores(out['scores'][..., 0], out['scores'][..., 1], out['lam'])
 
   def features(self, candidate: np.ndarray, job: np.ndarray, name: str = '') -> ExpertFeatures:
@@ -188,8 +191,8 @@ class PairScorer:
     out = self._run(candidate, job, name, Readout(hidden=True))
     return ExpertFeatures(out['hidden'], out['scores'][..., 0], out['scores'][..., 1])
 
-  def _run(self, candidate: np.ndarray, job: np.ndarray, name: str, readout: Readout,
-           head_params: PyTree = None) -> dict[str, np.ndarray]:
+  def _run(self, candidate: np.ndarray, job: np.ndarray, name: str,
+           readout: Readout) -> dict[str, np.ndarray]:
     """What `readout` gives of every pair, by name: [..., more axes] float32."""
     codes = self._codes(candidate, job)
     pairs, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
@@ -210,10 +213,11 @@ class PairScorer:
 
     lists, waiting = 0, None
     with layout(self._mesh):
-      score = self._program(pairs, readout, _replicated(head_params, self._mesh))
+      score = self._program(pairs)
+      readout = readout._replace(params=_replicated(readout.params, self._mesh))
       with contextlib.closing(ahead(self._batches(pairs), _AHEAD)) as batches:
         for done, batch in enumerate(batches, 1):
-          said = score(batch)  # returns before it is computed
+          said = readout(score(batch))  # returns before it is computed
           if waiting is not None:
             keep(*waiting)
           waiting, lists = (batch, said), lists + len(batch.kept)
@@ -246,24 +250,23 @@ class PairScorer:
       raise ValueError(f'{key} must be finite, got {rows[bad.argmax()].ravel()[:8].tolist()} for '
                        f'candidate {u} and job {j}; do the parameters hold numbers that are not?')
 
-  def _program(self, pairs: np.ndarray, readout: Readout,
-               head_params: PyTree) -> Callable[[_Batch], dict[str, jax.Array]]:
+  def _program(self, pairs: np.ndarray) -> Callable[[_Batch], ExpertOutputs]:
     """batch -> outputs; where attention is factored, the jobs of `pairs` are encoded here."""
     model, params = self._model, self._params
     if model.config.attention == 'exact':
-      return lambda batch: _score(model, readout, params, head_params, batch.lists)
-    if not len(pairs):
-      return lambda batch: {}
+      return lambda batch: _score(model, params, batch.lists)
+    if not len(pairs):  # nothing to encode, and no batch to score
+      return lambda batch: ExpertOutputs(None, None)
     kept = self._encode_jobs(distinct(pairs % len(self.blocks.jobs), len(self.blocks.jobs)))
     if self.states is not None:
       candidates = distinct(pairs // len(self.blocks.jobs), len(self.blocks.candidates))
       self.states.encode(self._candidate_tokens(candidates), 'candidate')
 
-    def score(batch: _Batch) -> dict[str, jax.Array]:
+    def score(batch: _Batch) -> ExpertOutputs:
       states = batch.candidates
       if not isinstance(states, States):
         states = encode_blocks(model, params, states, 'candidate')
-      return _score_kept(model, readout, params, head_params, batch.lists, states, kept)
+      return _score_kept(model, params, batch.lists, states, kept)
     return score
 
   def _encode_jobs(self, jobs: np.ndarray) -> States:
@@ -287,10 +290,7 @@ class PairScorer:
     return _replicated(self.states(tokens, side), self._mesh)
 
   def _candidate_tokens(self, candidate: np.ndarray) -> np.ndarray:
-    tokens = self.blocks.candidates[candidate]
-    out = np.full((len(tokens), self._lengths[0]), PAD, np.int32)
-    out[:, :tokens.shape[1]] = tokens
-    return out
+    return _widened(self.blocks.candidates[candidate], self._lengths[0])
 
   def _batches(self, pairs: np.ndarray) -> Iterator[_Batch]:
     """Runs on the host's thread: whatever a batch needs before the device may begin."""
@@ -307,8 +307,8 @@ class PairScorer:
         candidate, job = np.divmod(pairs[index], len(self.blocks.jobs))
         lists = self.blocks.candidate_lists(candidate[:, 0], job)
         lists |= {'candidate': self._candidate_tokens(candidate[:, 0]),
-                  'job': lists['job'][..., :width],
-                  'alignment': lists['alignment'][..., :self._lengths[1]]}
+                  'job': _widened(lists['job'][..., :width], width),
+                  'alignment': lists['alignment'][..., :self._lengths[2]]}
         states = None
         if factored:
           states, lists['candidate_row'] = self._candidates_of(candidate[:, 0])
@@ -323,13 +323,12 @@ class PairScorer:
       return
     which = np.searchsorted(BUCKETS, bucket(self.blocks.jobs)).astype(np.uint8)
     which = which[pairs % len(which)]
-    # Too few to be worth a program, and lists of their own, go with the next longer ones.
-    few = self.settings.list_length * self._sizes[0] // 2
     low = 0
     for i, share in enumerate(BUCKETS):
       wanted = np.flatnonzero((low <= which) & (which <= i))
-      if len(wanted) >= few or (share == BUCKETS[-1] and len(wanted)):
-        yield math.ceil(share * longest), wanted
+      last = share == BUCKETS[-1]
+      if len(wanted) >= WORTH or (last and len(wanted)):
+        yield self._lengths[1] if last else math.ceil(share * longest), wanted
         low = i + 1
 
   def _candidates_of(self, candidate: np.ndarray) -> tuple[States | np.ndarray, np.ndarray]:
@@ -339,6 +338,13 @@ class PairScorer:
     tokens = self._candidate_tokens(np.resize(each, size))
     return (tokens if self.states is None else self._states_of(tokens, 'candidate'),
             row.astype(np.int32))
+
+
+def _widened(tokens: np.ndarray, length: int) -> np.ndarray:
+  """Blocks [..., L] with padding behind them: [..., length]."""
+  out = np.full((*tokens.shape[:-1], length), PAD, np.int32)
+  out[..., :tokens.shape[-1]] = tokens
+  return out
 
 
 def _replicated(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:

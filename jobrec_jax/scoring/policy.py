@@ -67,7 +67,7 @@ def head_lambda(head: PolicyHead, params: PyTree, hidden: jax.Array) -> jax.Arra
   return head.apply({'params': params}, hidden[..., 0, :], hidden[..., 1, :])
 
 
-_compiled_lambda = jax.jit(head_lambda, static_argnums=0)
+compiled_lambda = jax.jit(head_lambda, static_argnums=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Policy:
             tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `at`, from hidden states; the head runs once, whatever the number of requirements."""
     self.check(tau)
-    lam = np.asarray(_compiled_lambda(self.head, self.params, features.hidden))
+    lam = np.asarray(compiled_lambda(self.head, self.params, features.hidden))
     return self.at(lam, features.preference, calibration.logit(features.qualification), tau)
 
   def scores_at(self, inputs: PolicyInputs, tau: float) -> jax.Array:

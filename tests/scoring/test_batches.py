@@ -22,15 +22,16 @@ def test_lists_hold_one_candidate_each_and_every_pair_once():
 
 
 @pytest.mark.parametrize('sizes', [(16, 4, 1), (1,), (16, 8), (3, 1)])
-def test_what_fills_no_batch_goes_into_one_size_and_wastes_less_than_half(sizes):
+def test_a_request_goes_into_batches_of_one_size(sizes):
   for lists in range(70):
     made = list(calls(lists, sizes))
-    full, rest = made[:lists // sizes[0]], made[lists // sizes[0]:]
     assert [at for at, _ in made] == np.cumsum([0, *(n for _, n in made)])[:-1].tolist()
-    assert all(size == sizes[0] for _, size in full)
-    assert len({size for _, size in rest}) == (lists % sizes[0] > 0)
-    slots, left = sum(size for _, size in rest), lists % sizes[0]
-    assert slots >= left and (2 * left > slots or sizes[-1] > 1 or not left)
+    assert len({size for _, size in made}) == (lists > 0)
+    slots = sum(size for _, size in made)
+    if lists >= sizes[0]:  # many: full batches, the last filled up
+      assert made[0][1] == sizes[0] and slots - lists < sizes[0]
+    else:  # few waste less than half
+      assert slots >= lists and (2 * lists > slots or sizes[-1] > 1 or not lists)
 
 
 def test_sizes_divide_over_the_devices(one_device):

@@ -97,8 +97,10 @@ def test_every_number_of_pairs_is_scored(experts, blocks, one_device, count):
   np.testing.assert_allclose(said.qualification, whole.qualification[candidate, job], atol=1e-5)
 
 
-def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, params, one_device):
-  """Three sizes of batches, for each length of jobs that occurs."""
+def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, params, one_device,
+                                                 monkeypatch):
+  """Three sizes of batches, for each length of jobs that enough pairs have."""
+  monkeypatch.setattr(features, 'WORTH', 10)
   lengths = BlockLengths(candidate=440, job=300, alignment=16)
   blocks = BlockEncoder(dataset, tokenizer, lengths)
   scorer = PairScorer(Experts(model, params, tokenizer, lengths), blocks, one_device,
@@ -116,8 +118,9 @@ def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, para
   assert features._score._cache_size() <= 3 * shares
 
 
-def test_jobs_are_padded_to_a_share_of_the_longest(experts, blocks, one_device):
+def test_jobs_are_padded_to_a_share_of_the_longest(experts, blocks, one_device, monkeypatch):
   """Where there are enough of a length; few go with longer ones."""
+  monkeypatch.setattr(features, 'WORTH', 4)
   scorer = PairScorer(experts(), blocks, one_device, ScoringConfig(2, 4))
   used = np.array([(row != PAD).sum() for row in blocks.jobs])
   for candidates in (1, 30):

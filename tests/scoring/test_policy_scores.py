@@ -48,8 +48,8 @@ def test_requirements_are_read_between_the_knots(policy, features):
 
 def test_the_head_runs_once_for_all_requirements(policy, features, monkeypatch):
   calls = []
-  run = module._compiled_lambda
-  monkeypatch.setattr(module, '_compiled_lambda', lambda *x: calls.append(1) or run(*x))
+  run = module.compiled_lambda
+  monkeypatch.setattr(module, 'compiled_lambda', lambda *x: calls.append(1) or run(*x))
   many, lam = policy.score(features, CALIBRATION, np.array([0.3, 0.45, 0.6, 0.7]))
   assert len(calls) == 1 and many.shape == lam.shape == (4, 5, 7)
   np.testing.assert_allclose(policy.score(features, CALIBRATION, 0.6)[0], many[2], atol=1e-6)
