@@ -14,7 +14,6 @@ from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth
 from jobrec_jax.data.lists import (
   RankingLists,
   calibration_halves,
-  candidates_of,
   uniform_lists,
   warm_jobs,
 )
@@ -30,6 +29,7 @@ from jobrec_jax.evaluate.certification import (
   prove_groups,
 )
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.scores import KeptScores
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, null_for_nan, read_json, save_arrays, write_json
@@ -85,8 +85,11 @@ class Operator:
   def taus(self) -> np.ndarray:
     return np.linspace(self.policy.knots[0], self.policy.knots[-1], self.points)
 
-  def __call__(self, lists: RankingLists, name: str) -> Scored:
-    found = self.pairs.policy_scores(self.policy, lists.candidate, lists.job, name)
+  def __call__(self, lists: RankingLists, name: str, kept: KeptScores | None = None) -> Scored:
+    """Args: kept: scores that may hold the pairs of the lists already."""
+    found = kept and kept.with_policy(lists)
+    if found is None:
+      found = self.pairs.policy_scores(self.policy, lists.candidate, lists.job, name)
     z = self.calibration.logit(found.qualification)
     scores = np.stack([self.policy.at(found.lam, found.preference, z, float(tau))[0]
                        for tau in self.taus])
@@ -122,9 +125,9 @@ def make_certified(bench: Bench) -> None:
   if truth is not None:
     operator = Operator.of(bench, dataset)
     mine = held_back(bench, operator)
-    others = candidates_of(dataset, 'cold_candidates')[:s['held_out']]
-    test = operator(draw_lists(s, truth, others, warm_jobs(dataset), 'certificate check'),
-                    'certificate check')
+    others = np.unique(bench.inputs['lists'].wanted.candidate)[:s['held_out']]
+    lists = draw_lists(s, truth, others, warm_jobs(dataset), 'certificate check')
+    test = operator(lists, 'certificate check', bench.inputs['scores'])
     rows = certify(mine.losses, mine.predicted, operator.taus, CertifyConfig(**s['certify']),
                    test.risks())
   write_json(bench.folder / 'certified.json', [row._asdict() for row in rows])

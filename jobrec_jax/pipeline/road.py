@@ -92,8 +92,8 @@ def road(settings: Settings) -> Road:
   certified = Stage('certified', 1, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'certify': certify.of_run(s.certify)},
-      expert | {'calibration': calibration, 'policy': of_policy},
-      certify.make_certified, certify.read_certified)
+      expert | {'calibration': calibration, 'policy': of_policy, 'lists': lists,
+                'scores': of_scores}, certify.make_certified, certify.read_certified)
   return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
               data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified)
 

@@ -126,6 +126,11 @@ class KeptScores(NamedTuple):
     at = np.searchsorted(self.codes, pair_codes(lists, self.jobs))
     return PairScores(self.preference[at], self.qualification[at])
 
+  def with_policy(self, lists: RankingLists) -> PairScores | None:
+    """Scores and lambda of lists, if the policy is shown on all of their pairs."""
+    there = np.isin(pair_codes(lists, self.jobs), self.policy_codes).all()
+    return dataclasses.replace(self.of(lists), lam=self.lam_of(lists)) if there else None
+
   def lam_of(self, lists: RankingLists) -> np.ndarray:
     """[N, J, K] of lists on which the policy is shown."""
     return self.lam[np.searchsorted(self.policy_codes, pair_codes(lists, self.jobs))]
