@@ -334,7 +334,7 @@ def test_config_errors_name_key_allowed_and_got(key, value):
   with pytest.raises(ValueError) as error:
     LoraConfig(**{key: value})
   text = str(error.value)
-  assert text.startswith(f'lora.{key}: allowed ') and text.endswith(f'got {value!r}')
+  assert text.startswith(f'{key} must be ') and text.endswith(f'got {value!r}')
 
 
 def test_defaults_are_the_published_ones():
