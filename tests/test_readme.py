@@ -50,7 +50,8 @@ def test_an_installed_package_loads_a_run_outside_the_repository(tiny_folder, tm
   assert 'p_qual (1, 20)' in done.stdout and done.stdout.count('{') == 3
   assert (site / 'jobrec_jax/py.typed').is_file()
   version = subprocess.run(
-      [sys.executable, '-c', 'import jobrec_jax; print(jobrec_jax.__version__, jobrec_jax.__file__)'],
+      [sys.executable, '-c',
+       'import jobrec_jax; print(jobrec_jax.__version__, jobrec_jax.__file__)'],
       cwd=away, env={'PYTHONPATH': str(site)}, capture_output=True, text=True).stdout
   assert version.startswith('0.1.0') and str(site) in version
 
