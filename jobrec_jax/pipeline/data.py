@@ -13,6 +13,7 @@ from jobrec_jax.data.files.paper_csv import read_published
 from jobrec_jax.data.files.recbole import read_atomic
 from jobrec_jax.data.lists import candidates_of, warm_jobs
 from jobrec_jax.data.market.domain import load_domain
+from jobrec_jax.data.market.jobrec_synth.worlds import VERSION
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.evaluate.audit import audit
@@ -49,9 +50,12 @@ def data_stage(settings: Settings) -> Stage[Data]:
   """
   d = settings.data
   simulated = d.source == 'simulated'
-  files = () if simulated else (Path(d.folder).expanduser(),)
+  # jobrec_synth is drawn, too, where its folder does not hold it yet: its version says which it is.
+  drawn = simulated or d.source == 'jobrec_synth'
+  files = () if drawn else (Path(d.folder).expanduser(),)
   about = {'data': {k: v for k, v in dataclasses.asdict(d).items() if k != 'folder'},
-           'market': settings.market if simulated else {'domain': settings.market.domain}}
+           'market': settings.market if simulated else {'domain': settings.market.domain},
+           'jobrec_synth': VERSION if d.source == 'jobrec_synth' else None}
   source = Source(d, settings.market)
   return Stage('data', 1, about, {}, lambda bench: make_data(bench, source), read_data, files)
 

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.domain import load_domain
+from jobrec_jax.data.market.jobrec_synth import worlds
 from jobrec_jax.data.market.jobrec_synth.worlds import (
   LISTS,
   LOGS,
@@ -55,8 +56,8 @@ def config_name(size: str, table: str) -> str:
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builds any table of any size; example i of a table of entities is the entity of index i."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
+  VERSION = tfds.core.Version(worlds.VERSION)
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {worlds.VERSION: 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[SynthConfig]] = [
       SynthConfig(name=config_name(size, table), description=f'{world.about}; {about}.',
                   size=size, table=table)
