@@ -1,9 +1,11 @@
 """The quickstart at several seeds: what the README shows, as mean and standard deviation.
 
-  python -m benchmarks.quickstart --workdir=runs/seeds --seeds=5 [--render]
+  python -m benchmarks.quickstart --workdir=runs/seeds --seeds=5
+  python -m benchmarks.quickstart --render
 
 Every seed draws a market of its own and trains on it. benchmarks/results/quickstart.json keeps each
-run's rows that the tables are made from; --render makes the tables of them again without a run.
+run's rows that the tables are made from. --render writes the tables of these rows into README.md and
+docs/results.md, between their marks, without a run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,12 +16,12 @@ import statistics
 from absl import flags
 
 from jobrec_jax.command_line import launch, use_compilation_cache
-from jobrec_jax.schema.files import null_for_nan, read_json, write_rows
+from jobrec_jax.schema.files import null_for_nan, read_json, write_rows, write_text
 
 RESULTS = Path(__file__).parent / 'results/quickstart.json'
 SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
            'logistic regression', 'schema rules', 'popularity', 'canary: constant')
-CEILING = 'the truth (ceiling)'
+PAGES = [Path(__file__).parents[1] / name for name in ('README.md', 'docs/results.md')]
 
 
 def measure(folder: Path, seeds: int) -> list[dict]:
@@ -54,8 +56,8 @@ def over_seeds(rows: Iterable[dict], **where) -> str:
   return f'{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}'
 
 
-def tables(rows: Sequence[dict]) -> str:
-  """Markdown."""
+def ranking_table(rows: Sequence[dict]) -> str:
+  """NDCG@5 of every system, for both perspectives."""
   plain = {'split': 'cold candidates', 'metric': 'ndcg@5', 'against': None, 'tau': None}
   lines = ['| system | preference | qualification |', '|---|---:|---:|']
   for system in SYSTEMS:
@@ -64,22 +66,30 @@ def tables(rows: Sequence[dict]) -> str:
     lines.append(f'| {system.removeprefix("canary: ")} | {" | ".join(cells)} |')
   cells = [over_seeds(rows, system=f'true {letter} (ceiling)', perspective=p, **plain)
            for letter, p in (('P', 'preference'), ('Q', 'qualification'))]
-  lines += [f'| {CEILING} | {" | ".join(cells)} |', '',
-            '| requirement | τ | C, stage 2\'s lists | C, held-out lists | true C, held-out '
-            '| true eligibility of the top 5 | preference NDCG@5 |',
-            '|---|---:|---:|---:|---:|---:|---:|']
-  for level in sorted({r['level'] for r in rows if r['level'] is not None}):
+  return '\n'.join([*lines, f'| the truth (ceiling) | {" | ".join(cells)} |'])
+
+
+def policy_table(rows: Sequence[dict]) -> str:
+  """What each requirement of the grid brings; each seed has a grid of its own."""
+  lines = ["| requirement | τ | C, stage 2's lists | C, held-out lists | true C, held-out | true "
+           'eligibility of the top 5 | preference NDCG@5 |', '|---|---:|---:|---:|---:|---:|---:|']
+  levels = sorted({r['level'] for r in rows if r['level'] is not None})
+  where = (('stage 2 lists', 'policy', 'predicted C'), ('held-out lists', 'policy', 'predicted C'),
+           ('held-out lists', 'policy', 'true C'),
+           ('cold candidates', 'policy', 'true eligibility@5'),
+           ('cold candidates', 'preference', 'ndcg@5'))
+  for level in levels:
     at = [r for r in rows if r['level'] == level]
-    where = (('stage 2 lists', 'policy', 'predicted C'), ('held-out lists', 'policy',
-                                                          'predicted C'),
-             ('held-out lists', 'policy', 'true C'),
-             ('cold candidates', 'policy', 'true eligibility@5'),
-             ('cold candidates', 'preference', 'ndcg@5'))
     cells = [over_seeds(at, split=s, perspective=p, metric=m) for s, p, m in where]
     tau = statistics.mean({r['seed']: r['tau'] for r in at}.values())
-    asked = [f'{level} of 6', f'{tau:.3f}'] if level else ['none', '']
+    asked = [f'{level} of {levels[-1]}', f'{tau:.3f}'] if level else ['none', '']
     lines.append(f'| {" | ".join([*asked, *cells])} |')
-  lines += ['', '| uniform pairs of held-out candidates | mean ± sd over seeds |', '|---|---:|']
+  return '\n'.join(lines)
+
+
+def pairs_table(rows: Sequence[dict]) -> str:
+  """Calibration and de-conflation over uniform pairs of held-out candidates."""
+  lines = ['| uniform pairs of held-out candidates | mean ± sd over seeds |', '|---|---:|']
   found = dict.fromkeys((r['system'], r['metric']) for r in rows
                         if r['split'] == 'uniform test pairs')
   for system, metric in found:
@@ -88,16 +98,30 @@ def tables(rows: Sequence[dict]) -> str:
   return '\n'.join(lines)
 
 
+def render(text: str, rows: Sequence[dict]) -> str:
+  """A page with the tables between its marks."""
+  for name, table in (('ranking', ranking_table), ('policy', policy_table), ('pairs', pairs_table)):
+    start, end = f'<!-- quickstart {name} -->\n', f'\n<!-- end {name} -->'
+    if start in text:
+      before, rest = text.split(start)
+      text = before + start + table(rows) + end + rest.split(end)[1]
+  return text
+
+
 def main(argv: Sequence[str]) -> None:
   del argv
-  if not flags.FLAGS.render:
-    use_compilation_cache()
-    write_rows(RESULTS, measure(Path(flags.FLAGS.workdir), flags.FLAGS.seeds))
-  print(tables(read_json(RESULTS)))
+  if flags.FLAGS.render:
+    for page in PAGES:
+      write_text(page, render(page.read_text(), read_json(RESULTS)))
+    return
+  use_compilation_cache()
+  rows = measure(Path(flags.FLAGS.workdir), flags.FLAGS.seeds)
+  write_rows(RESULTS, rows)
+  print('\n\n'.join(table(rows) for table in (ranking_table, policy_table, pairs_table)))
 
 
 if __name__ == '__main__':
   flags.DEFINE_string('workdir', 'runs/seeds', 'where the runs lie')
   flags.DEFINE_integer('seeds', 5, 'how many', lower_bound=2)
-  flags.DEFINE_bool('render', False, 'print the tables of the kept rows')
+  flags.DEFINE_bool('render', False, 'write the tables of the kept rows into the pages')
   launch(main)

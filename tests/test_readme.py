@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from benchmarks import quickstart
+from jobrec_jax.schema.files import read_json
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 PAGES = [ROOT / 'README.md', ROOT / 'BUILD.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -79,3 +82,10 @@ def test_commands_and_links_exist(page):
     assert (ROOT / (script.replace('.', '/') + '.py')).is_file(), script
   for link in re.findall(r'\]\((?!http)([^)#]+)\)', text):
     assert (page.parent / link).exists(), link
+
+
+def test_the_tables_are_those_of_the_kept_rows():
+  rows = read_json(quickstart.RESULTS)
+  assert len({r['seed'] for r in rows}) >= 5
+  for page in quickstart.PAGES:
+    assert quickstart.render(page.read_text(), rows) == page.read_text()
