@@ -4,7 +4,7 @@
   python -m benchmarks.quickstart --render
 
 Every seed draws a market of its own and trains on it. benchmarks/results/quickstart.json keeps each
-run's rows that the tables are made from. --render writes the tables of these rows into README.md and
+run's rows that the tables are made from. --render writes their tables into README.md and
 docs/results.md, between their marks, without a run.
 """
 
