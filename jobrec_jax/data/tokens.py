@@ -77,8 +77,8 @@ def add_phrases(tokenizer: tokenizers.Tokenizer, texts: Sequence[str],
   """
   first, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
   if first != last + 1:
-    raise ValueError(f'phrases: allowed for a tokenizer whose ids have no gaps, got {first} tokens '
-                     f'with ids up to {last}')
+    raise ValueError(f'tokenizer must have ids without gaps to take phrases, got {first} tokens with '
+                     f'ids up to {last}')
   merged = train_tokenizer(texts, 2**15, min_frequency=2)
   uses = Counter()
   for i, count in Counter(i for e in merged.encode_batch(texts) for i in e.ids).items():
@@ -347,7 +347,7 @@ def by_length(items: np.ndarray, alignment: np.ndarray, groups: int = 2) -> tupl
     ValueError: no group, or more of them than items.
   """
   if not 1 <= groups <= items.shape[1]:
-    raise ValueError(f'groups: allowed 1 to the {items.shape[1]} items of a list, got {groups}')
+    raise ValueError(f'groups must be 1 to the {items.shape[1]} items of a list, got {groups}')
   used = _used(items)
   order = np.argsort(used, axis=1, kind='stable')
   parts = []

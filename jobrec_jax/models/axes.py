@@ -45,6 +45,6 @@ def partitioned(init: Callable, *names: str | None) -> Callable:
 def _check(names: tuple, shape: tuple) -> None:
   unknown = [name for name in names if name is not None and name not in AXES]
   if unknown:
-    raise ValueError(f'logical axes: allowed {sorted(AXES)}, got {unknown}')
+    raise ValueError(f'logical axes must be among {sorted(AXES)}, got {unknown}')
   if len(names) != len(shape):
-    raise ValueError(f'logical axes: one name for each axis of {shape}, got {names}')
+    raise ValueError(f'logical axes must be one name for each axis of {shape}, got {names}')

@@ -50,7 +50,7 @@ class DecoderConfig:
     lora: how adapters are applied, where calls are given some.
 
   Raises:
-    ValueError: a value out of its range, with key, allowed and got.
+    ValueError: a value lies outside its range.
   """
 
   vocab_size: int
@@ -100,7 +100,7 @@ class DecoderConfig:
 
 def _require(ok: bool, key: str, allowed: str, got: object) -> None:
   if not ok:
-    raise ValueError(f'decoder {key}: allowed {allowed}, got {got!r}')
+    raise ValueError(f'decoder {key} must be {allowed}, got {got!r}')
 
 
 class SwiGLU(nn.Module):
@@ -320,7 +320,8 @@ class Decoder(nn.Module):
     x = constrain(x, 'batch', 'tokens', 'embed')
     unknown = set(adapters or ()) - set(c.lora.targets if c.lora else ())
     if unknown:
-      raise ValueError(f'adapters: allowed for lora.targets of the decoder, got {sorted(unknown)}')
+      targets = c.lora.targets if c.lora else ()
+      raise ValueError(f'adapters must be of the lora.targets {targets}, got {sorted(unknown)}')
     positions = mask.positions() + start
     angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
     x, states = self._run_layers(x, angles, mask, adapters, seen)

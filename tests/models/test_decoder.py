@@ -198,7 +198,7 @@ def test_an_id_beyond_the_vocabulary_is_not_hidden(variables):
   ],
 )
 def test_config_errors_name_key_allowed_and_got(key, value):
-  with pytest.raises(ValueError, match=f'decoder {key}: allowed .*got {value!r}'):
+  with pytest.raises(ValueError, match=f'decoder {key} must be .*got {value!r}'):
     dataclasses.replace(SMALL, **{key: value})
 
 

@@ -57,5 +57,5 @@ def test_phrases_start_as_the_mean_of_their_words():
 
 
 def test_a_negative_number_of_phrases_fails():
-  with pytest.raises(ValueError, match='phrases: allowed an integer of at least 0, got -1'):
+  with pytest.raises(ValueError, match='phrases must be an integer of at least 0, got -1'):
     JobRecConfig(DECODER, phrases=-1)

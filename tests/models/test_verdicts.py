@@ -77,5 +77,5 @@ def test_every_field_with_a_verdict_needs_its_place(dataset, tokenizer):
 
 
 def test_a_negative_number_of_codes_fails():
-  with pytest.raises(ValueError, match='verdicts: allowed an integer of at least 0, got -3'):
+  with pytest.raises(ValueError, match='verdicts must be an integer of at least 0, got -3'):
     JobRecConfig(DECODER, verdicts=-3)
