@@ -77,8 +77,8 @@ def add_phrases(tokenizer: tokenizers.Tokenizer, texts: Sequence[str],
   """
   first, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
   if first != last + 1:
-    raise ValueError(f'tokenizer must have ids without gaps to take phrases, got {first} tokens with '
-                     f'ids up to {last}')
+    raise ValueError(f'tokenizer must have ids without gaps to take phrases, got {first} tokens '
+                     f'with ids up to {last}')
   merged = train_tokenizer(texts, 2**15, min_frequency=2)
   uses = Counter()
   for i, count in Counter(i for e in merged.encode_batch(texts) for i in e.ids).items():

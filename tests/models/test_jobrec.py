@@ -167,10 +167,10 @@ def test_groups_of_one_length_equal_the_whole_list(variables, layout, remat):
 
 def test_groups_are_refused_where_they_do_not_fit(variables):
   candidate, job, alignment = blocks(False)
-  with pytest.raises(ValueError, match='alignments must be as many .* 1 of others and 2 of alignments'):
+  with pytest.raises(ValueError, match=r'as many as .* others, got 1 of others and 2 of'):
     MODEL.apply(variables, candidate, (job,), (alignment, alignment), method='score_groups')
   factored = dataclasses.replace(CONFIG, attention='factored', job_start=6, pair_start=11)
-  with pytest.raises(ValueError, match="attention must be 'exact' for score_groups, got 'factored'"):
+  with pytest.raises(ValueError, match="must be 'exact' for score_groups, got 'factored'"):
     JobRec(factored).apply(variables, candidate, (job,), (alignment,), method='score_groups')
 
 
