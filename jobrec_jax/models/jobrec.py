@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
-from jobrec_jax.models.list_attention import PairMask, States
+from jobrec_jax.models.list_attention import ListMask, PairMask, States
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
@@ -308,8 +308,9 @@ class JobRec(nn.Module):
     for of, adapters in self._passes():
       items, masks = zip(*(self._items(x, r[:, :, of]) for x, r in zip(contents, readouts)))
       read = readouts[0][:, :, of].shape[2]
-      blocks = [readout_block(x.shape[2], read) for x in contents]
-      out = self.decoder.encode_lists(embedded, prefix != PAD, items, masks, blocks, adapters, read)
+      blocks = tuple(jnp.asarray(readout_block(x.shape[2], read)) for x in contents)
+      mask = ListMask(prefix != PAD, masks, blocks, read)
+      out = self.decoder.encode_lists(embedded, items, mask, adapters)
       hidden.append(jnp.concatenate(out, axis=1).astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)
 
