@@ -14,14 +14,14 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.clauses import AlignmentTokens, at_punctuation, reads_by_clause
-from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.dataset import Dataset, pair_code
 from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 from jobrec_jax.schema.schema import Entity
 
-PAD = -1
+PAD = -1  # the id of padding, wherever it stands in a block; no tokenizer's id
 BUCKETS = (0.5, 0.75, 1.0)  # shares of the padded block lengths that texts are trimmed to
 _MULTIPLE = 8  # padded lengths are multiples of it, or the block's upper bound
 _CUT_PAIRS = 65_536  # pairs that are counted as cut, at most
@@ -282,7 +282,7 @@ class BlockEncoder:
   def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:
     with self._lock:
       if len(self._cut_pairs) < _CUT_PAIRS:
-        self._cut_pairs.update((candidate.astype(np.int64) * len(self.jobs) + job).tolist())
+        self._cut_pairs.update(pair_code(candidate, job).tolist())
         self.cut['alignment'] = len(self._cut_pairs)
 
   def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
@@ -319,12 +319,6 @@ def _used(tokens: np.ndarray) -> np.ndarray:
   """[...]: where the text of blocks [..., L] ends."""
   real = tokens != PAD
   return np.where(real.any(-1), tokens.shape[-1] - np.argmax(real[..., ::-1], axis=-1), 0)
-
-
-def trim(lists: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-  """Lists whose candidate and job blocks keep only this share of their lengths."""
-  return {name: x[..., :math.ceil(share * x.shape[-1])] if name in ('candidate', 'job') else x
-          for name, x in lists.items()}
 
 
 def by_length(items: np.ndarray, alignment: np.ndarray, groups: int = 2) -> tuple[

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
-from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled, pair_codes
+from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions, pair_code
+from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity, Schema
 
 SIDES = ('candidate', 'job')
@@ -134,7 +134,7 @@ def _overlaps(log: Interactions, split_pairs: list[tuple[str, str]]) -> Iterator
     held[index, log.split[keep]] = 1
     return held.T @ held  # [4, 4] ids in both
 
-  labels, pairs = {p: getattr(log, p) for p in PERSPECTIVES}, pair_codes(log)
+  labels, pairs = {p: getattr(log, p) for p in PERSPECTIVES}, pair_code(log.candidate, log.job)
   errors = {f'shared_negatives/{p}': ('negatives', shared(pairs, y == 0))
             for p, y in labels.items()}
   errors |= {f'pair_overlap/{p}': ('pairs', shared(pairs, y != UNOBSERVED))
@@ -311,7 +311,8 @@ def audit(dataset: Dataset, seed: int = 0) -> AuditReport:
       [split for i, split in enumerate(SPLITS) if (log.split == i).any()], 2))
 
   found = list(_overlaps(log, split_pairs))
-  repeated = len(log) - len(np.unique(pair_codes(log) * len(SPLITS) + log.split))
+  codes = pair_code(log.candidate, log.job) * len(SPLITS) + log.split
+  repeated = len(log) - len(np.unique(codes))
   found.append(_finding('duplicates/pair', repeated,
                         f'{repeated} rows repeat a pair of their own split'))
   for side, entities in sides:

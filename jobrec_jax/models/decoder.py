@@ -232,8 +232,8 @@ class Decoder(nn.Module):
       adapters: see `lora`; None for none.
 
     Returns:
-      Of each group, [B, J, mask.read, D] normed hidden states of the compute dtype, those of the tokens
-      that are read; at padding finite and meaningless.
+      Of each group, [B, J, mask.read, D] normed hidden states of the compute dtype, those of the
+      tokens that are read; at padding finite and meaningless.
     """
     B, _, D = prefix.shape
     chex.assert_shape(prefix, (None, None, self.config.width))

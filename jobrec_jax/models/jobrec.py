@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
@@ -18,7 +19,6 @@ from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
 PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases'}  # parameters beside the heads
-PAD = -1  # The token id of padding, wherever it stands in a block; no tokenizer's id.
 
 
 @dataclasses.dataclass(frozen=True)

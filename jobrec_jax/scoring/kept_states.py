@@ -9,7 +9,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jobrec_jax.models.jobrec import PAD, JobRec
+from jobrec_jax.data.tokens import PAD
+from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.schema.files import save_array
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig, merge
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 

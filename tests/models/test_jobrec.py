@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from jobrec_jax.data.tokens import by_length
+from jobrec_jax.data.tokens import PAD, by_length
 from jobrec_jax.models import list_attention
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 
 CONFIG = JobRecConfig(

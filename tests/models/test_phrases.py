@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig, phrase_embeddings
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig, phrase_embeddings
 
 WORDS, PHRASES = 30, 5
 DECODER = DecoderConfig(
