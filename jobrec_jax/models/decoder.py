@@ -281,7 +281,7 @@ class Decoder(nn.Module):
       items: [B, J, T, D] embeddings.
       mask: who sees whom.
       prefix: states [layers, B, K, S, H] of each list's shared side.
-      sides: states [layers, B, J, K, L, H] of every pair's other side; [layers, N, K, L, H] where
+      sides: states [layers, B, J, K, L, H] of every pair's other side; [layers, U, K, L, H] where
         the mask has an index.
       adapters: see `lora`; None for none.
 

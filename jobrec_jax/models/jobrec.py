@@ -92,10 +92,10 @@ def phrase_embeddings(table: jax.Array, pieces: jax.Array) -> jax.Array:
 
   Args:
     table: [V, D], the decoder's.
-    pieces: [N, L] int32 token ids of every phrase, `PAD` behind them.
+    pieces: [phrases, L] int32 token ids of every phrase, `PAD` behind them.
 
   Returns:
-    [N, D] fp32.
+    [phrases, D] fp32.
   """
   real = (pieces != PAD)[..., None]
   rows = jnp.take(table, jnp.where(pieces == PAD, 0, pieces), axis=0).astype(jnp.float32)
@@ -112,9 +112,9 @@ class JobRec(nn.Module):
   serve with any partner.
 
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
-  where alignment blocks are V codes, `phrases` [N, D] where there are any, and `lora` where the
-  decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
-  reads the pair in a pass of its own, and states are kept for each.
+  where alignment blocks are V codes, `phrases` [phrases, D] where there are any, and `lora` where
+  the decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every
+  expert reads the pair in a pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig
@@ -220,11 +220,11 @@ class JobRec(nn.Module):
     """The states of candidates or jobs read alone, for `score_pairs`.
 
     Args:
-      tokens: [N, L] int32.
+      tokens: [U, L] int32.
       side: 'candidate' or 'job'.
 
     Returns:
-      States [P, layers, N, K, L, H]; P passes: one, or one for each expert that has adapters.
+      States [P, layers, U, K, L, H].
     """
     start = {'candidate': 0, 'job': self.config.job_start}[side]
     room = self.config.job_start if side == 'candidate' else (
@@ -251,8 +251,8 @@ class JobRec(nn.Module):
     Args:
       shared: states [P, layers, B, K, L, H] of the side that each list shares, candidate or job.
       shared_mask: [B, L] bool, False at padding.
-      others: states [P, layers, N, K, L', H] of entities of the other side.
-      index: [B, J] int32, which of these N each pair has.
+      others: states [P, layers, U, K, L', H] of entities of the other side.
+      index: [B, J] int32, which of these U each pair has.
       other_mask: [B, J, L'] bool.
       alignment: [B, J, La] int32 tokens, or codes of verdicts.
     """

@@ -76,7 +76,7 @@ class PairMask:
     items: [B, J, T] bool, the pairs' own tokens, False at padding.
     block: [T, T] bool, as in `ListMask`.
     start: position of the first token of every pair's block, behind both sides.
-    index: [B, J] int32, which of N sides' states each pair has; None where they stand by pair.
+    index: [B, J] int32, which of U sides' states each pair has; None where they stand by pair.
     read: how many tokens at the end of each block are read after the last layer; None for all.
   """
 
@@ -329,11 +329,11 @@ _joint_softmax.defvjp(_joint_forward, _joint_backward)
 def _key_sets(items: _Items, prefix: States,
               masks: _ItemMasks) -> list[tuple[States, jax.Array]]:
   """Each set of keys with n items' masked scores [B, K, n, G*T, S]: the item's own first."""
-  B, K, n, R, _ = items.rows.shape
+  B, K, n, GT, _ = items.rows.shape
   T, S = masks.block.shape
   sees = masks.block & items.own_mask[:, :, :, None, None]  # [B, 1, n, 1, T, S]
-  scores = _scores(items.rows, items.own.k).reshape(B, K, n, R // T, T, S)
-  sets = [(items.own, jnp.where(sees, scores, MASKED).reshape(B, K, n, R, S)),
+  scores = _scores(items.rows, items.own.k).reshape(B, K, n, GT // T, T, S)
+  sets = [(items.own, jnp.where(sees, scores, MASKED).reshape(B, K, n, GT, S)),
           (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(items.rows, prefix.k),
                              MASKED))]
   if items.side is not None:
@@ -344,9 +344,9 @@ def _key_sets(items: _Items, prefix: States,
 
 def _fitting(items: _Items, prefix: States) -> int:
   """How many of the J items are taken at a time: as many as `_SCORES` allows and J divides by."""
-  J, B, K, R, _ = items.rows.shape
+  J, B, K, GT, _ = items.rows.shape
   keys = sum(s.k.shape[-2] for s in (prefix, items.own, items.side) if s is not None)
-  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * R * keys)
+  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * GT * keys)
   return max(d for d in range(1, J + 1) if J % d == 0 and (d == 1 or d <= fits))
 
 

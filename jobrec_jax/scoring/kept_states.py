@@ -19,7 +19,7 @@ PyTree = Any
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def encode_blocks(model: JobRec, params: PyTree, tokens: jax.Array, side: str) -> States:
-  """`JobRec.encode` of tokens [N, L], compiled: states [P, layers, N, K, L, H]."""
+  """`JobRec.encode` of tokens [U, L], compiled: states [P, layers, U, K, L, H]."""
   return model.apply({'params': params}, tokens, side, method='encode')
 
 
@@ -52,7 +52,7 @@ class BlockStates:
     self.encoded = 0
 
   def __call__(self, tokens: np.ndarray, side: str) -> States:
-    """States [P, layers, N, K, L, H] of blocks [N, L], bits of bfloat16; zeros at padding."""
+    """States [P, layers, U, K, L, H] of blocks [U, L], bits of bfloat16; zeros at padding."""
     paths = self.encode(tokens, side)
     decoder = self._model.config.decoder
     own = decoder.lora is not None and decoder.lora.per_expert
@@ -78,7 +78,7 @@ class BlockStates:
     return self._folder / side / f'{text}.npy'
 
   def encode(self, tokens: np.ndarray, side: str) -> list[Path]:
-    """Encodes what of blocks [N, L] has no file yet, a whole batch at a time; their files."""
+    """Encodes what of blocks [U, L] has no file yet, a whole batch at a time; their files."""
     paths = [self._path(row, side) for row in tokens]
     todo = list({path: i for i, path in enumerate(paths) if not path.exists()}.items())
     for start in range(0, len(todo), self._batch):

@@ -205,11 +205,6 @@ def load_tokenizer(directory: str | Path) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def encode_plain(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
-  """Token ids of a text alone: no beginning- or end-of-text token is added."""
-  return tokenizer.encode(text, add_special_tokens=False).ids
-
-
 def _fetch(name: str, revision: str | None) -> Path:
   try:
     return Path(huggingface_hub.snapshot_download(

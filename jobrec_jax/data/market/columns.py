@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.market.domain import Context, Domain, Latents, draw_latents
+from jobrec_jax.data.market.domain import GRADE, Context, Domain, Latents, draw_latents
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.comparators import (
     AnyMemberOf,
@@ -52,7 +52,7 @@ class Columns:
   @functools.cached_property
   def evidence(self) -> np.ndarray:
     """[n] mean grade of the projects, centred."""
-    return self.latents.grades.mean(1) - 2
+    return self.latents.grades.mean(1) - GRADE[0]
 
   @functools.cached_property
   def packed(self) -> dict[str, np.ndarray]:
