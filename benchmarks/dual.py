@@ -24,25 +24,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import base
-from experiments import stages
 from jobrec_jax.data.lists import policy_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
-from jobrec_jax.data.tokens import BlockEncoder, BlockLengths, corpus, train_tokenizer
+from jobrec_jax.data.tokens import BlockEncoder, corpus, train_tokenizer
 from jobrec_jax.lagrangian.exact import OBJECTIVES, solve_dual
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.pipeline.model import ModelSpec, make_model
 from jobrec_jax.schema.files import write_rows
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import PairScorer
 from jobrec_jax.scoring.policy import PolicyInputs
-from jobrec_jax.sharding import MeshConfig, make_mesh
+from jobrec_jax.sharding import MeshConfig, init_sharded, make_mesh
 from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer
-from jobrec_jax.train.state import stream_key
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 
 QUICK = flags.DEFINE_bool('quick', False, 'a tenth of the lists and an eighth of the policies')
 CHUNKS = flags.DEFINE_list('chunks', ['1', '8'], 'policies trained side by side in a sweep')
 RESULTS = Path(__file__).parent / 'results/dual.json'
 LISTS, JOBS, WIDTH = 68, 50, 64
-PUBLISHED = PolicyConfig(epochs=20, batch=4, learning_rate=1e-4, dual_learning_rate=0.01,
+PUBLISHED = PolicyConfig('info_nce', epochs=20, batch=4, learning_rate=1e-4,
+                         dual_learning_rate=0.01,
                          constraint='equality')
 
 
@@ -111,19 +112,18 @@ def sweeps() -> list[dict]:
 
 def encode() -> dict:
   """Stage 2's lists through the quickstart's decoder, forward alone."""
-  config = base.get_config()
+  spec = ModelSpec()
   dataset, _ = simulate(MarketConfig(), 0)
-  tokenizer = train_tokenizer(corpus(dataset), config.tokenizer.vocab_size)
-  lengths = BlockLengths(config.tokenizer.candidate, config.tokenizer.job,
-                         config.tokenizer.alignment)
-  blocks = BlockEncoder(dataset, tokenizer, lengths)
+  tokenizer = train_tokenizer(corpus(dataset), spec.tokenizer.vocab_size)
+  blocks = BlockEncoder(dataset, tokenizer, spec.tokenizer.lengths)
+  model = make_model(spec, tokenizer, None)
+  text = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
   mesh = make_mesh(MeshConfig(), jax.devices())
-  model = stages.make_model(config, blocks.vocab_size)
-  params = stages.init_model(model, blocks, mesh, stream_key(jax.random.key(0), 'init'))
+  params = init_sharded(lambda: model.init(jax.random.key(0), *text.values())['params'], mesh)
   lists = policy_lists(dataset, 'train', JOBS, LISTS, 0)
-  extract = stages.Experts(model, params, blocks, mesh).extractor(config)
-  cold, _ = timed(lambda: extract(lists.candidate, lists.job).hidden)
-  warm, _ = timed(lambda: extract(lists.candidate, lists.job).hidden)
+  score = PairScorer(Experts(model, params, tokenizer, spec.tokenizer.lengths), blocks, mesh)
+  cold, _ = timed(lambda: score.features(lists.candidate, lists.job).hidden)
+  warm, _ = timed(lambda: score.features(lists.candidate, lists.job).hidden)
   return {'row': 'encode', 'lists': LISTS, 'jobs': JOBS, 'cold_s': round(cold, 2),
           'warm_s': round(warm, 3)}
 

@@ -68,3 +68,27 @@ def model():
 @pytest.fixture(scope='session')
 def one_device():
   return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope='session')
+def tiny_folder(tmp_path_factory) -> Path:
+  """The folder of a finished tiny run, to be read or copied and never changed.
+
+  One for the whole session, whatever the number of workers: its store has locks.
+  """
+  from jobrec_jax.pipeline.report import report  # here, for few tests need what it imports
+  base = tmp_path_factory.getbasetemp()
+  run = _tiny(base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base)
+  report(run)
+  return run.folder
+
+
+@pytest.fixture
+def tiny_run(tiny_folder):
+  return _tiny(tiny_folder.parent)
+
+
+def _tiny(base: Path):
+  from jobrec_jax.pipeline.run import Run
+  from tests.pipeline.tiny import tiny_settings
+  return Run(base / 'tiny', tiny_settings())

@@ -88,8 +88,8 @@ def test_the_mesh_must_cover_the_devices():
   assert make_mesh(MeshConfig(-1, 2, 2)).shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
   with pytest.raises(ValueError, match='data=3, fsdp=1, tensor=1 does not cover 8 devices'):
     make_mesh(MeshConfig(3, 1, 1))
-  with pytest.raises(ValueError, match='must be positive'):
-    make_mesh(MeshConfig(8, 0, 1))
+  with pytest.raises(ValueError, match='fsdp must be an integer at least 1, got 0'):
+    MeshConfig(8, 0, 1)
 
 
 def test_a_batch_that_does_not_divide_fails():

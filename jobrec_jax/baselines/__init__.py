@@ -1,0 +1,1 @@
+"""Rivals behind fit and score, and the truth as ceiling."""

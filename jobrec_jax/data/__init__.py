@@ -1,0 +1,1 @@
+"""Data sets and their lists, tokens and training batches."""

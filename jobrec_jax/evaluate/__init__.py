@@ -1,0 +1,1 @@
+"""Measures, each with its interval, and the audit of data."""

@@ -1,0 +1,1 @@
+"""Constrained optimisation that knows nothing of jobs: duals, exact solutions, certificates."""

@@ -1,0 +1,1 @@
+"""Linen modules: a decoder over lists, adapters, the experts, the policy head."""

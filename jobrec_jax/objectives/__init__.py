@@ -1,0 +1,1 @@
+"""Losses and weights as pure functions."""

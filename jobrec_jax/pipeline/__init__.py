@@ -1,0 +1,1 @@
+"""Runs: settings, stages with kept results, and what scripts and notebooks call."""

@@ -102,6 +102,11 @@ class ExpertSettings:
 class StageSettings(OptimizerConfig):
   """Stage 1A: AdamW under warm-up and cosine decay."""
 
+  steps: Annotated[int, at_least(1)] = 300  # updates
+  learning_rate: Annotated[float, at_least(0)] = 1.5e-3  # the peak
+  warmup: Annotated[int, at_least(0)] = 30  # updates until the peak
+  weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
+  clip: Annotated[float, above(0)] = 1.0  # greatest global norm of a gradient
   batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
 
 

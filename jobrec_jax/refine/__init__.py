@@ -1,0 +1,1 @@
+"""Noisy labels refined by the verdicts of experts."""

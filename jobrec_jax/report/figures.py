@@ -14,6 +14,7 @@ from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.eligibility import Reliability
 from jobrec_jax.evaluate.frontier import FrontierPoint
 from jobrec_jax.evaluate.statistics import Interval
+from jobrec_jax.schema.files import replacing
 
 # Distinct in colour and in lightness for every common kind of colour vision.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#555555')
@@ -30,9 +31,9 @@ class TradeoffPoint(NamedTuple):
 
 
 def save(figure: Figure, path: str | Path) -> None:
-  """Writes `figure` as PNG, making the folder where it does not exist."""
-  Path(path).parent.mkdir(parents=True, exist_ok=True)
-  FigureCanvasAgg(figure).print_figure(str(path), dpi=160, format='png')
+  """Writes `figure` as PNG, whole, making the folder where it does not exist."""
+  with replacing(path, 'wb') as file:
+    FigureCanvasAgg(figure).print_figure(file, dpi=160, format='png')
 
 
 def training_curves(

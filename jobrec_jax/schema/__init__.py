@@ -1,0 +1,1 @@
+"""What faces what in a domain, and what every room stands on: files, streams, settings."""

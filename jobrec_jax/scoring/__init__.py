@@ -1,0 +1,1 @@
+"""Trained experts in use: scores of pairs, calibrated probabilities, the policy."""

@@ -1,0 +1,1 @@
+"""Training: state, loop, checkpoints, signals, and what each stage minimises."""

@@ -74,10 +74,10 @@ class OptimizerConfig:
     clip: greatest global norm of a gradient.
   """
 
-  steps: Annotated[int, at_least(1)] = 300
-  learning_rate: Annotated[float, at_least(0)] = 1.5e-3
-  warmup: Annotated[int, at_least(0)] = 30
-  weight_decay: Annotated[float, at_least(0)] = 0.1
+  steps: Annotated[int, at_least(1)]
+  learning_rate: Annotated[float, at_least(0)]
+  warmup: Annotated[int, at_least(0)] = 0
+  weight_decay: Annotated[float, at_least(0)] = 0.0
   clip: Annotated[float, above(0)] = 1.0
 
   def __post_init__(self):

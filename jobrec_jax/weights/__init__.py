@@ -1,0 +1,1 @@
+"""Pretrained decoders and adapters, read and written; nothing is ever unpickled."""

@@ -181,11 +181,11 @@ def contents(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_kills_change_no_bit(tmp_path):
-  """SIGKILL at random moments of the whole road, then the same command again."""
-  whole = start(tmp_path / 'whole')
+def test_two_processes_share_a_folder_and_kills_change_no_bit(tmp_path):
+  """Two at once make one road; then SIGKILL at random moments of it, and the same command again."""
   begun = time.monotonic()
-  assert whole.wait() == 0
+  both = [start(tmp_path / 'whole') for _ in range(2)]
+  assert [process.wait() for process in both] == [0, 0]
   length, rng = time.monotonic() - begun, np.random.default_rng(0)
   killed = 0
   while killed < KILLS:
@@ -200,3 +200,14 @@ def test_kills_change_no_bit(tmp_path):
   assert start(tmp_path / 'killed').wait() == 0
   assert contents(tmp_path / 'killed') == contents(tmp_path / 'whole')
   assert len(contents(tmp_path / 'whole')) > 14
+
+
+@pytest.mark.slow
+def test_a_policy_that_diverges_is_one_line_and_blocks_nothing(tiny_folder, tmp_path):
+  shutil.copytree(tiny_folder, tmp_path / 'run')
+  bad = Run(tmp_path / 'run', tiny_settings(policy={'learning_rate': 1e30}))
+  with pytest.raises(ValueError, match=r'lower policy\.learning_rate'):
+    bad.get(bad.road.policy)
+  assert not bad.store.has(bad.road.policy)
+  good = Run(tmp_path / 'run', tiny_settings())
+  assert good.get(good.road.policy).policy.knots.shape == (5,)

@@ -1,0 +1,1 @@
+"""Data sets as files: JSON lines, RecBole, the published CSV layout, single records."""
