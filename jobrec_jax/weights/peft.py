@@ -27,6 +27,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig
 from jobrec_jax.schema.files import decode_json, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.weights.places import differences
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
@@ -119,7 +120,7 @@ def save_adapter(
   arrays = {name: np.asarray(value) for name, value in lora_params.items()}
   lead = (len(experts),) if config.per_expert else ()
   expected = {name: (*lead, decoder.layers, *shape) for name, shape in _shapes(config, decoder)}
-  _compare('lora', expected, {name: value.shape for name, value in arrays.items()})
+  _check_fit('lora', expected, arrays)
 
   with whole_folder(folder) as temporary:
     if config.per_expert:
@@ -201,19 +202,13 @@ def _shapes(config: LoraConfig, decoder: DecoderConfig) -> list[tuple[str, tuple
   return shapes
 
 
-def _compare(
-  place: str, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
+def _check_fit(
+  place: str, expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]
 ) -> None:
-  """Raises one ValueError with every missing name, unknown name and wrong shape."""
-  problems = [f'{n} must be {shape}, got none' for n, shape in expected.items() if n not in got]
-  problems += [f'{n} must be absent, got {shape}' for n, shape in got.items() if n not in expected]
-  problems += [
-    f'{n} must be {shape}, got {got[n]}' for n, shape in expected.items()
-    if got.get(n, shape) != shape
-  ]
-  if problems:
-    heading = f'{place}: names and shapes must be those of the config and the decoder'
-    raise ValueError('\n'.join([heading, *problems]))
+  wrong = differences(expected, {name: x.shape for name, x in arrays.items()})
+  if wrong:
+    raise ValueError(f'{place}: names and shapes must be those of the config and the decoder'
+                     f'{wrong}')
 
 
 def _tensor_name(layer: int, name: str) -> str:
@@ -266,7 +261,7 @@ def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraCon
     _tensor_name(layer, name): shape[::-1]
     for name, shape in shapes.items() for layer in range(decoder.layers)
   }
-  _compare(str(path), expected, {name: tensor.shape for name, tensor in got.items()})
+  _check_fit(str(path), expected, got)
   return {
     name: np.stack([
       got[_tensor_name(layer, name)].T.astype(np.float32) for layer in range(decoder.layers)
