@@ -52,7 +52,7 @@ class BlockStates:
     self.encoded = 0
 
   def __call__(self, tokens: np.ndarray, side: str) -> States:
-    """States [P, layers, U, K, L, H] of blocks [U, L], bits of bfloat16; zeros at padding."""
+    """States [P, layers, U, K, L, H] of blocks [U, L], bfloat16 bit patterns; zeros at padding."""
     paths = self.encode(tokens, side)
     decoder = self._model.config.decoder
     own = decoder.lora is not None and decoder.lora.per_expert

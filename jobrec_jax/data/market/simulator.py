@@ -220,7 +220,7 @@ class Market:
     rng = streams.rng(self.seed, 'exposed', u.first // BLOCK)
     row, job = np.divmod(bernoulli_positions(rng, most, u.n * self.config.jobs), self.config.jobs)
     candidate = u.first + row
-    split = self.splits.of(candidate, job)
+    split = self.splits.split_of(candidate, job)
     logit_p, logit_q = self.logits(u, candidate, job)
     exposure = self.exposure(logit_p, candidate, job)
     shown = pair_uniform(self.seed, 'shown', candidate, job) * most < exposure

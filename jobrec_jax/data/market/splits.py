@@ -65,7 +65,7 @@ class Splits:
     cold = rng.permutation(jobs) < round(cold_jobs * jobs)
     return cls(seed, of_candidate, cold, warm_test)
 
-  def of(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+  def split_of(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """int8 index into `SPLITS` of pairs; -1 for those that no split may use."""
     home, cold = self.of_candidate[candidate], self.cold_job[job]
     kept = pair_uniform(self.seed, 'warm test', candidate, job) < self.warm_test
