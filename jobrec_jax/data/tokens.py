@@ -138,7 +138,7 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
 
 def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
-    raise ValueError(f'{path}: no tokenizer there')
+    raise ValueError(f'{path}: must be a tokenizer, got no file')
   tokenizer = tokenizers.Tokenizer.from_file(str(path))
   tokenizer.encode_special_tokens = True  # A text that spells a special token stays text.
   return tokenizer

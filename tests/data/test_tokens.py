@@ -124,7 +124,7 @@ def test_saved_and_loaded_tokenizers_agree(tmp_path):
   save_tokenizer(TOKENIZER, tmp_path / 'tokenizer.json')
   loaded = load_tokenizer(tmp_path / 'tokenizer.json')
   assert loaded.encode('gpa unmet by 0.4').ids == TOKENIZER.encode('gpa unmet by 0.4').ids
-  with pytest.raises(ValueError, match='no tokenizer there'):
+  with pytest.raises(ValueError, match='must be a tokenizer, got no file'):
     load_tokenizer(tmp_path / 'missing.json')
 
 

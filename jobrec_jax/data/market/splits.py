@@ -59,7 +59,8 @@ class Splits:
     bounds = np.round(np.cumsum(shares) * candidates).astype(int)
     sizes = np.diff(np.concatenate([[0], bounds]))
     if sizes.min() < 1:
-      raise ValueError(f'data.shares {shares} of {candidates} candidates leave a split empty')
+      raise ValueError(f'data.shares must leave no split of {candidates} candidates empty, '
+                       f'got {shares}')
     rng = streams.rng(seed, 'splits')
     of_candidate = rng.permutation(np.repeat(np.arange(len(SPLITS), dtype=np.int8), sizes))
     cold = rng.permutation(jobs) < round(cold_jobs * jobs)
