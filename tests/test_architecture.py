@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from jobrec_jax.data import tokens
-from jobrec_jax.models import jobrec
-
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     'schema': 0, 'objectives': 1, 'lagrangian': 1, 'data': 1, 'models': 2, 'sharding': 3,
@@ -125,10 +122,6 @@ def test_meshes_are_made_in_one_place():
       allowed = received if where in ('recommend', 'pipeline') else set()
       assert not names_used(path) & MESH_NAMES - allowed, path
       assert 'jax.make_mesh' not in path.read_text(), path
-
-
-def test_both_sides_agree_on_padding():
-  assert tokens.PAD == jobrec.PAD
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -20,11 +20,10 @@ class AlignmentFeatures:
     self._aligner = PairAligner(dataset.schema, dataset.candidates, dataset.jobs)
     self.width = 3 * len(self._aligner.fields)
 
-  def of(self, dataset: Dataset) -> 'AlignmentFeatures':
-    """Returns itself, or raises a ValueError if it was made for another dataset."""
+  def check_made_for(self, dataset: Dataset) -> None:
+    """Raises a ValueError where they were made for another dataset."""
     if dataset is not self._dataset:
-      raise ValueError('these alignment features were made for another dataset than the one to fit')
-    return self
+      raise ValueError('features must be made for the dataset to fit, got those of another dataset')
 
   def chunks(self, candidate: np.ndarray, job: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """(rows, their `features`), some 65,000 rows at a time."""

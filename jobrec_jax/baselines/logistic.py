@@ -28,7 +28,8 @@ class Logistic:
     if labels.all() or not labels.any():
       raise ValueError(f'all {len(labels)} train labels of {perspective} are {int(labels[0])}: '
                        'logistic regression needs both classes')
-    x = np.empty((len(train), self._features.of(dataset).width))
+    self._features.check_made_for(dataset)
+    x = np.empty((len(train), self._features.width))
     for rows, features in self._features.chunks(train.candidate, train.job):
       x[rows] = features
     # Scaled in place: the one array that grows with the pairs.

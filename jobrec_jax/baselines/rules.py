@@ -17,7 +17,7 @@ class Rules:
 
   def fit(self, dataset: Dataset, perspective: str) -> Self:
     """Learns nothing: remembers which perspective's fields count."""
-    self._features.of(dataset)
+    self._features.check_made_for(dataset)
     self._perspective = check_perspective(perspective)
     return self
 

@@ -98,6 +98,11 @@ class Truth:
   application: np.ndarray
 
 
+def pair_code(candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+  """One int64 for each pair, in the order of (candidate, job); indices lie in [0, 2^31)."""
+  return np.asarray(candidate, np.int64) << 32 | job
+
+
 def from_funnel(candidate: np.ndarray, job: np.ndarray, state: np.ndarray, split: np.ndarray,
                 exposure: np.ndarray) -> Interactions:
   """The observed part of a funnel: exposed pairs that belong to a split.

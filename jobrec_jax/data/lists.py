@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -253,30 +253,42 @@ def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np
   return RankingLists(perspective, u, j, outcome[u, j], np.ones(u.shape, bool))
 
 
-def sampled_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np.ndarray,
-                  length: int, seed: int, taken: np.ndarray | None = None) -> RankingLists:
+class Grid(NamedTuple):
+  """Every pair of some candidates and some jobs.
+
+  Attributes:
+    candidates, jobs: the entities of its rows [U] and columns [J].
+    truth: [U, J] of its pairs.
+    taken: [U, J] bool, pairs that no list may hold; None for none.
+  """
+
+  candidates: np.ndarray
+  jobs: np.ndarray
+  truth: Truth
+  taken: np.ndarray | None = None
+
+
+def sampled_lists(grid: Grid, perspective: str, length: int, seed: int) -> RankingLists:
   """One positive and up to length - 1 negatives for each candidate (or job), in a random order.
 
   Relevance is the latent outcome. For catalogues where ranking everything costs too much: drawn
   once, stored, and given to every system alike.
 
   Args:
-    truth: of the grid, [candidates, jobs].
+    grid: the pairs there are.
     perspective: 'preference' (candidate-centred) or 'qualification' (job-centred).
-    candidates, jobs: the entities of the grid's rows and columns.
     length: of a list; shorter ones are masked.
     seed: of the draw.
-    taken: [candidates, jobs] bool, pairs that no list may hold; None for none.
 
   Raises:
     ValueError: no list has both a positive and a negative.
   """
   rng = np.random.default_rng(seed)
-  outcome = truth.wants if perspective == 'preference' else truth.eligible
-  free = np.ones(outcome.shape, bool) if taken is None else ~taken
+  outcome = grid.truth.wants if perspective == 'preference' else grid.truth.eligible
+  free = np.ones(outcome.shape, bool) if grid.taken is None else ~grid.taken
   if perspective == 'qualification':
     outcome, free = outcome.T, free.T
-  centres, items = (candidates, jobs)[::1 if perspective == 'preference' else -1]
+  centres, items = (grid.candidates, grid.jobs)[::1 if perspective == 'preference' else -1]
   rows = []
   for k in range(len(centres)):
     positive, negative = (np.flatnonzero(free[k] & (outcome[k] == x)) for x in (True, False))

@@ -26,7 +26,7 @@ def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, 
     ValueError: the batch does not divide by the number of processes.
   """
   if batch % processes:
-    raise ValueError(f'a batch of {batch} lists does not divide by {processes} processes')
+    raise ValueError(f'batch must divide by {processes} processes, got {batch} lists')
   # Slicing after the shuffle gives the processes disjoint parts of one global order.
   return (grain.MapDataset.source(lists.positives).seed(seed).shuffle().repeat(EPOCHS)
           .random_map(lambda positive, rng: finish(lists.draw(positive, rng)))

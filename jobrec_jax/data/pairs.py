@@ -191,6 +191,6 @@ def _coded(values: list[tuple]) -> tuple[np.ndarray, list[tuple]]:
 
 def _code(field: AlignedField, verdict: str | None) -> int:
   if verdict not in VERDICT_CODES:
-    raise ValueError(f'field {field.name}: allowed one of {tuple(VERDICT_CODES)} as a verdict of '
-                     f'any comparator but Semantic, got {verdict!r}')
+    raise ValueError(f'field {field.name}: verdict must be one of {tuple(VERDICT_CODES)} under any '
+                     f'comparator but Semantic, got {verdict!r}')
   return VERDICT_CODES[verdict]

@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset
+from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, pair_code
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 
@@ -33,8 +33,7 @@ def deal_shared_negatives(dataset: Dataset, seed: int = 0) -> Dataset:
   lost = np.zeros(len(log), bool)
   for perspective, label in labels.items():
     rows = np.flatnonzero(label == 0)
-    pairs, pair = np.unique(log.candidate[rows].astype(np.int64) << 32 | log.job[rows],
-                            return_inverse=True)
+    pairs, pair = np.unique(pair_code(log.candidate[rows], log.job[rows]), return_inverse=True)
     held = np.zeros((len(pairs), len(SPLITS)), bool)
     held[pair, log.split[rows]] = True
     holders = held.sum(1)

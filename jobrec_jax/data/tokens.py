@@ -14,14 +14,14 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.clauses import AlignmentTokens, at_punctuation, reads_by_clause
-from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.dataset import Dataset, pair_code
 from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
 from jobrec_jax.schema.schema import Entity
 
-PAD = -1
+PAD = -1  # the id of padding, wherever it stands in a block; no tokenizer's id
 BUCKETS = (0.5, 0.75, 1.0)  # shares of the padded block lengths that texts are trimmed to
 _MULTIPLE = 8  # padded lengths are multiples of it, or the block's upper bound
 _CUT_PAIRS = 65_536  # pairs that are counted as cut, at most
@@ -77,7 +77,7 @@ def add_phrases(tokenizer: tokenizers.Tokenizer, texts: Sequence[str],
   """
   first, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
   if first != last + 1:
-    raise ValueError(f'phrases: allowed for a tokenizer whose ids have no gaps, got {first} tokens '
+    raise ValueError(f'tokenizer must have ids without gaps to take phrases, got {first} tokens '
                      f'with ids up to {last}')
   merged = train_tokenizer(texts, 2**15, min_frequency=2)
   uses = Counter()
@@ -138,7 +138,7 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
 
 def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   if not path.is_file():
-    raise ValueError(f'{path}: no tokenizer there')
+    raise ValueError(f'{path}: must be a tokenizer, got no file')
   tokenizer = tokenizers.Tokenizer.from_file(str(path))
   tokenizer.encode_special_tokens = True  # A text that spells a special token stays text.
   return tokenizer
@@ -282,7 +282,7 @@ class BlockEncoder:
   def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:
     with self._lock:
       if len(self._cut_pairs) < _CUT_PAIRS:
-        self._cut_pairs.update((candidate.astype(np.int64) * len(self.jobs) + job).tolist())
+        self._cut_pairs.update(pair_code(candidate, job).tolist())
         self.cut['alignment'] = len(self._cut_pairs)
 
   def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
@@ -321,12 +321,6 @@ def _used(tokens: np.ndarray) -> np.ndarray:
   return np.where(real.any(-1), tokens.shape[-1] - np.argmax(real[..., ::-1], axis=-1), 0)
 
 
-def trim(lists: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-  """Lists whose candidate and job blocks keep only this share of their lengths."""
-  return {name: x[..., :math.ceil(share * x.shape[-1])] if name in ('candidate', 'job') else x
-          for name, x in lists.items()}
-
-
 def by_length(items: np.ndarray, alignment: np.ndarray, groups: int = 2) -> tuple[
     tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
   """Lists' items from the shortest text to the longest, in groups: see `JobRec.score_groups`.
@@ -347,7 +341,7 @@ def by_length(items: np.ndarray, alignment: np.ndarray, groups: int = 2) -> tupl
     ValueError: no group, or more of them than items.
   """
   if not 1 <= groups <= items.shape[1]:
-    raise ValueError(f'groups: allowed 1 to the {items.shape[1]} items of a list, got {groups}')
+    raise ValueError(f'groups must be 1 to the {items.shape[1]} items of a list, got {groups}')
   used = _used(items)
   order = np.argsort(used, axis=1, kind='stable')
   parts = []

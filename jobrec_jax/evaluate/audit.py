@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
-from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled, pair_codes
+from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions, pair_code
+from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity, Schema
 
 SIDES = ('candidate', 'job')
@@ -134,7 +134,7 @@ def _overlaps(log: Interactions, split_pairs: list[tuple[str, str]]) -> Iterator
     held[index, log.split[keep]] = 1
     return held.T @ held  # [4, 4] ids in both
 
-  labels, pairs = {p: getattr(log, p) for p in PERSPECTIVES}, pair_codes(log)
+  labels, pairs = {p: getattr(log, p) for p in PERSPECTIVES}, pair_code(log.candidate, log.job)
   errors = {f'shared_negatives/{p}': ('negatives', shared(pairs, y == 0))
             for p, y in labels.items()}
   errors |= {f'pair_overlap/{p}': ('pairs', shared(pairs, y != UNOBSERVED))
@@ -238,29 +238,38 @@ def _recognisable(name: str) -> bool:
   return digits > 0 and (len(name) >= 3 if any(map(str.isalpha, name)) else digits >= 6)
 
 
-def _ids_in_text(dataset: Dataset) -> Iterator[Finding]:
-  """Records that name an id, their own or another's, as a whole word, whatever its case.
+class _IdIndex:
+  """Finds ids in texts as whole words, whatever their case.
 
   An id is looked up by its rarest word with a digit, so that each text is read once.
   """
-  ids = {e.id.casefold(): f'{side} {e.id}' for side, entities in
-         zip(SIDES, (dataset.candidates, dataset.jobs)) for e in entities}
-  words = {name: list(_DIGIT_WORD.finditer(name)) for name in ids if _recognisable(name)}
-  uses = Counter(m[0] for matches in words.values() for m in matches)
-  index = defaultdict(list)
-  for name, matches in words.items():
-    rarest = min(matches, key=lambda m: uses[m[0]])
-    index[rarest[0]].append((name, rarest.start()))
 
-  def named(text):
+  def __init__(self, dataset: Dataset):
+    self._ids = {e.id.casefold(): f'{side} {e.id}' for side, entities in
+                 zip(SIDES, (dataset.candidates, dataset.jobs)) for e in entities}
+    words = {name: list(_DIGIT_WORD.finditer(name)) for name in self._ids if _recognisable(name)}
+    self.skipped = len(self._ids) - len(words)  # ids that look like words or numbers
+    uses = Counter(m[0] for matches in words.values() for m in matches)
+    self._places = defaultdict(list)  # word -> ids, and where it stands in each
+    for name, matches in words.items():
+      rarest = min(matches, key=lambda m: uses[m[0]])
+      self._places[rarest[0]].append((name, rarest.start()))
+
+  def named_in(self, text: str) -> str | None:
+    """The first entity that a text names, with its side."""
+    text = text.casefold()
     for match in _DIGIT_WORD.finditer(text):
-      for name, offset in index.get(match[0], ()):
+      for name, offset in self._places.get(match[0], ()):
         start, end = match.start() - offset, match.start() - offset + len(name)
         around = text[start - 1:start] + text[end:end + 1]
         if start >= 0 and text[start:end] == name and not re.search(r'\w', around):
-          return ids[name]
+          return self._ids[name]
     return None
 
+
+def _ids_in_text(dataset: Dataset) -> Iterator[Finding]:
+  """Records that name an id, their own or another's."""
+  index = _IdIndex(dataset)
   for side, entities in zip(SIDES, (dataset.candidates, dataset.jobs)):
     columns = [a.name for a in dataset.schema.attributes(side)
                if a.kind in ('text', 'set', 'category')]
@@ -269,12 +278,12 @@ def _ids_in_text(dataset: Dataset) -> Iterator[Finding]:
       values = ((c, v) for c in columns
                 for v in (e[c] if isinstance(e[c], tuple) else (e[c],)) if isinstance(v, str))
       found += next(([f'{c} of {side} {e.id} names {who}'] for c, v in values
-                     if (who := named(v.casefold()))), [])
-    skipped = len(ids) - len(words)
+                     if (who := index.named_in(v))), [])
     yield _finding(
         f'ids_in_text/{side}', len(found), f'{len(found)} of {len(entities)} {side}s'
         + (f', the first: {found[0]}' if found else '')
-        + (f' ({skipped} ids look like words or numbers: not looked for)' if skipped else ''))
+        + (f' ({index.skipped} ids look like words or numbers: not looked for)' if index.skipped
+           else ''))
 
 
 def _balance(name: str, centre: np.ndarray, label: np.ndarray) -> Finding:
@@ -311,7 +320,8 @@ def audit(dataset: Dataset, seed: int = 0) -> AuditReport:
       [split for i, split in enumerate(SPLITS) if (log.split == i).any()], 2))
 
   found = list(_overlaps(log, split_pairs))
-  repeated = len(log) - len(np.unique(pair_codes(log) * len(SPLITS) + log.split))
+  codes = pair_code(log.candidate, log.job) * len(SPLITS) + log.split
+  repeated = len(log) - len(np.unique(codes))
   found.append(_finding('duplicates/pair', repeated,
                         f'{repeated} rows repeat a pair of their own split'))
   for side, entities in sides:

@@ -11,9 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, TEST_KINDS, UNOBSERVED, Dataset, Interactions
+from jobrec_jax.data.dataset import (
+    SPLITS,
+    TEST_KINDS,
+    UNOBSERVED,
+    Dataset,
+    Interactions,
+    pair_code,
+)
 from jobrec_jax.evaluate.ranking import first_positive_rank, reciprocal_rank
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity
+from jobrec_jax.schema.streams import finalise
 
 LEVEL = 0.001  # probability that any canary of a clean data set is called a leak
 CENTRES = {'preference': 'candidate', 'qualification': 'job'}  # whose lists they are
@@ -89,11 +97,6 @@ def chance_mrr(sizes: np.ndarray, positives: np.ndarray) -> tuple[float, Callabl
   return mean / total, tail
 
 
-def pair_codes(log: Interactions) -> np.ndarray:
-  """One int64 for each pair of a candidate and a job, [N]."""
-  return log.candidate.astype(np.int64) << 32 | log.job
-
-
 def labelled(log: Interactions) -> dict[tuple[str, str], Interactions]:
   """The labelled rows of each perspective and place, without empty ones.
 
@@ -145,17 +148,10 @@ def _hashes(entities: tuple[Entity, ...]) -> np.ndarray:
   return np.frombuffer(b''.join(digests), '<u8')
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
-  """The finaliser of SplitMix64: any change of the input changes half of the output's bits."""
-  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-    x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-  return x ^ (x >> np.uint64(31))
-
-
 def id_hash_scores(dataset: Dataset, rows: Interactions) -> np.ndarray:
   """A number for each pair that depends on the two ids alone, [N] float64."""
   users, items = _hashes(dataset.candidates), _hashes(dataset.jobs)
-  return _mixed(_mixed(users[rows.candidate]) ^ items[rows.job]).astype(float)
+  return finalise(finalise(users[rows.candidate]) ^ items[rows.job]).astype(float)
 
 
 def judge_canaries(dataset: Dataset, seed: int) -> tuple[list[Canary], dict[str, int]]:
@@ -193,8 +189,9 @@ def judge_canaries(dataset: Dataset, seed: int) -> tuple[list[Canary], dict[str,
       scores |= {'first_in_list': -part.position.astype(float),
                  'last_in_list': part.position.astype(float)}
     if place != 'train':
-      negatives = pair_codes(train)[getattr(train, perspective) == 0]
-      scores['train_negative_lookup'] = -np.isin(pair_codes(rows), negatives).astype(float)
+      negatives = pair_code(train.candidate, train.job)[getattr(train, perspective) == 0]
+      scores['train_negative_lookup'] = -np.isin(
+          pair_code(rows.candidate, rows.job), negatives).astype(float)
     chance, tail = chance_mrr(sizes, np.bincount(part.lists[part.relevant]))
     for name, values in scores.items():
       mrr = float(list_reciprocal_ranks(part.lists, part.relevant, values).mean())

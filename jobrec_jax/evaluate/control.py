@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Interval, bootstrap_mean
+from jobrec_jax.evaluate.statistics import Bootstrap, Interval, bootstrap_mean
 
 
 class ControlRow(NamedTuple):
@@ -55,11 +55,8 @@ def control_rows(
     taus: Sequence[float],
     trained: np.ndarray,
     heldout: np.ndarray,
-    seed: int,
+    how: Bootstrap,
     true: np.ndarray | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    groups: np.ndarray | None = None,
 ) -> list[ControlRow]:
   """Reached against asked eligibility for each requirement.
 
@@ -71,9 +68,8 @@ def control_rows(
     taus: [T] requirements.
     trained: [T, M] predicted C of each list that stage 2 trained on, for each requirement's policy.
     heldout: [T, N] predicted C of each held-out list.
-    seed: of the bootstrap, the same for every requirement.
+    how: the bootstrap over held-out lists, the same for every requirement.
     true: [T, N] true eligibility of each held-out list.
-    resamples, level, groups: of the bootstrap over held-out lists, see `bootstrap_mean`.
 
   Returns:
     One row for each requirement, in the order given.
@@ -87,8 +83,8 @@ def control_rows(
   rows = []
   for t, tau in enumerate(taus):
     reached = float(np.mean(trained[t]))
-    held = bootstrap_mean(heldout[t], seed, resamples, level, groups)
-    truth = None if true is None else bootstrap_mean(true[t], seed, resamples, level, groups)
+    held = bootstrap_mean(heldout[t], how)
+    truth = None if true is None else bootstrap_mean(true[t], how)
     rows.append(ControlRow(float(tau), reached, abs(reached - float(tau)), held,
                            held.low <= tau <= held.high, truth))
   return rows

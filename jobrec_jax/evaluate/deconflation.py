@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Interval, bootstrap
+from jobrec_jax.evaluate.statistics import Bootstrap, Interval, bootstrap_sums
 
 AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
@@ -96,9 +96,7 @@ def deconflation_rows(
     p: np.ndarray,
     q: np.ndarray,
     candidate: np.ndarray,
-    seed: int,
-    resamples: int = 2000,
-    level: float = 0.95,
+    how: Bootstrap,
 ) -> list[DeconflationRow]:
   """Correlations of both experts with both truths on uniformly random pairs, all on logits.
 
@@ -110,8 +108,8 @@ def deconflation_rows(
   Args:
     s_pref, s_qual: [N] logits of the experts.
     p, q: [N] true probabilities of preference and qualification of the same pairs.
-    candidate: [N] the pair's candidate; intervals come from a bootstrap over candidates.
-    seed, resamples, level: of the bootstrap.
+    candidate: [N] the pair's candidate; the bootstrap draws candidates.
+    how: the draws and the level.
 
   Returns:
     For each expert its correlation with its own truth, with the other's, with its own given the
@@ -129,6 +127,6 @@ def deconflation_rows(
     if not np.isfinite(a).all():
       raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
   sums = _moments(arrays, candidate)
-  estimates = bootstrap(sums, _correlations, seed, resamples, level)
+  estimates = bootstrap_sums(sums, _correlations, how)
   return [DeconflationRow(*names, Interval(*map(float, estimate), len(arrays[0])))
           for (names, _), estimate in zip(_ROWS, estimates.T)]

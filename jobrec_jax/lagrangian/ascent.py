@@ -38,9 +38,9 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
 
   mu <- project(mu + rule(v)), for a number eta: mu <- project(mu + eta * v). The multiplier rises
   while the requirement is missed (v > 0, C below tau) and falls while it is exceeded. `inequality`
-  (C >= tau) projects onto mu >= 0: a requirement met of its own accord costs nothing. `equality`
-  (C = tau) leaves the sign free: a negative mu pushes C down to tau. A `cap` bounds |mu|, for a
-  requirement that may be out of reach.
+  (C >= tau) projects onto mu >= 0: a tau below the unconstrained C is already met, at no cost.
+  `equality` (C = tau) leaves the sign free: a negative mu pushes C down to tau. A `cap` bounds
+  |mu|, for a requirement that may be out of reach.
 
   Args:
     rule: eta, above 0, may be a traced array, e.g. under `vmap`; or an optax transformation, which
@@ -72,20 +72,11 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
   _check_at_least('delay', delay, 0)
   tx = _transformation(rule, every, delay)
 
-  def project(multiplier: PyTree) -> PyTree:
-    kinds = broadcast_prefix('constraint', constraint, multiplier)
-    caps = broadcast_prefix('cap', cap, multiplier)
-
-    def one(mu: jax.Array, kind: str, bound: float | None) -> jax.Array:
-      high = math.inf if bound is None else bound
-      return optax.projections.projection_box(mu, 0. if kind == 'inequality' else -high, high)
-
-    return jax.tree.map(one, multiplier, kinds, caps)
-
   def init(shape: PyTree = ()) -> DualState:
-    multiplier = project(jax.tree.map(
+    start = jax.tree.map(
         lambda x: jnp.zeros(x, jnp.float32) if _is_shape(x) else jnp.asarray(x, jnp.float32),
-        shape, is_leaf=_is_shape))
+        shape, is_leaf=_is_shape)
+    multiplier = _project(start, constraint, cap)
     return DualState(multiplier, jnp.zeros((), jnp.int32), tx.init(multiplier))
 
   def update(state: DualState, *, violation: PyTree) -> DualState:
@@ -94,7 +85,7 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
       raise ValueError(f'violation must have the shapes of the multipliers, {expected}, got {got}')
     gradient = jax.tree.map(lambda v: -jnp.asarray(v, jnp.float32), violation)
     updates, rule_state = tx.update(gradient, state.rule, state.multiplier)
-    multiplier = project(optax.apply_updates(state.multiplier, updates))
+    multiplier = _project(optax.apply_updates(state.multiplier, updates), constraint, cap)
     return DualState(multiplier, state.step + 1, rule_state)
 
   return DualAscent(init, update)
@@ -205,6 +196,19 @@ def broadcast_prefix(name: str, prefix: PyTree, tree: PyTree) -> PyTree:
   except ValueError as error:
     raise ValueError(f'{name} must be one value or a pytree prefix of the multipliers '
                      f'{jax.tree.structure(tree)}, got {prefix!r}') from error
+
+
+def _project(multiplier: PyTree, constraint: Constraint | PyTree,
+             cap: float | PyTree | None) -> PyTree:
+  """The nearest multipliers in their ranges: [0, cap] of an inequality, [-cap, cap] otherwise."""
+  return jax.tree.map(_project_one, multiplier,
+                      broadcast_prefix('constraint', constraint, multiplier),
+                      broadcast_prefix('cap', cap, multiplier))
+
+
+def _project_one(mu: jax.Array, constraint: str, cap: float | None) -> jax.Array:
+  high = math.inf if cap is None else cap
+  return optax.projections.projection_box(mu, 0. if constraint == 'inequality' else -high, high)
 
 
 def _transformation(rule: float | jax.Array | optax.GradientTransformation, every: int,

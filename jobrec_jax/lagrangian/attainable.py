@@ -74,5 +74,5 @@ def check_attainable(tau: float, attainable: tuple[float, float]) -> None:
   """Raises a ValueError that names tau and the range where tau lies outside of it."""
   least, greatest = attainable
   if not least <= tau <= greatest:
-    raise ValueError(f'tau = {tau:g} is infeasible: on these lists and scores the constraint can '
-                     f'only take values in [{least:.6g}, {greatest:.6g}]')
+    raise ValueError(f'tau must lie in [{least:.6g}, {greatest:.6g}], all that the constraint '
+                     f'reaches on these lists and scores, got {tau:g}')

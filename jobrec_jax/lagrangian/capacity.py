@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.lagrangian.exact import OBJECTIVES, Lists, Objective, checked_lists
+from jobrec_jax.lagrangian.exact import OBJECTIVES, Lists, Objective, check_problem, list_chunks
 
 _STEPS = 200
 _ACTIVE = 1e-8  # a multiplier this small, with a gradient that pushes it down, stays at zero
@@ -18,13 +18,13 @@ class CapacityDual(NamedTuple):
 
   Attributes:
     multiplier: mu >= 0 of the requirement.
-    prices: [N] kappa >= 0 of the items: what their scarcity costs; 0 where there is room.
+    prices: [I] kappa >= 0 of the items: what their scarcity costs; 0 where there is room.
     reached: C.
-    load: [N] expected recommendations of each item over all lists.
+    load: [I] expected recommendations of each item over all lists.
     primal, dual: mean J(pi) over lists, and its upper bound for policies that meet everything.
     feasible: whether every constraint holds within the tolerance.
     violated: the constraints that do not, with how much is lacking, worst first; names are
-      'requirement' and 'capacity of item n'.
+      'requirement' and 'capacity of item i'.
   """
 
   multiplier: float
@@ -40,16 +40,16 @@ class CapacityDual(NamedTuple):
 def solve_with_capacity(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, item: np.ndarray,
                         capacity: np.ndarray, tau: float, *, objective: Objective,
                         temperature: float = 1.0, tolerance: float = 1e-8) -> CapacityDual:
-  """`max_pi E[J(pi)]` subject to `C >= tau` and `sum_l pi_l(n) <= capacity_n` for every item n.
+  """`max_pi E[J(pi)]` subject to `C >= tau` and `sum_n pi_n(i) <= capacity_i` for every item i.
 
   Each list tilts its scores by `b_j = mu q_j - kappa_item(j)`. The dual is smooth and convex in
   (mu, kappa) >= 0 and is minimised by projected Newton steps: multipliers at zero that want to fall
   stay there, the others move by the Newton direction, and a step is halved until the dual falls.
 
   Args:
-    scores, q, mask: [L, J], as in `solve_dual`.
-    item: [L, J] ints in [0, N), which item stands at a place; no item twice in a list.
-    capacity: [N] greatest expected number of recommendations over all lists, each of which
+    scores, q, mask: [N, J], as in `solve_dual`.
+    item: [N, J] ints in [0, I), which item stands at a place; no item twice in a list.
+    capacity: [I] greatest expected number of recommendations over all lists, each of which
       recommends once; above 0.
     tau: the requirement; at most 0 where q >= 0 asks for nothing.
     objective, temperature: as in `solve_dual`.
@@ -63,29 +63,29 @@ def solve_with_capacity(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, ite
   """
   capacity, item = np.asarray(capacity, np.float64), np.asarray(item)
   if capacity.ndim != 1 or not (capacity > 0).all():
-    raise ValueError(f'capacity must be [N] and above 0, got {capacity.shape} with least '
+    raise ValueError(f'capacity must be [I] and above 0, got {capacity.shape} with least '
                      f'{capacity.min() if capacity.size else None}')
   if item.shape != np.shape(q) or item.min() < 0 or item.max() >= len(capacity):
     raise ValueError(f'item must be {np.shape(q)} in [0, {len(capacity)}), got {item.shape} in '
                      f'[{item.min()}, {item.max()}]')
-  lists, _, _ = checked_lists(scores, q, mask, np.array([tau]), objective, 'inequality',
-                              temperature, None, width=len(capacity))
-  L = len(item)
-  index = np.resize(np.arange(L), lists.weight.shape)
+  check_problem(objective, 'inequality', temperature)
+  lists, _, _ = list_chunks(scores, q, mask, np.array([tau]), width=len(capacity))
+  N = len(item)
+  index = np.resize(np.arange(N), lists.weight.shape)
   with jax.enable_x64(True):
     x, reached, share, primal, dual = (np.asarray(v) for v in _solve(
-        lists, item[index], capacity / L, float(tau), float(temperature), float(tolerance),
+        lists, item[index], capacity / N, float(tau), float(temperature), float(tolerance),
         objective))
-  lacking = np.concatenate([[tau - reached], share - capacity / L])
-  names = ['requirement', *(f'capacity of item {n}' for n in range(len(capacity)))]
+  lacking = np.concatenate([[tau - reached], share - capacity / N])
+  names = ['requirement', *(f'capacity of item {i}' for i in range(len(capacity)))]
   violated = tuple((names[i], float(lacking[i])) for i in np.argsort(-lacking)
                    if lacking[i] > tolerance)
-  return CapacityDual(float(x[0]), x[1:], float(reached), share * L, float(primal), float(dual),
+  return CapacityDual(float(x[0]), x[1:], float(reached), share * N, float(primal), float(dual),
                       not violated, violated)
 
 
 class _Point(NamedTuple):
-  """The dual at x = (mu, kappa) [1 + N]: its value, gradient, Hessian, C, loads and mean J."""
+  """The dual at x = (mu, kappa) [1 + I]: its value, gradient, Hessian, C, loads and mean J."""
 
   x: jax.Array
   value: jax.Array
@@ -98,7 +98,7 @@ class _Point(NamedTuple):
 
 def _evaluate(x: jax.Array, lists: Lists, item: jax.Array, room: jax.Array, tau: float,
               temperature: float, objective: str) -> _Point:
-  """The dual at one point; `room` [N] is the capacity as a share of the lists."""
+  """The dual at one point; `room` [I] is the capacity as a share of the lists."""
 
   def add(sums, part):
     rows, items = part
@@ -108,7 +108,7 @@ def _evaluate(x: jax.Array, lists: Lists, item: jax.Array, room: jax.Array, tau:
     weight = rows.weight[:, None]  # 0 for padding
     pi, w = out.policy * weight, out.curvature * weight
 
-    def by_item(v):  # [n, J] -> [n, N]
+    def by_item(v):  # [n, J] -> [n, I]
       return jnp.zeros((n, len(room))).at[jnp.arange(n)[:, None], items].add(v)
 
     # The tilt of a place is linear in x, with gradient (q, -1 at its item).

@@ -25,7 +25,7 @@ def diagnose(multiplier: np.ndarray, violation: np.ndarray, *, cap: float | None
   The first of these that holds of the last quarter of the run (v = tau - C, above 0 where the
   requirement is missed; mu < 0 belongs to equalities alone):
 
-  settled:     |v| <= tolerance throughout, or v < 0 at mu = 0, an inequality met of its own accord.
+  settled:     |v| <= tolerance throughout, or v < 0 at mu = 0, an inequality met without it.
   oscillating: v leaves the band of the tolerance on alternate sides, and as far as a quarter ago.
   infeasible:  v stays outside of the band on one side and hardly shrinks any more, while mu sits
                at the cap or still moves outwards.
@@ -94,7 +94,7 @@ def _at_cap(mu: np.ndarray, cap: float | None) -> bool:
 
 def _settled_message(mu: np.ndarray, v: np.ndarray, tolerance: float, name: str) -> Diagnosis:
   last = _quarters(v)[1]
-  how = ('met of its own accord, without a multiplier' if (_quarters(mu)[1] == 0).all()
+  how = ('met without a multiplier' if (_quarters(mu)[1] == 0).all()
          else f'held by a multiplier of {mu[-1]:.4g}')
   return Diagnosis('settled', f'{name} is {how}: over the last quarter of {len(v)} steps its '
                    f'violation stayed in [{last.min():.4g}, {last.max():.4g}], tolerance '

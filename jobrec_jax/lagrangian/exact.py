@@ -1,8 +1,11 @@
 """The exact dual: for frozen scores, the best policy under a requirement, and what it is worth.
 
-A policy pi [L, J] over the items of each list maximises `E_lists[J(pi)]` subject to
+A policy pi [N, J] over the items of each list maximises `E_lists[J(pi)]` subject to
 `E_lists[sum_j pi_j q_j] >= tau` (or `= tau`). Given a multiplier mu, every list tilts its scores by
 `b = mu q` on its own, so that one number for each constraint is all there is to solve for.
+
+Axes, here and in `capacity`: N lists, J items of a list, M requirements (values of tau), G groups
+of lists, I items of a catalogue; P chunks of n lists, taken one at a time.
 """
 
 from collections.abc import Callable
@@ -134,15 +137,15 @@ def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndar
   which is close to a line where C saturates, and a bracket catches those that would leave it.
 
   Args:
-    scores: [L, J] a, frozen.
-    q: [L, J] what the constraint averages.
-    mask: [L, J] bool, False where a short list is padded.
+    scores: [N, J] a, frozen.
+    q: [N, J] what the constraint averages.
+    mask: [N, J] bool, False where a short list is padded.
     tau: [M], or [M, G] for a requirement of each group.
-    objective, constraint: which of them; an inequality has mu >= 0, and mu = 0 where C is at least
-      tau of its own accord.
+    objective, constraint: which of them; an inequality has mu >= 0, and mu = 0 where the
+      unconstrained C is at least tau already.
     temperature: T > 0.
-    groups: [L] ints in [0, G); each group has a multiplier of its own. None for one population;
-      `np.arange(L)` for a requirement on every list alone.
+    groups: [N] ints in [0, G); each group has a multiplier of its own. None for one population;
+      `np.arange(N)` for a requirement on every list alone.
     tolerance: greatest |C - tau| where mu is not 0.
 
   Raises:
@@ -151,16 +154,15 @@ def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndar
   Reference:
     Boyd and Vandenberghe, Convex optimization, 2004, chapter 5.
   """
-  lists, tau, size = checked_lists(scores, q, mask, tau, objective, constraint, temperature,
-                                   groups)
+  check_problem(objective, constraint, temperature)
+  lists, tau, size = list_chunks(scores, q, mask, tau, groups)
   solve = functools.partial(_solve, tau=tau, temperature=float(temperature), objective=objective,
                             inequality=constraint == 'inequality')
   guess = np.zeros_like(tau)
   with jax.enable_x64(True):
     if size == 1 and len(q) >= 100 * _SAMPLE:  # a sixteenth of the work saves half of it
       some = np.arange(0, len(q), _SAMPLE)
-      sample, *_ = checked_lists(*(np.asarray(x)[some] for x in (scores, q, mask)), tau, objective,
-                                 constraint, temperature, None)
+      sample, *_ = list_chunks(*(np.asarray(x)[some] for x in (scores, q, mask)), tau)
       guess = np.nan_to_num(solve(sample, guess=guess, tolerance=1e-4)[0])
     solved = solve(lists, guess=guess, tolerance=float(tolerance))
     return ExactDual(*(np.asarray(x) for x in solved))
@@ -168,7 +170,7 @@ def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndar
 
 def policy(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, multiplier: np.ndarray | float, *,
            objective: Objective, temperature: float = 1.0) -> np.ndarray:
-  """[..., L, J] the optimal policy at multipliers [..., L] (or one number), float64."""
+  """[..., N, J] the optimal policy at multipliers [..., N] (or one number), float64."""
   if objective not in OBJECTIVES:
     raise ValueError(f'objective must be one of {tuple(OBJECTIVES)}, got {objective!r}')
   with jax.enable_x64(True):
@@ -181,7 +183,7 @@ def policy(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, multiplier: np.n
 
 def value(pi: np.ndarray, scores: np.ndarray, mask: np.ndarray, *, objective: Objective,
           temperature: float = 1.0) -> np.ndarray:
-  """[..., L] J of any policy pi [..., L, J], optimal or not, float64; see `solve_dual`."""
+  """[..., N] J of any policy pi [..., N, J], optimal or not, float64; see `solve_dual`."""
   pi, scores = np.asarray(pi, np.float64), np.asarray(scores, np.float64)
   if objective == 'expected_score':
     return np.where(mask, pi * scores + temperature * entr(pi), 0.0).sum(-1)
@@ -196,24 +198,27 @@ def _tilt(scores, mask, tilt, temperature, objective):
   return OBJECTIVES[objective](scores, mask, tilt, temperature)
 
 
-def checked_lists(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndarray,
-                  objective: str, constraint: str, temperature: float, groups: np.ndarray | None,
-                  width: int = 0) -> tuple[Lists, np.ndarray, int]:
-  """Lists in chunks whose temporaries are [n, max(J, width)], tau as [M, G], and G.
-
-  Raises:
-    ValueError: as in `solve_dual`.
-  """
-  scores, q, tau = (np.asarray(x, np.float64) for x in (scores, q, tau))
-  mask = np.asarray(mask, bool)
+def check_problem(objective: str, constraint: str, temperature: float) -> None:
+  """Raises a ValueError for an unknown name, or a temperature that is not above 0."""
   if objective not in OBJECTIVES:
     raise ValueError(f'objective must be one of {tuple(OBJECTIVES)}, got {objective!r}')
   if constraint not in ('inequality', 'equality'):
     raise ValueError(f'constraint must be inequality or equality, got {constraint!r}')
   if not temperature > 0:
     raise ValueError(f'temperature must be above 0, got {temperature}')
+
+
+def list_chunks(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndarray,
+                groups: np.ndarray | None = None, width: int = 0) -> tuple[Lists, np.ndarray, int]:
+  """Lists in chunks whose temporaries are [n, max(J, width)], tau as [M, G], and G.
+
+  Raises:
+    ValueError: shapes, the mask or a number is not allowed.
+  """
+  scores, q, tau = (np.asarray(x, np.float64) for x in (scores, q, tau))
+  mask = np.asarray(mask, bool)
   if not (scores.ndim == 2 and scores.shape == q.shape == mask.shape):
-    raise ValueError('scores, q and mask must be [L, J] alike; got '
+    raise ValueError('scores, q and mask must be [N, J] alike, got '
                      f'{scores.shape}, {q.shape} and {mask.shape}')
   if not (len(mask) and mask.any(axis=1).all()):
     raise ValueError('there must be lists, each with an unmasked item; '
@@ -315,10 +320,10 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
     return _Search(mu, low, high, *_means(lists, mu, temperature, objective), s.step + 1)
 
   infinite = jnp.full_like(tau, jnp.inf)
-  guess = jnp.where(idle, 0.0, jnp.maximum(guess, 0.0) if inequality else guess)
+  start = jnp.where(idle, 0.0, jnp.maximum(guess, 0.0) if inequality else guess)
   s = jax.lax.while_loop(
       lambda s: open_(s).any() & (s.step < _STEPS), newton,
-      _Search(guess, -infinite, infinite, *_means(lists, guess, temperature, objective), 0))
+      _Search(start, -infinite, infinite, *_means(lists, start, temperature, objective), 0))
   met = jnp.abs(s.reached - tau) <= tolerance
   feasible = idle | met
   mu = jnp.where(feasible, s.mu, jnp.nan)

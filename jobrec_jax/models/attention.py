@@ -158,12 +158,12 @@ class Attention(nn.Module):
       mask: over the same L tokens; with `PairMask` they are J*T.
       adapters: of this layer, by projection; None for none.
       seen: with `PairMask`, the states of the prefix [B, K, S, H] and of the sides [B, J, K, L, H],
-        or [N, K, L, H] where the mask has an index.
+        or [U, K, L, H] where the mask has an index.
       last: whether only the tokens that are read ask any more.
 
     Returns:
-      [B, L, D], or [B, R, D] of `mask.readers` where `last`; and the states of all these tokens
-      [B, K, L, H].
+      [B, L, D], or [B, J*read, D] of `mask.readers` where `last`; and the states of all these
+      tokens [B, K, L, H].
     """
     B, _, D = x.shape
     N, K, H = self.heads, self.kv_heads, self.head_width
@@ -194,7 +194,7 @@ class Attention(nn.Module):
       prefix, sides = as_numbers(prefix, self.dtype), as_numbers(sides, self.dtype)
       out = attend_pairs(q, prefix, sides, own, mask)
     else:
-      out = attend(q, own.k, own.v, mask, last)  # [B, R, K, G, H]
+      out = attend(q, own.k, own.v, mask, last)  # [B, L or J*read, K, G, H]
     out = constrain(out.reshape(*out.shape[:2], N, H), 'batch', 'tokens', 'heads', 'head')
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')

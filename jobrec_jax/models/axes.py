@@ -1,4 +1,26 @@
-"""Names in the models: logical axes, whose mesh axes are not said here, and results to remember."""
+"""Names in the models: logical axes, whose mesh axes are not said here, and results to remember.
+
+Letters of shapes, here and in all rooms above, unless a docstring says otherwise:
+
+| letter | axis |
+|---|---|
+| B | lists, or sequences |
+| J | items of a list |
+| L | tokens of a block |
+| T, S | tokens that ask (queries), tokens that are asked (keys) |
+| D | model width |
+| N, K, G | heads, kv heads, heads that share one: N = K * G |
+| H | width of a head |
+| F | width of an MLP |
+| V | vocabulary |
+| R | rank of an adapter |
+| E | experts |
+| C | constraints |
+| U | entities of a side, each read once |
+| P | passes over the text: one, or one for each expert that has adapters |
+
+The dual's letters stand in `lagrangian.exact`; on the host N counts lists or pairs.
+"""
 
 from collections.abc import Callable
 
@@ -45,6 +67,6 @@ def partitioned(init: Callable, *names: str | None) -> Callable:
 def _check(names: tuple, shape: tuple) -> None:
   unknown = [name for name in names if name is not None and name not in AXES]
   if unknown:
-    raise ValueError(f'logical axes: allowed {sorted(AXES)}, got {unknown}')
+    raise ValueError(f'logical axes must be among {sorted(AXES)}, got {unknown}')
   if len(names) != len(shape):
-    raise ValueError(f'logical axes: one name for each axis of {shape}, got {names}')
+    raise ValueError(f'logical axes must be one name for each axis of {shape}, got {names}')

@@ -50,7 +50,7 @@ class DecoderConfig:
     lora: how adapters are applied, where calls are given some.
 
   Raises:
-    ValueError: a value out of its range, with key, allowed and got.
+    ValueError: a value lies outside its range.
   """
 
   vocab_size: int
@@ -100,7 +100,7 @@ class DecoderConfig:
 
 def _require(ok: bool, key: str, allowed: str, got: object) -> None:
   if not ok:
-    raise ValueError(f'decoder {key}: allowed {allowed}, got {got!r}')
+    raise ValueError(f'decoder {key} must be {allowed}, got {got!r}')
 
 
 class SwiGLU(nn.Module):
@@ -216,12 +216,9 @@ class Decoder(nn.Module):
   def encode_lists(
     self,
     prefix: jax.Array,
-    prefix_mask: jax.Array,
     items: Sequence[jax.Array],
-    item_masks: Sequence[jax.Array],
-    blocks: Sequence[jax.Array],
+    mask: ListMask,
     adapters: PyTree | None = None,
-    read: int | None = None,
   ) -> list[jax.Array]:
     """Reads each prefix once, and every item as if it alone followed that prefix.
 
@@ -229,32 +226,27 @@ class Decoder(nn.Module):
 
     Args:
       prefix: [B, S, D] embeddings.
-      prefix_mask: [B, S] bool, False at padding.
       items: of each group, [B, J, T, D] embeddings.
-      item_masks: of each, [B, J, T] bool, False at padding (which may lie between tokens).
-      blocks: of each, [T, S] bool with S = T, which key (column) of its own item a query (row) may
-        see, each itself among them. A token's position is the number of tokens it sees before
-        itself.
+      mask: who sees whom, and how many tokens of each item are read. A token's position is the
+        number of tokens it sees before itself.
       adapters: see `lora`; None for none.
-      read: how many tokens at the end of each item the caller reads; None for all.
 
     Returns:
-      Of each group, [B, J, read, D] normed hidden states of the compute dtype, those of the tokens
-      that are read; at padding finite and meaningless.
+      Of each group, [B, J, mask.read, D] normed hidden states of the compute dtype, those of the
+      tokens that are read; at padding finite and meaningless.
     """
     B, _, D = prefix.shape
     chex.assert_shape(prefix, (None, None, self.config.width))
-    chex.assert_shape(prefix_mask, prefix.shape[:2])
-    for x, item_mask, block in zip(items, item_masks, blocks, strict=True):
+    chex.assert_shape(mask.prefix, prefix.shape[:2])
+    for x, item_mask, block in zip(items, mask.items, mask.block, strict=True):
       chex.assert_shape(x, (B, None, None, D))
       chex.assert_shape(item_mask, x.shape[:3])
       chex.assert_shape(block, (x.shape[2],) * 2)
-    mask = ListMask(prefix_mask, tuple(item_masks), tuple(map(jnp.asarray, blocks)), read)
     x = jnp.concatenate([prefix, *(x.reshape(B, -1, D) for x in items)], axis=1)
     hidden, _ = self._encode(x, mask, adapters)
-    if read is None:
+    if mask.read is None:
       hidden = hidden[:, prefix.shape[1]:]
-    ends = np.cumsum([x.shape[1] * (x.shape[2] if read is None else read) for x in items])
+    ends = np.cumsum([x.shape[1] * (x.shape[2] if mask.read is None else mask.read) for x in items])
     groups = jnp.split(hidden, ends[:-1].tolist(), axis=1)
     return [group.reshape(B, x.shape[1], -1, D) for group, x in zip(groups, items)]
 
@@ -289,7 +281,7 @@ class Decoder(nn.Module):
       items: [B, J, T, D] embeddings.
       mask: who sees whom.
       prefix: states [layers, B, K, S, H] of each list's shared side.
-      sides: states [layers, B, J, K, L, H] of every pair's other side; [layers, N, K, L, H] where
+      sides: states [layers, B, J, K, L, H] of every pair's other side; [layers, U, K, L, H] where
         the mask has an index.
       adapters: see `lora`; None for none.
 
@@ -320,7 +312,8 @@ class Decoder(nn.Module):
     x = constrain(x, 'batch', 'tokens', 'embed')
     unknown = set(adapters or ()) - set(c.lora.targets if c.lora else ())
     if unknown:
-      raise ValueError(f'adapters: allowed for lora.targets of the decoder, got {sorted(unknown)}')
+      targets = c.lora.targets if c.lora else ()
+      raise ValueError(f'adapters must be of the lora.targets {targets}, got {sorted(unknown)}')
     positions = mask.positions() + start
     angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
     x, states = self._run_layers(x, angles, mask, adapters, seen)

@@ -10,15 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
-from jobrec_jax.models.list_attention import PairMask, States
+from jobrec_jax.models.list_attention import ListMask, PairMask, States
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
 PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases'}  # parameters beside the heads
-PAD = -1  # The token id of padding, wherever it stands in a block; no tokenizer's id.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class JobRecConfig:
       of their own beside the decoder's table.
 
   Raises:
-    ValueError: a value out of its range, with key, allowed and got.
+    ValueError: a value lies outside its range.
   """
 
   decoder: DecoderConfig
@@ -55,22 +55,22 @@ class JobRecConfig:
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
-      raise ValueError(f'head_widths: allowed positive integers, got {self.head_widths!r}')
+      raise ValueError(f'head_widths must be positive integers, got {self.head_widths!r}')
     if not 0 <= self.head_dropout < 1:
-      raise ValueError(f'head_dropout: allowed at least 0 and below 1, got {self.head_dropout!r}')
+      raise ValueError(f'head_dropout must be at least 0 and below 1, got {self.head_dropout!r}')
     taken = PARTS & set(self.experts)
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
-      raise ValueError('experts: allowed one or more distinct names, none of them '
+      raise ValueError('experts must be one or more distinct names, none of them '
                        f'{sorted(PARTS)}, got {self.experts!r}')
     for name in ('verdicts', 'words', 'phrases'):
       value = getattr(self, name)
       if not isinstance(value, int) or value < 0:
-        raise ValueError(f'{name}: allowed an integer of at least 0, got {value!r}')
+        raise ValueError(f'{name} must be an integer of at least 0, got {value!r}')
     if self.attention not in ('exact', 'factored'):
-      raise ValueError(f"attention: allowed 'exact' or 'factored', got {self.attention!r}")
+      raise ValueError(f"attention must be 'exact' or 'factored', got {self.attention!r}")
     if self.attention == 'factored' and not 0 < self.job_start < self.pair_start:
-      raise ValueError("job_start, pair_start: allowed 0 < job_start < pair_start with 'factored' "
-                       f'attention, got {self.job_start} and {self.pair_start}')
+      raise ValueError("job_start and pair_start must be 0 < job_start < pair_start with attention "
+                       f"'factored', got {self.job_start} and {self.pair_start}")
 
 
 @struct.dataclass
@@ -92,10 +92,10 @@ def phrase_embeddings(table: jax.Array, pieces: jax.Array) -> jax.Array:
 
   Args:
     table: [V, D], the decoder's.
-    pieces: [N, L] int32 token ids of every phrase, `PAD` behind them.
+    pieces: [phrases, L] int32 token ids of every phrase, `PAD` behind them.
 
   Returns:
-    [N, D] fp32.
+    [phrases, D] fp32.
   """
   real = (pieces != PAD)[..., None]
   rows = jnp.take(table, jnp.where(pieces == PAD, 0, pieces), axis=0).astype(jnp.float32)
@@ -112,9 +112,9 @@ class JobRec(nn.Module):
   serve with any partner.
 
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
-  where alignment blocks are V codes, `phrases` [N, D] where there are any, and `lora` where the
-  decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every expert
-  reads the pair in a pass of its own, and states are kept for each.
+  where alignment blocks are V codes, `phrases` [phrases, D] where there are any, and `lora` where
+  the decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every
+  expert reads the pair in a pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig
@@ -167,7 +167,7 @@ class JobRec(nn.Module):
     chex.assert_shape(candidate, (B, None) if candidate.ndim == 2 else (B, J, None))
     chex.assert_shape(job, (B, None) if job.ndim == 2 else (B, J, None))
     if candidate.ndim == job.ndim == 2:
-      raise ValueError('candidate, job: allowed one of them shared by its list, got both of rank 2')
+      raise ValueError('candidate or job must be shared by its list, not both, got both of rank 2')
     if candidate.ndim == job.ndim:  # B * J lists of one item.
       candidate = candidate.reshape(B * J, -1)
       job, alignment = (x.reshape(B * J, 1, x.shape[-1]) for x in (job, alignment))
@@ -209,10 +209,10 @@ class JobRec(nn.Module):
       ValueError: attention is factored, or others and alignments are not as many.
     """
     if self.config.attention != 'exact':
-      raise ValueError("score_groups: allowed with attention 'exact', got "
+      raise ValueError("attention must be 'exact' for score_groups, got "
                        f'{self.config.attention!r}')
     if len(others) != len(alignments):
-      raise ValueError('score_groups: allowed an alignment for each group of others, got '
+      raise ValueError('alignments must be as many as the groups of others, got '
                        f'{len(others)} of others and {len(alignments)} of alignments')
     return self._judge(self._read(shared, others, alignments), deterministic)
 
@@ -220,17 +220,17 @@ class JobRec(nn.Module):
     """The states of candidates or jobs read alone, for `score_pairs`.
 
     Args:
-      tokens: [N, L] int32.
+      tokens: [U, L] int32.
       side: 'candidate' or 'job'.
 
     Returns:
-      States [P, layers, N, K, L, H]; P passes: one, or one for each expert that has adapters.
+      States [P, layers, U, K, L, H].
     """
     start = {'candidate': 0, 'job': self.config.job_start}[side]
     room = self.config.job_start if side == 'candidate' else (
       self.config.pair_start - self.config.job_start)
     if tokens.shape[1] > room:
-      raise ValueError(f'{side} blocks: allowed at most {room} tokens, which is where the next '
+      raise ValueError(f'{side} blocks must be at most {room} tokens, which is where the next '
                        f'block starts, got {tokens.shape[1]}')
     x = self._embed(tokens)
     states = [self.decoder.encode_blocks(x, tokens != PAD, start, adapters)
@@ -251,8 +251,8 @@ class JobRec(nn.Module):
     Args:
       shared: states [P, layers, B, K, L, H] of the side that each list shares, candidate or job.
       shared_mask: [B, L] bool, False at padding.
-      others: states [P, layers, N, K, L', H] of entities of the other side.
-      index: [B, J] int32, which of these N each pair has.
+      others: states [P, layers, U, K, L', H] of entities of the other side.
+      index: [B, J] int32, which of these U each pair has.
       other_mask: [B, J, L'] bool.
       alignment: [B, J, La] int32 tokens, or codes of verdicts.
     """
@@ -308,8 +308,9 @@ class JobRec(nn.Module):
     for of, adapters in self._passes():
       items, masks = zip(*(self._items(x, r[:, :, of]) for x, r in zip(contents, readouts)))
       read = readouts[0][:, :, of].shape[2]
-      blocks = [readout_block(x.shape[2], read) for x in contents]
-      out = self.decoder.encode_lists(embedded, prefix != PAD, items, masks, blocks, adapters, read)
+      blocks = tuple(jnp.asarray(readout_block(x.shape[2], read)) for x in contents)
+      mask = ListMask(prefix != PAD, masks, blocks, read)
+      out = self.decoder.encode_lists(embedded, items, mask, adapters)
       hidden.append(jnp.concatenate(out, axis=1).astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)
 

@@ -76,7 +76,7 @@ class PairMask:
     items: [B, J, T] bool, the pairs' own tokens, False at padding.
     block: [T, T] bool, as in `ListMask`.
     start: position of the first token of every pair's block, behind both sides.
-    index: [B, J] int32, which of N sides' states each pair has; None where they stand by pair.
+    index: [B, J] int32, which of U sides' states each pair has; None where they stand by pair.
     read: how many tokens at the end of each block are read after the last layer; None for all.
   """
 
@@ -113,9 +113,9 @@ class States:
   """Rotated keys, and values, of tokens that were read before: all that attention needs of them.
 
   Attributes:
-    k, v: [..., K, L, H]; stacked over layers on the leading axis. uint16 are the bits of bfloat16:
-      kept states stay so until a layer reads them, for without bfloat16 in hardware XLA makes
-      float32 of all layers' at once.
+    k, v: [..., K, L, H]; stacked over layers on the leading axis. uint16 holds bfloat16 bit
+      patterns, converted layer by layer, because XLA on CPU would otherwise convert all layers at
+      once.
   """
 
   k: jax.Array
@@ -226,15 +226,23 @@ def _attend_items(
   def each(x: jax.Array) -> jax.Array:  # [B, K, J*S, H] -> [J, B, K, S, H]
     return jnp.moveaxis(x.reshape(B, K, J, S, H), 2, 0)
 
+  def mask_of(x: jax.Array) -> jax.Array:  # [B, J, S] -> [J, B, 1, S]
+    return x.swapaxes(0, 1)[:, :, None]
+
   rows = q.reshape(B, J, T, K, G, H).transpose(1, 0, 3, 4, 2, 5).reshape(J, B, K, G * T, H)
-  side, side_mask = jax.tree.map(lambda x: x.swapaxes(0, 1), sides or (None, None))
-  masks = _ItemMasks(prefix_mask, items.swapaxes(0, 1), block[S - T:], side_mask)
+  side = side_mask = None
+  if sides is not None:
+    side, side_mask = jax.tree.map(lambda x: x.swapaxes(0, 1), sides[0]), mask_of(sides[1])
+  masks = _ItemMasks(prefix_mask, mask_of(items), block[S - T:], side_mask)
   out = _joint_softmax(rows, prefix, jax.tree.map(each, own), side, masks)
   return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
 
 
 class _ItemMasks(NamedTuple):
-  """prefix [B, S], items [J, B, L], block [T, L] and side [J, B, L] or None: which keys count."""
+  """prefix [B, S], items [J, B, 1, S], block [T, S], side [J, B, 1, S] or None: which keys count.
+
+  S is the length of each one's own keys.
+  """
 
   prefix: jax.Array
   items: jax.Array
@@ -242,101 +250,122 @@ class _ItemMasks(NamedTuple):
   side: jax.Array | None
 
 
+class _Items(NamedTuple):
+  """What J items have each: [J, B, K or 1, ...], or [B, K or 1, n, ...] for n of them at a time.
+
+  Attributes:
+    rows: their G * T scaled queries.
+    own: states of their own tokens.
+    side: states of their other side, or None.
+    own_mask, side_mask: which of these keys count.
+  """
+
+  rows: jax.Array
+  own: States
+  side: States | None
+  own_mask: jax.Array
+  side_mask: jax.Array | None
+
+
 @jax.custom_vjp
 def _joint_softmax(
   rows: jax.Array, prefix: States, own: States, side: States | None, masks: _ItemMasks
 ) -> jax.Array:
-  """Attention of each item's rows [J, B, K, R, H] over three sets of keys, never concatenated.
+  """Attention of each item's rows [J, B, K, G*T, H] over three sets of keys, never concatenated.
 
   Its own gradient computes the weights again from the log of their sum, as flash attention does
   (Dao et al., 2022): nothing of the scores' size outlives the items that are taken at a time.
 
   Args:
-    rows: R = G * T queries of each item, scaled.
+    rows: G * T queries of each item, scaled.
     prefix: states [B, K, S, H].
-    own, side: states [J, B, K, L, H] each, of as many tokens as they have.
+    own, side: states [J, B, K, S, H] each, of as many tokens as they have.
     masks: which of the keys count.
   """
   return _joint_forward(rows, prefix, own, side, masks)[0]
 
 
 def _joint_forward(rows, prefix, own, side, masks):
-  def attend_some(part):
-    rows, own, side, item_mask, side_mask = part
-    sets = _key_sets(rows, prefix, own, side, masks._replace(items=item_mask, side=side_mask))
+  items = _Items(rows, own, side, masks.items, masks.side)
+
+  def attend_some(items: _Items):
+    sets = _key_sets(items, prefix, masks)
     top = jnp.stack([x.max(-1, keepdims=True) for _, x in sets]).max(0)
     weights = [jnp.exp(x - top) for _, x in sets]
     total = sum(w.sum(-1, keepdims=True) for w in weights)
     out = sum(_values(w, states.v) for w, (states, _) in zip(weights, sets)) / total
-    return (out.astype(own.v.dtype), top + jnp.log(total)), ()
+    return (out.astype(items.own.v.dtype), top + jnp.log(total)), ()
 
-  parts = rows, own, side, masks.items, masks.side
-  (out, log_total), _ = _some_at_a_time(attend_some, parts, prefix)
+  (out, log_total), _ = _some_at_a_time(attend_some, (items,), _fitting(items, prefix))
   out, log_total = (checkpoint_name(x, COSTLY) for x in (out, log_total))
-  return out, (rows, prefix, own, side, masks, out, log_total)
+  return out, (items, prefix, masks, out, log_total)
 
 
 def _joint_backward(kept, d_out):
-  rows, prefix, own, side, masks, out, log_total = kept
+  items, prefix, masks, out, log_total = kept
 
-  def gradients_of_some(part):
-    rows, own, side, item_mask, side_mask, out, log_total, d_out = part
+  def gradients_of_some(items: _Items, out, log_total, d_out):
     mean = (d_out.astype(jnp.float32) * out).sum(-1, keepdims=True)
     d_rows, d_sets = 0.0, []
-    for states, scores in _key_sets(rows, prefix, own, side,
-                                    masks._replace(items=item_mask, side=side_mask)):
+    for states, scores in _key_sets(items, prefix, masks):
       weights = jnp.exp(scores - log_total)
       d_scores = weights * (_scores(d_out, states.v) - mean)
       d_rows += _values(d_scores, states.k)
-      d_sets.append(States(_for_keys(d_scores, rows, states.k),
+      d_sets.append(States(_for_keys(d_scores, items.rows, states.k),
                            _for_keys(weights, d_out, states.v)))
     d_own, d_prefix, *d_side = d_sets
-    return (d_rows, d_own, d_side[0] if side is not None else None), d_prefix
+    return (d_rows, d_own, d_side[0] if d_side else None), d_prefix
 
-  parts = rows, own, side, masks.items, masks.side, out, log_total, d_out
-  (d_rows, d_own, d_side), d_prefix = _some_at_a_time(gradients_of_some, parts, prefix)
-  d_all = d_rows, d_prefix, d_own, d_side
-  d_all = jax.tree.map(lambda d, x: d.astype(x.dtype), d_all, (rows, prefix, own, side))
-  return *d_all, None
+  (d_rows, d_own, d_side), d_prefix = _some_at_a_time(
+    gradients_of_some, (items, out, log_total, d_out), _fitting(items, prefix))
+  gradients = jax.tree.map(lambda d, x: d.astype(x.dtype), (d_rows, d_prefix, d_own, d_side),
+                           (items.rows, prefix, items.own, items.side))
+  return *gradients, None
 
 
 _joint_softmax.defvjp(_joint_forward, _joint_backward)
 
 
-def _key_sets(rows, prefix, own, side, masks) -> list[tuple[States, jax.Array]]:
-  """Each set of keys with its masked scores [B, K, n, R, keys]: the item's own first."""
-  B, K, n, R, _ = rows.shape
-  T, L = masks.block.shape
-  sees = masks.block & masks.items[:, None, :, None, None]  # [B, 1, n, 1, T, L]
-  scores = _scores(rows, own.k).reshape(B, K, n, R // T, T, L)
-  sets = [(own, jnp.where(sees, scores, MASKED).reshape(B, K, n, R, L)),
-          (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(rows, prefix.k), MASKED))]
-  if side is not None:
-    sees = masks.side[:, None, :, None]
-    sets.append((side, jnp.where(sees, _scores(rows, side.k), MASKED)))
+def _key_sets(items: _Items, prefix: States,
+              masks: _ItemMasks) -> list[tuple[States, jax.Array]]:
+  """Each set of keys with n items' masked scores [B, K, n, G*T, S]: the item's own first."""
+  B, K, n, GT, _ = items.rows.shape
+  T, S = masks.block.shape
+  sees = masks.block & items.own_mask[:, :, :, None, None]  # [B, 1, n, 1, T, S]
+  scores = _scores(items.rows, items.own.k).reshape(B, K, n, GT // T, T, S)
+  sets = [(items.own, jnp.where(sees, scores, MASKED).reshape(B, K, n, GT, S)),
+          (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(items.rows, prefix.k),
+                             MASKED))]
+  if items.side is not None:
+    sees = items.side_mask[:, :, :, None]
+    sets.append((items.side, jnp.where(sees, _scores(items.rows, items.side.k), MASKED)))
   return sets
 
 
-def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: PyTree,
-                    prefix: States) -> tuple[PyTree, PyTree]:
-  """f over n of the J items at a time, as many as `_SCORES` allows and J divides by.
+def _fitting(items: _Items, prefix: States) -> int:
+  """How many of the J items are taken at a time: as many as `_SCORES` allows and J divides by."""
+  J, B, K, GT, _ = items.rows.shape
+  keys = sum(s.k.shape[-2] for s in (prefix, items.own, items.side) if s is not None)
+  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * GT * keys)
+  return max(d for d in range(1, J + 1) if J % d == 0 and (d == 1 or d <= fits))
+
+
+def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: tuple[PyTree, ...],
+                    n: int) -> tuple[PyTree, PyTree]:
+  """f over n of the J items at a time.
 
   Args:
-    f: of parts of n items, gives something for each of them and a sum over them.
-    parts: rows, own and side first; arrays [J, B, K, ...], masks [J, B, L]. f gets and gives the
-      items' axis behind B and K, or behind B.
-  """
-  rows, *states = parts[:3]
-  J, B, K, R, _ = rows.shape
-  keys = sum(s.k.shape[-2] for s in (prefix, *states) if s is not None)
-  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * R * keys)
-  n = max(d for d in range(1, J + 1) if J % d == 0 and (d == 1 or d <= fits))
+    f: of parts [B, K or 1, n, ...] gives something for each item, likewise, and a sum over them.
+    parts: its arguments for all items, arrays [J, B, K or 1, ...].
+    n: divides J.
 
-  def inside(x: jax.Array) -> jax.Array:
-    return jnp.moveaxis(x, 0, 2 if x.ndim > 3 else 1)
+  Returns:
+    Something for each of the J items, and the sum over all of them.
+  """
+  J = len(jax.tree.leaves(parts)[0])
 
   def some(part):
-    each, total = f(jax.tree.map(inside, part))
+    each, total = f(*jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), part))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), each), total
 
   def add(total, part):

@@ -38,7 +38,7 @@ class LoraConfig:
     rank_stabilised: rsLoRA's scaling.
 
   Raises:
-    ValueError: a value out of its range, with key, allowed and got.
+    ValueError: a value lies outside its range.
 
   Reference:
     Hu et al., LoRA, 2021; Kalajdzievski, A rank stabilization scaling factor, 2023.
@@ -112,7 +112,7 @@ def merge(params: PyTree, config: LoraConfig, expert: int | None = None) -> PyTr
     ValueError: an expert is named though all share, or none though each has its own.
   """
   if (expert is not None) != config.per_expert:
-    raise ValueError('expert: allowed an index where lora.per_expert, else None; got '
+    raise ValueError('expert must be an index where lora.per_expert, else None, got '
                      f'{expert!r} with per_expert={config.per_expert}')
   decoder = dense_params(params['decoder'])
   for name in config.targets:

@@ -33,7 +33,7 @@ def quantizer(qtype: str) -> Callable[[str, jax.Array], PyTree]:
     Dettmers et al., QLoRA, 2023 (here without its double quantisation and paging).
   """
   if qtype not in QTYPES:
-    raise ValueError(f'quantised kernels: allowed one of {QTYPES}, got {qtype!r}')
+    raise ValueError(f'qtype must be one of {QTYPES}, got {qtype!r}')
 
   def apply(name: str, x: jax.Array) -> PyTree:
     if not name.endswith('/kernel'):

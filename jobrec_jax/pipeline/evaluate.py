@@ -5,8 +5,7 @@ intervals; words and tables are the report's.
 """
 
 from collections.abc import Iterator
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +22,7 @@ from jobrec_jax.evaluate.eligibility import (
     violation_rate_at_k,
 )
 from jobrec_jax.evaluate.ranking import ranking_metrics
-from jobrec_jax.evaluate.statistics import Interval, bootstrap_mean, bootstrap_means
+from jobrec_jax.evaluate.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_means
 from jobrec_jax.pipeline.policy import TrainedPolicy, reached_by, requirements
 from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS, Case, EvaluationLists, case_scores
 from jobrec_jax.pipeline.stage import Bench
@@ -61,19 +60,6 @@ class Evaluation(NamedTuple):
   control: list[ControlRow]
   predicted: np.ndarray
   outcome: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Bootstrap:
-  """How intervals are drawn; its fields are keywords of `evaluate.statistics`."""
-
-  seed: int
-  resamples: int
-  level: float
-
-  @property
-  def keywords(self) -> dict[str, Any]:
-    return dataclasses.asdict(self)
 
 
 class _Measures:
@@ -120,7 +106,7 @@ class _Measures:
       names = [(s, m) for s, values in by_system.items() for m in values]
       columns = [by_system[s][m] for s, m in names]
       columns += [by_system[expert]['ndcg@5'] - by_system[r]['ndcg@5'] for r in rivals]
-      intervals = bootstrap_means(np.stack(columns, 1), **self.boot.keywords)
+      intervals = bootstrap_means(np.stack(columns, 1), self.boot)
       rows += [ResultRow(s, None, *case, m, *i) for (s, m), i in zip(names, intervals)]
       paired += [ResultRow(expert, None, *case, 'ndcg@5', *i, rival)
                  for rival, i in zip(rivals, intervals[len(names):])]
@@ -182,8 +168,7 @@ class _Measures:
       by_tau = by_where[where] = {tau: measure(tau) for tau in self.taus}
       self.values |= {f'{where}/policy/policy at {tau:g}': v for tau, v in by_tau.items()}
       names = [(tau, m) for tau, values in by_tau.items() for m in values]
-      intervals = bootstrap_means(np.stack([by_tau[t][m] for t, m in names], 1),
-                                  **self.boot.keywords)
+      intervals = bootstrap_means(np.stack([by_tau[t][m] for t, m in names], 1), self.boot)
       rows += [ResultRow('policy', tau, where, 'preference' if m == 'ndcg@5' else 'policy', m, *i)
                for (tau, m), i in zip(names, intervals)]
     held_out = by_where[HELD_OUT]
@@ -211,7 +196,7 @@ class _Measures:
     if self.truth is not None:
       true = np.stack([held_out[t]['true C'] for t in asked])
     return control_rows(asked, trained, np.stack([held_out[t]['predicted C'] for t in asked]),
-                        true=true, **self.boot.keywords)
+                        self.boot, true)
 
   def measured_pairs(self) -> list[RankingLists]:
     """Uniform pairs of held-out candidates; without truths the labelled applicants."""
@@ -239,7 +224,7 @@ class _Measures:
     for system, p in ((QUALIFICATION, predicted),
                       (f'{QUALIFICATION}, recalibrated by job', np.asarray(sigmoid(shifted))),
                       (f'{QUALIFICATION}, uncalibrated', np.asarray(sigmoid(logits)))):
-      by_job = bootstrap_mean(calibration_error_by_group(p, outcome, job), **self.boot.keywords)
+      by_job = bootstrap_mean(calibration_error_by_group(p, outcome, job), self.boot)
       rows += [ResultRow(system, None, split, 'qualification', 'calibration error',
                          *exact(calibration_error(p, outcome), len(p))),
                ResultRow(system, None, split, 'qualification', 'calibration error by job',
@@ -260,7 +245,7 @@ class _Measures:
     systems = {'preference': PREFERENCE, 'qualification': QUALIFICATION, 'truth': 'true P'}
     rows = []
     for r in deconflation_rows(s_pref, s_qual, self.truth.preference[u, j],
-                               self.truth.qualification[u, j], u, **self.boot.keywords):
+                               self.truth.qualification[u, j], u, self.boot):
       given = f' given {letter[r.given]}' if r.given else ''
       rows.append(ResultRow(systems[r.expert], None, UNIFORM, 'policy',
                             f'correlation with {letter[r.truth]}{given}', *r.correlation))

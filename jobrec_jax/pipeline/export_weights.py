@@ -17,7 +17,7 @@ from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.weights.families import family_of
 from jobrec_jax.weights.huggingface import save_decoder
-from jobrec_jax.weights.peft import save_adapter, save_heads
+from jobrec_jax.weights.peft import Heads, save_adapter, save_heads
 
 PyTree = Any
 
@@ -49,8 +49,8 @@ def export_adapter(experts: Experts, calibration: Calibration, base_name: str, t
   c = experts.model.config
   if c.decoder.lora is None:
     raise ValueError('this run trained its decoder whole and has no adapter: use --merged')
-  save_adapter(to, experts.params['lora'], c.decoder.lora, c.decoder, base_name,
-               extras(experts, calibration), c.experts, [tokenizer])
+  save_adapter(to, experts.params['lora'], c.decoder, base_name,
+               Heads(extras(experts, calibration), c.experts), [tokenizer])
 
 
 def export_merged(experts: Experts, calibration: Calibration, to: Path, tokenizer: Path) -> None:
@@ -72,7 +72,7 @@ def export_merged(experts: Experts, calibration: Calibration, to: Path, tokenize
       if rows is not None:
         params, sizes = with_phrases(params, sizes, rows, c.words)
       save_decoder(whole / name, params, sizes, family_of(sizes), [tokenizer])
-    save_heads(whole, more, c.experts)
+    save_heads(whole, Heads(more, c.experts))
     whole.rename(to)
 
 

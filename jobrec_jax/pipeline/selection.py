@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth
-from jobrec_jax.evaluate.canaries import pair_codes
+from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth, pair_code
 from jobrec_jax.pipeline.settings import RefineSettings
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.refine.doubt import assign, budget_size, most_doubtful, pair_features, suspect
@@ -59,7 +58,7 @@ def machine_labels(rules: RefineSettings, seed: int, dataset: Dataset,
     if truth is None:
       log = dataset.interactions
       log = log.where(getattr(log, name) != UNOBSERVED)
-      _, first = np.unique(pair_codes(log), return_index=True)
+      _, first = np.unique(pair_code(log.candidate, log.job), return_index=True)
       log = log.where(np.sort(first))
       labels[name] = Labels(log.candidate, log.job, getattr(log, name) == 1)
       continue

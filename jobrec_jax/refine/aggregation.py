@@ -16,6 +16,8 @@ NONE = -1
 _RIGHT, _WRONG = 4.0, 1.0
 _SHIFT_VARIANCE = 4.0  # of the normal prior of a group's shift, in squared logits
 _CERTAIN = 1e-6  # a prior is never surer than this
+_RISE = 1e-9  # of the objective, for each pair: less is no progress
+_FARTHEST = 30.0  # logits that a shift may reach
 
 
 class Aggregate(NamedTuple):
@@ -100,7 +102,7 @@ def dawid_skene(verdicts: np.ndarray, prior: np.ndarray | None = None,
         likelihood.sum() - (shift ** 2).sum() / (2 * _SHIFT_VARIANCE)
         + sum((_RIGHT * np.log(r) + _WRONG * np.log1p(-r)).sum()
               for r in (sensitivity, specificity))))
-    if len(objective) > 1 and objective[-1] - objective[-2] < 1e-9 * max(1, n):
+    if len(objective) > 1 and objective[-1] - objective[-2] < _RISE * max(1, n):
       break
   wrong = yes * (1 - belief)[:, None] + no * belief[:, None]
   count = (verdicts != NONE).sum(0)
@@ -120,7 +122,7 @@ def _best_shift(base: np.ndarray, belief: np.ndarray) -> float:
   """The root of the objective's derivative, which falls in the shift."""
   def slope(shift: float) -> float:
     return float((belief - expit(base + shift)).sum() - shift / _SHIFT_VARIANCE)
-  return brentq(slope, -30.0, 30.0, xtol=1e-12) if len(base) else 0.0
+  return brentq(slope, -_FARTHEST, _FARTHEST, xtol=1e-12) if len(base) else 0.0
 
 
 def fleiss_kappa(verdicts: np.ndarray) -> float:

@@ -9,7 +9,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jobrec_jax.models.jobrec import PAD, JobRec
+from jobrec_jax.data.tokens import PAD
+from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.schema.files import save_array
 
@@ -18,7 +19,7 @@ PyTree = Any
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def encode_blocks(model: JobRec, params: PyTree, tokens: jax.Array, side: str) -> States:
-  """`JobRec.encode` of tokens [N, L], compiled: states [P, layers, N, K, L, H]."""
+  """`JobRec.encode` of tokens [U, L], compiled: states [P, layers, U, K, L, H]."""
   return model.apply({'params': params}, tokens, side, method='encode')
 
 
@@ -51,7 +52,7 @@ class BlockStates:
     self.encoded = 0
 
   def __call__(self, tokens: np.ndarray, side: str) -> States:
-    """States [P, layers, N, K, L, H] of blocks [N, L], bits of bfloat16; zeros at padding."""
+    """States [P, layers, U, K, L, H] of blocks [U, L], bfloat16 bit patterns; zeros at padding."""
     paths = self.encode(tokens, side)
     decoder = self._model.config.decoder
     own = decoder.lora is not None and decoder.lora.per_expert
@@ -77,7 +78,7 @@ class BlockStates:
     return self._folder / side / f'{text}.npy'
 
   def encode(self, tokens: np.ndarray, side: str) -> list[Path]:
-    """Encodes what of blocks [N, L] has no file yet, a whole batch at a time; their files."""
+    """Encodes what of blocks [U, L] has no file yet, a whole batch at a time; their files."""
     paths = [self._path(row, side) for row in tokens]
     todo = list({path: i for i, path in enumerate(paths) if not path.exists()}.items())
     for start in range(0, len(todo), self._batch):

@@ -18,13 +18,13 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from jobrec_jax.schema.files import decode_json, digest, read_json, write_json
 
 PyTree = Any
 RECORD = 'record.json'
+KEPT = 2  # the newest, and the one before it in case that is damaged
 
 
 class NotFiniteError(ValueError):
@@ -32,7 +32,7 @@ class NotFiniteError(ValueError):
 
 
 class Checkpoints:
-  """The checkpoints of one stage in one folder; the newest two are kept.
+  """The checkpoints of one stage in one folder; the newest `KEPT` stay.
 
   A context manager: at its end everything is on disk.
 
@@ -59,7 +59,7 @@ class Checkpoints:
         for unfinished in self.folder.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(unfinished, ignore_errors=True)
       self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-          max_to_keep=2,
+          max_to_keep=KEPT,
           async_options=ocp.AsyncOptions(post_finalization_callback=self._write_record)))
 
   def __enter__(self) -> 'Checkpoints':
@@ -242,38 +242,3 @@ def _phrase(error: Exception) -> str:
   if not isinstance(error, ValueError) or not text:
     text = f'{type(error).__name__} {text}'.strip()
   return text if len(text) <= 200 else f'{text[:90]} ... {text[-90:]}'
-
-
-def load_params(folder: Path, schema: str) -> PyTree:
-  """The newest parameters in a folder as NumPy arrays, whatever devices wrote them.
-
-  Args:
-    folder: the checkpoints of a stage.
-    schema: the fingerprint that the checkpoint must carry.
-
-  Returns:
-    Of a `TrainState` its trainable parameters, of a tuple its first entry.
-
-  Raises:
-    ValueError: there is no checkpoint, or it was written under another schema.
-  """
-  folder = Path(folder).absolute()
-  if not folder.is_dir():
-    raise ValueError(f'{folder}: no checkpoint there')
-  with ocp.CheckpointManager(folder) as manager:
-    step = manager.latest_step()
-    if step is None:
-      raise ValueError(f'{folder}: no checkpoint there')
-  identity = _read_record(folder / str(step), step)['identity']
-  if identity.get('schema') != schema:
-    raise ValueError(f'{folder}: the checkpoint was written under schema '
-                     f'{identity.get("schema")!r}, this schema is {schema!r}')
-  path = folder / str(step) / 'state'
-  with ocp.PyTreeCheckpointer() as reader:
-    stored = reader.metadata(path).item_metadata.tree
-    if isinstance(stored, dict):  # The optimiser's moments stay on disk.
-      stored = {'trainable': stored['trainable']}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-    state = reader.restore(path, args=ocp.args.PyTreeRestore(
-        item=stored, restore_args=as_numpy, partial_restore=True))
-  return state['trainable'] if isinstance(state, dict) else state[0]

@@ -98,6 +98,27 @@ class PolicyResult(NamedTuple):
   history: dict[str, jax.Array]
 
 
+def _make_lagrangian(head: PolicyHead, config: PolicyConfig) -> Callable[..., tuple]:
+  """(trainable, frozen, batch, multiplier [K], taus [K]) -> (scalar, metrics [K])."""
+  T = config.temperature
+
+  def loss_of(scores: jax.Array, batch: PolicyInputs) -> jax.Array:
+    if config.objective == 'info_nce':
+      return info_nce(scores / T, batch.positive, batch.mask).mean()
+    return -expected_score(scores, batch.preference, batch.mask, T).mean()
+
+  def lagrangian(trainable: PyTree, frozen: PyTree, batch: PolicyInputs, multiplier: jax.Array,
+                 taus: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    scores = head_scores(head, merge_params(trainable, frozen), batch)               # [K, B, J]
+    loss = jax.vmap(loss_of, (0, None))(scores, batch)                               # [K]
+    reached = jax.vmap(eligibility, (0, None, None, None))(
+        scores, batch.z_qual, batch.mask, T).mean(-1)                                # [K]
+    total = ((loss + multiplier * (taus - reached)) / (1 + jnp.abs(multiplier))).mean()
+    return total, {'loss': loss, 'eligibility': reached}
+
+  return lagrangian
+
+
 def make_policy_trainer(head: PolicyHead,
                         config: PolicyConfig) -> Callable[[PolicyInputs, PolicyTrial],
                                                           PolicyResult]:
@@ -112,21 +133,7 @@ def make_policy_trainer(head: PolicyHead,
     Stooke et al., Responsive safety in reinforcement learning by PID Lagrangian methods, 2020
     (division by 1 + mu).
   """
-  T = config.temperature
-
-  def loss_of(scores: jax.Array, batch: PolicyInputs) -> jax.Array:
-    if config.objective == 'info_nce':
-      return info_nce(scores / T, batch.positive, batch.mask).mean()
-    return -expected_score(scores, batch.preference, batch.mask, T).mean()
-
-  def loss_fn(trainable: PyTree, frozen: PyTree, batch: PolicyInputs, multiplier: jax.Array,
-              taus: jax.Array):
-    scores = head_scores(head, merge_params(trainable, frozen), batch)               # [K, B, J]
-    loss = jax.vmap(loss_of, (0, None))(scores, batch)                               # [K]
-    reached = jax.vmap(eligibility, (0, None, None, None))(
-        scores, batch.z_qual, batch.mask, T).mean(-1)                                # [K]
-    total = ((loss + multiplier * (taus - reached)) / (1 + jnp.abs(multiplier))).mean()
-    return total, {'loss': loss, 'eligibility': reached}
+  loss_fn = _make_lagrangian(head, config)
 
   def train(inputs: PolicyInputs, trial: PolicyTrial) -> PolicyResult:
     lists = len(inputs.preference)

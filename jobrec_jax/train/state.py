@@ -13,6 +13,8 @@ import optax
 from jobrec_jax.schema.settings import above, at_least, check
 
 PyTree = Any
+# Decay of AdamW's mean squares: they forget in 50 steps, as a run of some hundreds should.
+ADAM_B2 = 0.98
 LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -93,7 +95,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
   return optax.chain(
       optax.clip_by_global_norm(config.clip),
-      optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=kernels))
+      optax.adamw(schedule, b2=ADAM_B2, weight_decay=config.weight_decay, mask=kernels))
 
 
 def make_update(loss_fn: LossFn, tx: optax.GradientTransformation

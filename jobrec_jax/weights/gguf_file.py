@@ -22,7 +22,13 @@ import numpy as np
 
 from jobrec_jax.models.attention import RopeScaling, rotary_angles
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.weights.places import Place, decoder_places, flat_shardings, parameter_dtype
+from jobrec_jax.weights.places import (
+  Place,
+  decoder_places,
+  differences,
+  flat_shardings,
+  parameter_dtype,
+)
 
 PyTree = Any
 
@@ -353,15 +359,11 @@ def _places(config: DecoderConfig) -> dict[str, Place]:
 
 def _check_tensors(file: GgufFile, places: Mapping[str, Place]) -> None:
   shapes = {name: place.tensor_shape for place in places.values() for name in place.names}
-  both = {name: tensor for name, tensor in file.tensors.items() if name in shapes}
-  faults = {
-    'missing': sorted(shapes.keys() - both.keys()),
-    'extra': sorted(file.tensors.keys() - both.keys() - {_ROPE_FACTORS}),
-    'shapes': [f'{name} must be {shapes[name]}, got {tensor.shape}'
-               for name, tensor in both.items() if tensor.shape != shapes[name]],
-    f'types other than {", ".join(TYPES)}':
-      [f'{name} {tensor.kind}' for name, tensor in both.items() if tensor.kind not in TYPES],
-  }
-  wrong = ''.join(f'\n  {kind}: {", ".join(names)}' for kind, names in faults.items() if names)
+  wrong = differences(shapes, {name: tensor.shape for name, tensor in file.tensors.items()
+                               if name != _ROPE_FACTORS})
+  unread = [f'{name} {tensor.kind}' for name, tensor in file.tensors.items()
+            if name in shapes and tensor.kind not in TYPES]
+  if unread:
+    wrong += f'\n  types other than {", ".join(TYPES)}: {", ".join(unread)}'
   if wrong:
     raise ValueError(f'{file.path}: its tensors do not fit the decoder{wrong}')

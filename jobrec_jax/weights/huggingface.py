@@ -33,7 +33,9 @@ from jobrec_jax.weights.places import (
   Place,
   Spans,
   decoder_places,
+  differences,
   flat_shardings,
+  listed,
   parameter_dtype,
 )
 
@@ -45,7 +47,6 @@ _WANTED = ('config.json', 'model*.safetensors', _INDEX, 'tokenizer*')
 _PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
 _DTYPES = ('F32', 'BF16', 'F16')
 _UNUSED = re.compile(r'\.rotary_emb\.inv_freq$')  # Llama 2's files carry this constant.
-_SHOWN = 12  # names of each kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def open_directory(place: str | Path, revision: str | None = None) -> Directory:
     there = set(opened.keys())
     if names is not None and not names <= there:
       raise ValueError(f'{path / _INDEX}: weight_map must name tensors that lie in their file, got '
-                       f'{_some(names - there)} in {file}')
+                       f'{listed(names - there)} in {file}')
     files |= dict.fromkeys(there if names is None else names, opened)
   return Directory(path, config, files)
 
@@ -166,7 +167,7 @@ def save_decoder(
       not those of the decoder.
   """
   places, params = decoder_places(config), flatten_dict(params, sep='/')
-  wrong = _differences({key: place.stacked for key, place in places.items()},
+  wrong = differences({key: place.stacked for key, place in places.items()},
                        {key: x.shape for key, x in params.items()})
   if wrong:
     raise ValueError(f'parameters do not fit the decoder{wrong}')
@@ -205,11 +206,6 @@ def load_tokenizer(directory: str | Path) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def encode_plain(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
-  """Token ids of a text alone: no beginning- or end-of-text token is added."""
-  return tokenizer.encode(text, add_special_tokens=False).ids
-
-
 def _fetch(name: str, revision: str | None) -> Path:
   try:
     return Path(huggingface_hub.snapshot_download(
@@ -230,7 +226,7 @@ def _weight_files(path: Path) -> dict[str, set[str] | None]:
            'revision of the model')
     other = sorted(f.name for f in path.glob('*.safetensors'))
     raise ValueError(f'{path}: must hold {_SINGLE} or {_INDEX}, got '
-                     + (f'{_some(pickles)} ({why})' if pickles else _some(other)))
+                     + (f'{listed(pickles)} ({why})' if pickles else listed(other)))
   files = {}
   weight_map = read_object(path / _INDEX).get('weight_map')
   if not isinstance(weight_map, dict) or not weight_map:
@@ -245,31 +241,13 @@ def _weight_files(path: Path) -> dict[str, set[str] | None]:
   return files
 
 
-def _some(names: Iterable[str]) -> str:
-  names = sorted(names)
-  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-  return (', '.join(names[:_SHOWN]) or 'none') + more
-
-
-def _differences(expected: Mapping[str, tuple], actual: Mapping[str, tuple]) -> str:
-  """What is missing, extra or of another shape, each on a line of its own; '' for nothing."""
-  parts = {
-    'missing': expected.keys() - actual.keys(),
-    'extra': actual.keys() - expected.keys(),
-    'shapes': {f'{name} must be {tuple(expected[name])}, got {tuple(actual[name])}'
-               for name in expected.keys() & actual.keys()
-               if tuple(expected[name]) != tuple(actual[name])},
-  }
-  return ''.join(f'\n  {kind}: {_some(names)}' for kind, names in parts.items() if names)
-
-
 def _check_tensors(
   directory: Directory, places: Mapping[str, Place], config: DecoderConfig
 ) -> None:
   expected = {n: place.tensor_shape for place in places.values() for n in place.names}
   actual = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
   spare = actual.pop('lm_head.weight', None) if config.tie_embeddings else None
-  wrong = _differences(expected, actual)
+  wrong = differences(expected, actual)
   if wrong:
     raise ValueError(f'{directory.path}: its tensors do not fit the decoder{wrong}')
   for name in expected:

@@ -16,7 +16,7 @@ import dataclasses
 import json
 from pathlib import Path
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import numpy as np
@@ -27,6 +27,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig
 from jobrec_jax.schema.files import decode_json, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.weights.places import differences
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
@@ -73,14 +74,25 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+class Heads(NamedTuple):
+  """What a score needs beside a decoder and its adapters.
+
+  Attributes:
+    extras: nested mappings of arrays, e.g. readouts and heads, and a `Calibration` under
+      'calibration' if there is one.
+    experts: their names in the order of E; needed where each has adapters of its own.
+  """
+
+  extras: Mapping[str, PyTree]
+  experts: Sequence[str] = ()
+
+
 def save_adapter(
   folder: str | Path,
   lora_params: Mapping[str, Any],
-  config: LoraConfig,
   decoder: DecoderConfig,
   base_name: str,
-  extras: Mapping[str, PyTree],
-  experts: Sequence[str] = (),
+  heads: Heads,
   tokenizer_files: Sequence[str | Path] = (),
 ) -> None:
   """Writes a folder which PEFT reads (or one in each expert's subfolder): whole, or not at all.
@@ -88,26 +100,27 @@ def save_adapter(
   Args:
     folder: a new or empty one.
     lora_params: `{target}_a` [layers, in, R] and `{target}_b` [layers, R, out], with a leading axis
-      E where `config.per_expert`.
-    config: of the adapters.
-    decoder: which they adapt.
+      E where `decoder.lora.per_expert`.
+    decoder: which they adapt; its `lora` is their config.
     base_name: name or path of the base model, as PEFT's users would load it.
-    extras: nested mappings of arrays, e.g. readouts and heads, and a `Calibration` under
-      'calibration' if there is one.
-    experts: their names in the order of E; needed where `config.per_expert`.
+    heads: what lies beside them.
     tokenizer_files: copied beside the weights, such as tokenizer.json.
 
   Raises:
-    ValueError: names or shapes of `lora_params` are not the config's; `experts` are not distinct
-      names of subfolders or not as many as E; or the folder holds something.
+    ValueError: the decoder has no adapters; names or shapes of `lora_params` are not the config's;
+      `experts` are not distinct names of subfolders or not as many as E; or the folder holds
+      something.
   """
+  config, experts = decoder.lora, heads.experts
+  if config is None:
+    raise ValueError('decoder.lora must say how adapters are applied, got None')
   _check_experts(experts)
   if config.per_expert and not experts:
     raise ValueError('experts must be one name for each expert where lora.per_expert, got none')
   arrays = {name: np.asarray(value) for name, value in lora_params.items()}
   lead = (len(experts),) if config.per_expert else ()
   expected = {name: (*lead, decoder.layers, *shape) for name, shape in _shapes(config, decoder)}
-  _compare('lora', expected, {name: value.shape for name, value in arrays.items()})
+  _check_fit('lora', expected, arrays)
 
   with whole_folder(folder) as temporary:
     if config.per_expert:
@@ -116,17 +129,17 @@ def save_adapter(
         _write_adapter(temporary / name, part, config, base_name)
     else:
       _write_adapter(temporary, arrays, config, base_name)
-    save_heads(temporary, extras, experts)
+    save_heads(temporary, heads)
     for file in map(Path, tokenizer_files):
       shutil.copyfile(file, temporary / file.name)
 
 
-def save_heads(folder: Path, extras: Mapping[str, PyTree], experts: Sequence[str] = ()) -> None:
-  """Writes what else a score needs into an existing folder; see `save_adapter`."""
-  trees = {name: tree for name, tree in extras.items() if name != 'calibration'}
-  save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(experts))})
-  if 'calibration' in extras:
-    values = {key: float(v) for key, v in extras['calibration']._asdict().items()}
+def save_heads(folder: Path, heads: Heads) -> None:
+  """Writes them into an existing folder."""
+  trees = {name: tree for name, tree in heads.extras.items() if name != 'calibration'}
+  save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(heads.experts))})
+  if 'calibration' in heads.extras:
+    values = {key: float(v) for key, v in heads.extras['calibration']._asdict().items()}
     write_json(folder / CALIBRATION, values, indent=2)
 
 
@@ -189,19 +202,13 @@ def _shapes(config: LoraConfig, decoder: DecoderConfig) -> list[tuple[str, tuple
   return shapes
 
 
-def _compare(
-  place: str, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
+def _check_fit(
+  place: str, expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]
 ) -> None:
-  """Raises one ValueError with every missing name, unknown name and wrong shape."""
-  problems = [f'{n} must be {shape}, got none' for n, shape in expected.items() if n not in got]
-  problems += [f'{n} must be absent, got {shape}' for n, shape in got.items() if n not in expected]
-  problems += [
-    f'{n} must be {shape}, got {got[n]}' for n, shape in expected.items()
-    if got.get(n, shape) != shape
-  ]
-  if problems:
-    heading = f'{place}: names and shapes must be those of the config and the decoder'
-    raise ValueError('\n'.join([heading, *problems]))
+  wrong = differences(expected, {name: x.shape for name, x in arrays.items()})
+  if wrong:
+    raise ValueError(f'{place}: names and shapes must be those of the config and the decoder'
+                     f'{wrong}')
 
 
 def _tensor_name(layer: int, name: str) -> str:
@@ -254,7 +261,7 @@ def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraCon
     _tensor_name(layer, name): shape[::-1]
     for name, shape in shapes.items() for layer in range(decoder.layers)
   }
-  _compare(str(path), expected, {name: tensor.shape for name, tensor in got.items()})
+  _check_fit(str(path), expected, got)
   return {
     name: np.stack([
       got[_tensor_name(layer, name)].T.astype(np.float32) for layer in range(decoder.layers)

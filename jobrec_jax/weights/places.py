@@ -1,6 +1,6 @@
 """Where each parameter of the decoder lies in the tensors of Hugging Face's files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import math
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from jobrec_jax.models.decoder import DecoderConfig
 
 Spans = tuple[slice, ...]
+_SHOWN = 12  # names of each kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,3 +126,22 @@ def flat_shardings(shardings: Any, places: dict[str, Place]) -> dict[str, Any]:
     raise ValueError(f'shardings must be one for every parameter, missing {missing}, not known '
                      f'{unknown}')
   return flat
+
+
+def differences(expected: Mapping[str, tuple], actual: Mapping[str, tuple]) -> str:
+  """Names missing, extra or of another shape, a line for each kind; '' where all fit."""
+  parts = {
+    'missing': expected.keys() - actual.keys(),
+    'extra': actual.keys() - expected.keys(),
+    'shapes': {f'{name} must be {tuple(expected[name])}, got {tuple(actual[name])}'
+               for name in expected.keys() & actual.keys()
+               if tuple(expected[name]) != tuple(actual[name])},
+  }
+  return ''.join(f'\n  {kind}: {listed(names)}' for kind, names in parts.items() if names)
+
+
+def listed(names: Iterable[str]) -> str:
+  """Names in order, the first `_SHOWN` of them."""
+  names = sorted(names)
+  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  return (', '.join(names[:_SHOWN]) or 'none') + more

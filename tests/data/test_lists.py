@@ -8,6 +8,7 @@ import pytest
 
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
+    Grid,
     PreferenceLists,
     QualificationLists,
     calibration_halves,
@@ -205,7 +206,7 @@ def test_sampled_lists_have_one_positive_and_nothing_taken(market, perspective):
   rows = np.ix_(*grid)
   part = Truth(*(getattr(truth, f.name)[rows] for f in dataclasses.fields(Truth)))
   taken = np.random.default_rng(0).random((25, 12)) < 0.3
-  lists = sampled_lists(part, perspective, *grid, length=6, seed=0, taken=taken)
+  lists = sampled_lists(Grid(*grid, part, taken), perspective, length=6, seed=0)
   outcome = truth.wants if perspective == 'preference' else truth.eligible
   assert lists.job.shape[1] <= 6 and (lists.relevance.sum(1) == 1).all()
   np.testing.assert_array_equal(lists.relevance, outcome[lists.candidate, lists.job] & lists.mask)
@@ -214,4 +215,4 @@ def test_sampled_lists_have_one_positive_and_nothing_taken(market, perspective):
   assert not forbidden & set(seen) and len(seen) == len(set(seen))
   assert lists.relevance[:, 0].mean() < 0.6  # the positive stands anywhere
   with pytest.raises(ValueError, match=f'no {perspective} list has both'):
-    sampled_lists(part, perspective, *grid, length=6, seed=0, taken=np.ones((25, 12), bool))
+    sampled_lists(Grid(*grid, part, np.ones((25, 12), bool)), perspective, length=6, seed=0)

@@ -60,7 +60,7 @@ def test_processes_hold_disjoint_parts_of_one_order(lists, processes):
 
 
 def test_a_batch_that_does_not_divide_fails(lists):
-  with pytest.raises(ValueError, match='batch of 6 lists does not divide by 4 processes'):
+  with pytest.raises(ValueError, match='batch must divide by 4 processes, got 6 lists'):
     list_dataset(lists, dict, 6, 0, 0, 4)
 
 

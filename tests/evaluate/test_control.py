@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.evaluate.control import control_rows, hypervolume, is_monotone, tau_grid
+from jobrec_jax.evaluate.statistics import Bootstrap
 
 
 def test_tau_grid_leaves_a_tenth_at_each_end():
@@ -23,17 +24,17 @@ def test_control_rows_tell_reached_from_missed():
   taus = [0.2, 0.4]
   trained = np.array([[0.1, 0.3], [0.3, 0.3]])
   heldout = np.array([0.2 + 0.1 * rng.normal(size=400), 0.3 + 0.1 * rng.normal(size=400)])
-  first, second = control_rows(taus, trained, heldout, seed=1, true=heldout + 0.05)
+  first, second = control_rows(taus, trained, heldout, Bootstrap(1), heldout + 0.05)
   assert first.gap == pytest.approx(0) and first.covered
   assert second.gap == pytest.approx(0.1) and not second.covered
   assert second.heldout.n == 400 and second.heldout.high < 0.4
   assert second.true.value == pytest.approx(second.heldout.value + 0.05)
-  assert control_rows(taus, trained, heldout, seed=1)[0].true is None
+  assert control_rows(taus, trained, heldout, Bootstrap(1))[0].true is None
 
 
 def test_control_rows_need_one_row_for_each_requirement():
   with pytest.raises(ValueError, match='heldout must be'):
-    control_rows([0.1, 0.2], np.zeros((2, 5)), np.zeros((3, 5)), seed=0)
+    control_rows([0.1, 0.2], np.zeros((2, 5)), np.zeros((3, 5)), Bootstrap(0))
 
 
 def test_monotone():

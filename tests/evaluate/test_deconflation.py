@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 
 from jobrec_jax.evaluate.deconflation import deconflation_rows, logit
+from jobrec_jax.evaluate.statistics import Bootstrap
 
 
 def pairs(n_candidates=300, n_jobs=15, rho=0.6, seed=0):
@@ -29,7 +30,7 @@ def by_name(rows):
 def test_correlations_equal_those_of_residuals():
   candidate, x, y, e1, e2 = pairs(n_candidates=60)
   s_pref, s_qual = 40 + x + 0.3 * y + e1, 1e-3 * (y - 0.5 * x + e2)
-  rows = by_name(deconflation_rows(s_pref, s_qual, expit(x), expit(y), candidate, 0, resamples=50))
+  rows = by_name(deconflation_rows(s_pref, s_qual, expit(x), expit(y), candidate, Bootstrap(0, 50)))
   expert = {'preference': s_pref, 'qualification': s_qual, 'truth': x}
   truth = {'preference': x, 'qualification': y}
   assert len(rows) == 9
@@ -43,7 +44,7 @@ def test_correlations_equal_those_of_residuals():
 
 def test_deconflated_experts_do_not_track_the_other_truth():
   candidate, x, y, e1, e2 = pairs()
-  rows = by_name(deconflation_rows(x + e1, 2 * y + e2, expit(x), expit(y), candidate, 1))
+  rows = by_name(deconflation_rows(x + e1, 2 * y + e2, expit(x), expit(y), candidate, Bootstrap(1)))
   for own, other in (('preference', 'qualification'), ('qualification', 'preference')):
     assert rows[own, own, None].low > 0.6
     assert rows[own, other, None].low > 0.3  # the truths correlate
@@ -53,7 +54,7 @@ def test_deconflated_experts_do_not_track_the_other_truth():
 
 def test_a_conflated_expert_shows():
   candidate, x, y, e1, e2 = pairs()
-  rows = by_name(deconflation_rows(x + y + e1, y + e2, expit(x), expit(y), candidate, 1))
+  rows = by_name(deconflation_rows(x + y + e1, y + e2, expit(x), expit(y), candidate, Bootstrap(1)))
   assert rows['preference', 'qualification', 'preference'].low > 0.3
 
 
@@ -61,8 +62,8 @@ def test_intervals_draw_candidates_not_pairs():
   candidate, x, y, e1, _ = pairs(n_candidates=40, n_jobs=30)
   shared = e1.reshape(40, 30).mean(1)[candidate]
   s = x.reshape(40, 30).mean(1)[candidate] + shared
-  clustered = by_name(deconflation_rows(s, y, expit(x), expit(y), candidate, 2))
-  alone = by_name(deconflation_rows(s, y, expit(x), expit(y), np.arange(1200), 2))
+  clustered = by_name(deconflation_rows(s, y, expit(x), expit(y), candidate, Bootstrap(2)))
+  alone = by_name(deconflation_rows(s, y, expit(x), expit(y), np.arange(1200), Bootstrap(2)))
   key = ('preference', 'preference', None)
   width = [r[key].high - r[key].low for r in (clustered, alone)]
   assert width[0] > 2 * width[1]
@@ -71,7 +72,7 @@ def test_intervals_draw_candidates_not_pairs():
 def test_a_constant_expert_has_no_correlation():
   candidate, x, y, _, e2 = pairs(n_candidates=30)
   rows = by_name(deconflation_rows(
-      np.full_like(x, 0.1), y + e2, expit(x), expit(y), candidate, 0, resamples=20))
+      np.full_like(x, 0.1), y + e2, expit(x), expit(y), candidate, Bootstrap(0, 20)))
   assert np.isnan(rows['preference', 'preference', None].value)
   assert rows['qualification', 'qualification', None].value > 0.5
 
@@ -84,6 +85,6 @@ def test_logit_is_finite_at_certainty():
 def test_bad_values_are_named():
   ones = np.full(4, 0.5)
   with pytest.raises(ValueError, match='s_qual must be finite'):
-    deconflation_rows(ones, np.full(4, np.nan), ones, ones, np.arange(4), 0)
+    deconflation_rows(ones, np.full(4, np.nan), ones, ones, np.arange(4), Bootstrap(0))
   with pytest.raises(ValueError, match='alike'):
-    deconflation_rows(ones, ones, ones, ones, np.arange(3), 0)
+    deconflation_rows(ones, ones, ones, ones, np.arange(3), Bootstrap(0))

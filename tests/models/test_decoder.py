@@ -198,7 +198,7 @@ def test_an_id_beyond_the_vocabulary_is_not_hidden(variables):
   ],
 )
 def test_config_errors_name_key_allowed_and_got(key, value):
-  with pytest.raises(ValueError, match=f'decoder {key}: allowed .*got {value!r}'):
+  with pytest.raises(ValueError, match=f'decoder {key} must be .*got {value!r}'):
     dataclasses.replace(SMALL, **{key: value})
 
 
@@ -245,8 +245,8 @@ def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
   @functools.partial(jax.jit, static_argnums=1)
   @functools.partial(jax.grad, has_aux=True)
   def gradient_and_hidden(params, read):
-    hidden = Decoder(config).apply(params, prefix, masks[0], [items], [masks[1]], [block], None,
-                                   read, method='encode_lists')[0]
+    mask = ListMask(masks[0], (masks[1],), (block,), read)
+    hidden = Decoder(config).apply(params, prefix, [items], mask, method='encode_lists')[0]
     return jnp.sum(jnp.sin(hidden[:, :, -2:]) * np.arange(8)), hidden
 
   (ours, ends), (expected, whole) = (gradient_and_hidden(params, read) for read in (2, None))
@@ -264,8 +264,9 @@ def test_after_the_last_keys_and_values_only_what_is_read_is_computed():
   params = nn.unbox(jax.eval_shape(Decoder(config).init, jax.random.key(0), some_tokens((1, 2))))
 
   def products(read):
-    run = functools.partial(Decoder(config).apply, read=read, method='encode_lists')
-    text = str(jax.make_jaxpr(run)(params, prefix, masks[0], [items], [masks[1]], [block]))
+    run = functools.partial(Decoder(config).apply, method='encode_lists')
+    mask = ListMask(masks[0], (masks[1],), (block,), read)
+    text = str(jax.make_jaxpr(run)(params, prefix, [items], mask))
     return text.count('f32[130,40] = dot_general'), text.count('f32[4,40] = dot_general')
 
   assert products(None) == (6, 0)  # gate and up

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig, merge
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 
@@ -155,9 +156,9 @@ def test_adapters_of_an_expert_equal_its_merged_decoder(attention):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  ({'attention': 'sparse'}, "allowed 'exact' or 'factored', got 'sparse'"),
-  ({'job_start': 0}, 'allowed 0 < job_start < pair_start'),
-  ({'pair_start': 7}, 'allowed 0 < job_start < pair_start'),
+  ({'attention': 'sparse'}, "attention must be 'exact' or 'factored', got 'sparse'"),
+  ({'job_start': 0}, 'job_start and pair_start must be 0 < job_start < pair_start'),
+  ({'pair_start': 7}, 'job_start and pair_start must be 0 < job_start < pair_start'),
 ])
 def test_bad_configs_are_named(change, message):
   with pytest.raises(ValueError, match=message):
@@ -166,5 +167,5 @@ def test_bad_configs_are_named(change, message):
 
 def test_a_block_that_reaches_into_the_next_is_refused():
   model = JobRec(dataclasses.replace(CONFIG, job_start=5))
-  with pytest.raises(ValueError, match=r'candidate blocks: allowed at most 5 tokens.* got 6'):
+  with pytest.raises(ValueError, match=r'candidate blocks must be at most 5 tokens.* got 6'):
     jax.eval_shape(model.init, jax.random.key(0), CANDIDATE, JOB, ALIGNMENT)

@@ -11,6 +11,7 @@ import pytest
 
 from jobrec_jax.models.attention import Projection
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
+from jobrec_jax.models.list_attention import ListMask
 from jobrec_jax.models.lora import ATTENTION, TARGETS, Adapters, LoraConfig, merge
 
 SIZES = DecoderConfig(vocab_size=61, width=24, layers=3, heads=4, kv_heads=2, head_width=8,
@@ -246,8 +247,8 @@ def encode(config, lora, params, adapters, prefix, items, key=None):
 
   @jax.jit
   def run(params, adapters, prefix, items):
-    return decoder.apply({'params': params}, prefix, masks[0], [items], [masks[1]], [block],
-                         adapters, method='encode_lists',
+    mask = ListMask(masks[0], (masks[1],), (block,))
+    return decoder.apply({'params': params}, prefix, [items], mask, adapters, method='encode_lists',
                          rngs=None if key is None else {'dropout': key})[0]
 
   return np.asarray(run(params, adapters, prefix, items))
@@ -319,7 +320,7 @@ def test_experts_of_their_own(params):
 def test_merge_wants_an_expert_where_each_has_its_own(params):
   own = dataclasses.replace(EVERY, per_expert=True)
   for config, expert in ((EVERY, 0), (own, None)):
-    with pytest.raises(ValueError, match=f'expert: allowed .* got {expert!r} with per_expert'):
+    with pytest.raises(ValueError, match=f'expert must be .* got {expert!r} with per_expert'):
       merge({'decoder': params, 'lora': {}}, config, expert)
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig, phrase_embeddings
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig, phrase_embeddings
 
 WORDS, PHRASES = 30, 5
 DECODER = DecoderConfig(
@@ -57,5 +58,5 @@ def test_phrases_start_as_the_mean_of_their_words():
 
 
 def test_a_negative_number_of_phrases_fails():
-  with pytest.raises(ValueError, match='phrases: allowed an integer of at least 0, got -1'):
+  with pytest.raises(ValueError, match='phrases must be an integer of at least 0, got -1'):
     JobRecConfig(DECODER, phrases=-1)

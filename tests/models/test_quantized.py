@@ -100,5 +100,5 @@ def test_bits_of_a_weight(params, qtype, bits):
 
 
 def test_an_unknown_type_is_named():
-  with pytest.raises(ValueError, match=r"allowed one of \('int8', 'nf4'\), got 'int3'"):
+  with pytest.raises(ValueError, match=r"qtype must be one of \('int8', 'nf4'\), got 'int3'"):
     quantizer('int3')

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import PAD, JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 
 DECODER = DecoderConfig(
   vocab_size=50, width=16, layers=2, heads=4, kv_heads=2, head_width=4, mlp_width=24
@@ -77,5 +77,5 @@ def test_every_field_with_a_verdict_needs_its_place(dataset, tokenizer):
 
 
 def test_a_negative_number_of_codes_fails():
-  with pytest.raises(ValueError, match='verdicts: allowed an integer of at least 0, got -3'):
+  with pytest.raises(ValueError, match='verdicts must be an integer of at least 0, got -3'):
     JobRecConfig(DECODER, verdicts=-3)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from pathlib import Path
 import resource
 import shutil
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.sharding import MeshConfig, make_mesh
-from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError, load_params
+from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from tests.train import tiny
 
 IDENTITY = {'schema': 'abc', 'seed': 0}
@@ -254,22 +253,3 @@ def test_an_error_in_the_block_is_not_hidden_by_one_at_its_end(folder, caplog):
     checkpoints.save(4, state(4))
     raise KeyError('mine')
   assert 'must be a folder with space' in caplog.text
-
-
-def test_params_load_without_the_program_that_wrote_them(tmp_path):
-  saved = tiny.run(tmp_path, 3)
-  folder = tmp_path / 'checkpoints'
-  params = load_params(folder, 'abc')
-  assert {type(x) for x in jax.tree.leaves(params)} == {np.ndarray}
-  jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(saved.trainable))
-  with pytest.raises(ValueError, match="written under schema 'abc', this schema is 'xyz'"):
-    load_params(folder, 'xyz')
-  with pytest.raises(ValueError, match='no checkpoint there'):
-    load_params(tmp_path / 'nothing', 'abc')
-
-
-def test_params_load_from_a_tuple(tmp_path):
-  with opened(tmp_path) as checkpoints:
-    for step in (1, 2, 3):
-      checkpoints.save(step, ({'a': np.arange(3.0) + step}, {'multiplier': np.ones(())}))
-  np.testing.assert_array_equal(load_params(Path(tmp_path), 'abc')['a'], np.arange(3.0) + 3)

@@ -16,7 +16,7 @@ from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig, merge
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.weights.peft import load_adapter, save_adapter
+from jobrec_jax.weights.peft import Heads, load_adapter, save_adapter
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 
 # Every size differs from every other, so that no transposed or swapped matrix fits.
@@ -33,6 +33,10 @@ VARIANTS = {
   'every target': LoraConfig(rank=3, alpha=5.5, dropout=0.0, targets=TARGETS),
   'mlp': LoraConfig(rank=2, alpha=4.0, targets=('gate', 'down')),
 }
+
+
+def adapted_by(config):
+  return dataclasses.replace(SIZES, lora=config)
 
 
 def random_lora(config):
@@ -82,7 +86,8 @@ def same(ours, theirs):
 @pytest.fixture
 def saved(tmp_path):
   config = LoraConfig(rank=3, alpha=5.0, targets=('q', 'v'))
-  save_adapter(tmp_path / 'adapter', random_lora(config), config, SIZES, 'some/base', {})
+  lora_params = random_lora(config)
+  save_adapter(tmp_path / 'adapter', lora_params, adapted_by(config), 'some/base', Heads({}))
   return tmp_path / 'adapter'
 
 
@@ -91,7 +96,7 @@ def test_peft_reads_what_we_write(tmp_path, lora):
   model = random_llama(SIZES)
   params, lora_params = decoder_params(model, SIZES), random_lora(lora)
   plain = torch_read(model)
-  save_adapter(tmp_path / 'adapter', lora_params, lora, SIZES, 'some/base', {})
+  save_adapter(tmp_path / 'adapter', lora_params, adapted_by(lora), 'some/base', Heads({}))
   theirs = peft.PeftModel.from_pretrained(model, str(tmp_path / 'adapter')).eval()
   config = theirs.peft_config['default']
   assert config.base_model_name_or_path == 'some/base'
@@ -155,7 +160,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path, lora):
     'calibration': Calibration(b=1 / 3, t=float(np.float32(0.1))),
   }
   lora_params = {k: jnp.asarray(v) for k, v in random_lora(lora).items()}
-  save_adapter(tmp_path / 'new', lora_params, lora, SIZES, 'base', extras, EXPERTS)
+  save_adapter(tmp_path / 'new', lora_params, adapted_by(lora), 'base', Heads(extras, EXPERTS))
   loaded, config, back = load_adapter(tmp_path / 'new', SIZES)
   assert config == lora
   same(loaded, lora_params)
@@ -173,7 +178,7 @@ def test_scores_come_back_on_the_same_decoder(tmp_path, per_expert):
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), *blocks))['params']
   params['lora'] = {key: jnp.asarray(value) for key, value in random_lora(lora).items()}
   extras = {key: value for key, value in params.items() if key not in ('decoder', 'lora')}
-  save_adapter(tmp_path, params['lora'], lora, decoder, 'base', extras, model.config.experts)
+  save_adapter(tmp_path, params['lora'], decoder, 'base', Heads(extras, model.config.experts))
   lora_params, config, back = load_adapter(tmp_path, decoder, model.config.experts)
   assert config == lora
   loaded = {'decoder': params['decoder'], 'lora': lora_params, **back}
@@ -185,7 +190,7 @@ def test_scores_come_back_on_the_same_decoder(tmp_path, per_expert):
 def test_each_expert_has_a_folder_that_peft_reads(tmp_path):
   lora = LoraConfig(rank=2, alpha=4.0, targets=('q', 'down'), per_expert=True)
   lora_params = random_lora(lora)
-  save_adapter(tmp_path / 'new', lora_params, lora, SIZES, 'base', {}, EXPERTS)
+  save_adapter(tmp_path / 'new', lora_params, adapted_by(lora), 'base', Heads({}, EXPERTS))
   shared = dataclasses.replace(lora, per_expert=False)
   for e, name in enumerate(EXPERTS):
     model = random_llama(SIZES)
@@ -201,7 +206,7 @@ def test_each_expert_has_a_folder_that_peft_reads(tmp_path):
 def test_order_of_experts_is_the_callers_and_must_be_the_savers(tmp_path):
   lora = LoraConfig(rank=2, per_expert=True)
   lora_params = random_lora(lora)
-  save_adapter(tmp_path / 'new', lora_params, lora, SIZES, 'base', {}, EXPERTS)
+  save_adapter(tmp_path / 'new', lora_params, adapted_by(lora), 'base', Heads({}, EXPERTS))
   same(load_adapter(tmp_path / 'new', SIZES, EXPERTS)[0], lora_params)
   with pytest.raises(ValueError, match=r"experts must be \('preference', 'qualification'\)"):
     load_adapter(tmp_path / 'new', SIZES, EXPERTS[::-1])
@@ -270,11 +275,10 @@ def test_one_error_has_every_wrong_name_and_shape(saved):
     load_adapter(saved, SIZES)
   heading, *lines = str(error.value).split('\n')
   assert heading.startswith(str(path))
-  assert sorted(lines) == [
-    'layers.0.self_attn.q_proj.lora_A.weight must be (3, 24), got (24, 3)',
-    'layers.1.self_attn.v_proj.lora_B.weight must be (16, 3), got none',
-    'layers.3.self_attn.q_proj.lora_A.weight must be absent, got (3, 24)',
-    'lm_head.weight must be absent, got (2, 2)',
+  assert lines == [
+    '  missing: layers.1.self_attn.v_proj.lora_B.weight',
+    '  extra: layers.3.self_attn.q_proj.lora_A.weight, lm_head.weight',
+    '  shapes: layers.0.self_attn.q_proj.lora_A.weight must be (3, 24), got (24, 3)',
   ]
 
 
@@ -339,7 +343,7 @@ def test_broken_names_of_experts_are_named(saved, names):
 def test_a_folder_that_holds_something_stays_as_it_is(saved):
   before = {path.name: path.read_bytes() for path in saved.iterdir()}
   with pytest.raises(ValueError, match='must be a new or empty folder'):
-    save_adapter(saved, random_lora(PUBLISHED), PUBLISHED, SIZES, 'base', {})
+    save_adapter(saved, random_lora(PUBLISHED), adapted_by(PUBLISHED), 'base', Heads({}))
   assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
@@ -349,13 +353,13 @@ def test_a_save_that_fails_leaves_nothing(tmp_path):
       raise RuntimeError('gone')
 
   with pytest.raises(RuntimeError, match='gone'):
-    save_adapter(tmp_path / 'new', random_lora(PUBLISHED), PUBLISHED, SIZES, 'base',
-                 {'readouts': Unreadable()})
+    save_adapter(tmp_path / 'new', random_lora(PUBLISHED), adapted_by(PUBLISHED), 'base',
+                 Heads({'readouts': Unreadable()}))
   assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-  save_adapter(tmp_path, random_lora(PUBLISHED), PUBLISHED, SIZES, 'base', {})
+  save_adapter(tmp_path, random_lora(PUBLISHED), adapted_by(PUBLISHED), 'base', Heads({}))
   assert load_adapter(tmp_path, SIZES)[1] == PUBLISHED
 
 
@@ -364,14 +368,15 @@ def test_arguments_that_do_not_fit_are_named(tmp_path):
   own = dataclasses.replace(lora, per_expert=True)
 
   def save(params, config=lora, extras=None, experts=()):
-    save_adapter(tmp_path / 'new', params, config, SIZES, 'base', extras or {}, experts)
+    save_adapter(tmp_path / 'new', params, adapted_by(config), 'base', Heads(extras or {}, experts))
 
   params = random_lora(lora)
   with pytest.raises(ValueError) as error:
     save({'q_a': params['q_a'][:2], 'k_a': params['q_a']})
   assert str(error.value).split('\n')[1:] == [
-    'q_b must be (3, 2, 32), got none', 'k_a must be absent, got (3, 24, 2)',
-    'q_a must be (3, 24, 2), got (2, 24, 2)']
+    '  missing: q_b', '  extra: k_a', '  shapes: q_a must be (3, 24, 2), got (2, 24, 2)']
+  with pytest.raises(ValueError, match=r'decoder\.lora must say how .*, got None'):
+    save(params, None)
   with pytest.raises(ValueError, match='experts must be one name for each expert'):
     save(random_lora(own), own)
   with pytest.raises(ValueError, match=r'q_a must be \(1, 3, 24, 2\), got \(2, 3, 24, 2\)'):
@@ -385,7 +390,7 @@ def test_arguments_that_do_not_fit_are_named(tmp_path):
 
 
 def test_published_targets_are_the_attention_of_every_layer(tmp_path):
-  save_adapter(tmp_path, random_lora(PUBLISHED), PUBLISHED, SIZES, 'base', {})
+  save_adapter(tmp_path, random_lora(PUBLISHED), adapted_by(PUBLISHED), 'base', Heads({}))
   names = load_file(tmp_path / 'adapter_model.safetensors')
   assert names.keys() == {
     f'base_model.model.model.layers.{i}.self_attn.{target}_proj.lora_{part}.weight'

@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jobrec_jax.data.tokens import PAD, add_phrases, phrase_pieces
-from jobrec_jax.weights.huggingface import encode_plain, load_tokenizer
+from jobrec_jax.weights.huggingface import load_tokenizer
 
 PROMPTS = [
   'candidate: academic level UG3, gpa 3.25, major computer science.',
@@ -16,6 +16,11 @@ PROMPTS = [
   'alignment: gpa met by 0.25, hours unmet by 2, skills unknown.',
 ] * 5
 BEGIN, END = '<|begin|>', '<|end|>'
+
+
+def encode_plain(tokenizer, text):
+  """As `data.tokens` encodes: no beginning- or end-of-text token is added."""
+  return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def finish(tokenizer, path):

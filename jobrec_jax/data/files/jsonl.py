@@ -240,7 +240,7 @@ def _read_interactions(path: Path, candidates: tuple[Entity, ...], jobs: tuple[E
       rows.append(_parse_row(text, *known))
     except ValueError as error:
       raise ValueError(f'{path}:{line}: {error}') from error
-  log = rows.finish(path, 1, len(jobs))
+  log = rows.finish(path, 1)
   _check_count(path, line, head)
   return log
 

@@ -25,6 +25,7 @@ import numpy as np
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
 from jobrec_jax.data.files.tables import (
   ALLOWED,
+  Cells,
   check_header,
   parse_entities,
   parse_scalar,
@@ -150,7 +151,7 @@ def read_entities(path: str | Path, schema: Schema,
   table = _read_table(path, required, [n for n in (*attributes, *IGNORED_COLUMNS)
                                        if n not in required])
   rows = ((line, dict(zip(table.columns, cells))) for line, cells in table.rows)
-  entities = parse_entities(path, rows, schema, side, id_column, _parse)
+  entities = parse_entities(path, rows, schema, side, id_column, Cells(_parse))
   absent = [n for n in attributes if n not in table.columns]
   notes = (f'{table.path.name}: no column {", ".join(absent)}; taken as missing',) if absent else ()
   return entities, table.notes() + notes

@@ -37,6 +37,7 @@ import numpy as np
 from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
 from jobrec_jax.data.files.tables import (
   ALLOWED,
+  Cells,
   InteractionRows,
   check_header,
   parse_entities,
@@ -135,7 +136,7 @@ def _read_entities(path: Path, schema: Schema, side: str) -> tuple[Entity, ...]:
   needed = {a.name for a in schema.attributes(side) if a.required}
   required = [identity, *(c for c in columns if c.split(':')[0] in needed)]
   rows = _rows(path, required, [c for c in columns if c not in required])
-  return parse_entities(path, rows, schema, side, ID_COLUMNS[side], _parse, _unescape)
+  return parse_entities(path, rows, schema, side, ID_COLUMNS[side], Cells(_parse, _unescape))
 
 
 def _read_interactions(path: Path, candidates: tuple[Entity, ...],
@@ -155,7 +156,7 @@ def _read_interactions(path: Path, candidates: tuple[Entity, ...],
       raise ValueError(f'{path}:{line}: {name} must be {allowed.get(name, "-1, 0 or 1")}, '
                        f'got {row[name][:80]!r}')
     rows.append((*values, exposure))
-  return rows.finish(path, 2, len(jobs))
+  return rows.finish(path, 2)
 
 
 def read_atomic(folder: str | Path, name: str, schema: Schema) -> Dataset:

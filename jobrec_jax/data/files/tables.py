@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import math
 from pathlib import Path
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.dataset import SPLITS, Interactions
+from jobrec_jax.data.dataset import SPLITS, Interactions, pair_code
 from jobrec_jax.schema.schema import Attribute, Entity, Schema, Value
 
 ALLOWED = {'boolean': 'boolean, True or False'}  # how errors call a kind that its name leaves open
@@ -75,9 +76,20 @@ def wrong_kind(attribute: Attribute, allowed: str, cell: str) -> ValueError:
   return ValueError(f'{attribute.name} must be {article} {allowed}, got {cell[:80]!r}')
 
 
+class Cells(NamedTuple):
+  """What a format's cells hold; a bad one raises a ValueError that says what was allowed.
+
+  Attributes:
+    value: of an attribute and its cell, the value.
+    id: of an id's cell, the id.
+  """
+
+  value: Callable[[Attribute, str], Value]
+  id: Callable[[str], str] = str
+
+
 def parse_entities(path: str | Path, rows: Iterable[tuple[int, dict[str, str]]], schema: Schema,
-                   side: str, id_column: str, parse: Callable[[Attribute, str], Value],
-                   parse_id: Callable[[str], str] = str) -> tuple[Entity, ...]:
+                   side: str, id_column: str, cells: Cells) -> tuple[Entity, ...]:
   """The records of a table's rows.
 
   Args:
@@ -85,8 +97,7 @@ def parse_entities(path: str | Path, rows: Iterable[tuple[int, dict[str, str]]],
     rows: (line, cells by column); a column that is not there is a missing value.
     schema, side: the attributes and their ranges.
     id_column: the column with the id, which is unique and not empty.
-    parse: the value of an attribute's cell, or a ValueError that says what was allowed.
-    parse_id: the id that an id's cell holds, likewise.
+    cells: how they are read.
 
   Raises:
     ValueError: with path:line, what was allowed and what came.
@@ -95,8 +106,8 @@ def parse_entities(path: str | Path, rows: Iterable[tuple[int, dict[str, str]]],
   for line, row in rows:
     name = row[id_column]
     try:
-      name = parse_id(name)
-      values = {a.name: parse(a, row.get(a.name, '')) for a in schema.attributes(side)}
+      name = cells.id(name)
+      values = {a.name: cells.value(a, row.get(a.name, '')) for a in schema.attributes(side)}
     except ValueError as error:
       raise ValueError(f'{path}:{line}: {side} {name!r}: {error}') from error
     if not name or name in seen:
@@ -127,13 +138,12 @@ class InteractionRows:
       column.extend(values)
     self._rows.clear()
 
-  def finish(self, path: str | Path, first_line: int, jobs: int) -> Interactions:
+  def finish(self, path: str | Path, first_line: int) -> Interactions:
     """All rows.
 
     Args:
       path: named in errors.
       first_line: the line of the first row; each row is one line.
-      jobs: how many there are.
 
     Raises:
       ValueError: with path:line, where a split holds a pair again or an exposure is none.
@@ -146,7 +156,7 @@ class InteractionRows:
       row = int(bad.argmax())
       raise ValueError(f'{path}:{row + first_line}: exposure must lie in (0, 1], '
                        f'got {log.exposure[row]}')
-    pair = log.candidate.astype(np.int64) * jobs + log.job
+    pair = pair_code(log.candidate, log.job)
     _, first = np.unique(pair * len(SPLITS) + log.split, return_index=True)
     if len(first) < len(log):
       again = np.ones(len(log), bool)

@@ -7,10 +7,11 @@ blank attribute is blank in the record alone: the truth knows what stands behind
 from collections.abc import Mapping
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.market.domain import Context, Domain, Latents, draw_latents
+from jobrec_jax.data.market.domain import GRADE, Context, Domain, Latents, draw_latents
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.comparators import (
     AnyMemberOf,
@@ -51,7 +52,7 @@ class Columns:
   @functools.cached_property
   def evidence(self) -> np.ndarray:
     """[n] mean grade of the projects, centred."""
-    return self.latents.grades.mean(1) - 2
+    return self.latents.grades.mean(1) - GRADE[0]
 
   @functools.cached_property
   def packed(self) -> dict[str, np.ndarray]:
@@ -70,17 +71,34 @@ def _context(c: Columns, attribute: str) -> Context:
                  c.small_talk)
 
 
-def draw_columns(domain: Domain, side: str, seed: int, block: int, first: int, n: int,
-                 small_talk: int, missing: float) -> Columns:
-  """Draws n entities of one side; every attribute from a stream of its own."""
-  latents = draw_latents(streams.rng(seed, f'{side}/latents', block), domain, side, n)
-  columns = Columns(domain, side, first, n, latents, {}, {}, small_talk)
+class Block(NamedTuple):
+  """Entities that are drawn together: n of them from index `first` on, the block of this number."""
+
+  number: int
+  first: int
+  n: int
+
+
+def draw_columns(domain: Domain, side: str, seed: int, block: Block, small_talk: int,
+                 missing: float) -> Columns:
+  """Draws a block of one side; every attribute from a stream of its own.
+
+  Args:
+    domain, side: whose.
+    seed: of all streams.
+    block: which entities.
+    small_talk: sentences of a narrative that say nothing of taste.
+    missing: share of candidates' optional attributes that are blank.
+  """
+  latents = draw_latents(streams.rng(seed, f'{side}/latents', block.number), domain, side, block.n)
+  columns = Columns(domain, side, block.first, block.n, latents, {}, {}, small_talk)
   for name, source in getattr(domain, side).items():
-    rng = streams.rng(seed, f'{side}/{name}', block)
+    rng = streams.rng(seed, f'{side}/{name}', block.number)
     columns.codes[name] = source.draw(rng, _context(columns, name))
   if side == 'candidate':
     for name in domain.optional:
-      columns.blank[name] = streams.rng(seed, f'blank/{name}', block).random(n) < missing
+      rng = streams.rng(seed, f'blank/{name}', block.number)
+      columns.blank[name] = rng.random(block.n) < missing
   return columns
 
 

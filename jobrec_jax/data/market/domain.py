@@ -24,6 +24,15 @@ from jobrec_jax.data.market.grammar import Grammar, write
 from jobrec_jax.schema.comparators import CompatibleMode
 from jobrec_jax.schema.schema import Attribute, Schema, Value
 
+REQUIRED = 5, 8  # twelfths of its field's skills that a job requires: fewest, most
+INTERESTS = 1, 2  # a candidate's fields of work: fewest, most
+# logit P(a candidate has a skill of their own fields): at mean ability, and its rise with ability.
+KNOWN = -0.6, 0.5
+KNOWN_ELSEWHERE = 0.02  # P(a candidate has a skill of another field)
+# A project's grade before it is rounded: its mean, its rise with ability, its own deviation.
+GRADE = 2, 0.9, 0.5
+BEST_GRADE = 4
+
 
 class Latents(NamedTuple):
   """What lies behind the attributes of n entities of one side.
@@ -329,18 +338,21 @@ def draw_latents(rng: np.random.Generator, domain: Domain, side: str, n: int) ->
   if side == 'job':
     field = rng.permutation(np.arange(n) % F)
     order = np.argsort(np.argsort(rng.random((n, per)), axis=1), axis=1)
-    required = order < rng.integers(per * 5 // 12, per * 8 // 12 + 1, size=(n, 1))
+    fewest, most = (per * twelfths // 12 for twelfths in REQUIRED)
+    required = order < rng.integers(fewest, most + 1, size=(n, 1))
     fields = field[:, None] == np.arange(F)
     skills = np.repeat(fields, per, axis=1) & np.tile(required, (1, F))
     return Latents(np.zeros(n), fields, skills, leanings, np.zeros((n, domain.projects), int))
   ability = rng.normal(size=n)
   fields = (np.argsort(np.argsort(rng.random((n, F)), axis=1), axis=1)
-            < rng.integers(1, 3, size=(n, 1)))
+            < rng.integers(INTERESTS[0], INTERESTS[1] + 1, size=(n, 1)))
   # Each field of interest brings many of its skills; the able know more of them.
-  known = np.where(np.repeat(fields, per, axis=1), expit(-0.6 + 0.5 * ability)[:, None], 0.02)
-  grades = 2 + 0.9 * ability[:, None] + 0.5 * rng.normal(size=(n, domain.projects))
+  at_home = expit(KNOWN[0] + KNOWN[1] * ability)[:, None]
+  known = np.where(np.repeat(fields, per, axis=1), at_home, KNOWN_ELSEWHERE)
+  mean, rise, own = GRADE
+  grades = mean + rise * ability[:, None] + own * rng.normal(size=(n, domain.projects))
   return Latents(ability, fields, rng.random((n, F * per)) < known, leanings,
-                 np.clip(np.round(grades), 0, 4).astype(int))
+                 np.clip(np.round(grades), 0, BEST_GRADE).astype(int))
 
 
 def names() -> tuple[str, ...]:

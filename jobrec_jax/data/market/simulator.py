@@ -29,7 +29,7 @@ from jobrec_jax.data.dataset import (
   Truth,
   from_funnel,
 )
-from jobrec_jax.data.market.columns import Columns, draw_columns, entities, margin
+from jobrec_jax.data.market.columns import Block, Columns, draw_columns, entities, margin
 from jobrec_jax.data.market.domain import Domain, Requirement, load_domain
 from jobrec_jax.data.market.draws import bernoulli_positions, pair_normal, pair_uniform
 from jobrec_jax.data.market.splits import Splits
@@ -137,7 +137,7 @@ class Market:
     """The candidates of a block, as columns."""
     first = block * BLOCK
     n = min(BLOCK, self.config.candidates - first)
-    return draw_columns(self.domain, 'candidate', self.seed, block, first, n,
+    return draw_columns(self.domain, 'candidate', self.seed, Block(block, first, n),
                         self.config.verbosity, self.config.missing)
 
   def candidates(self, columns: Columns) -> tuple[Entity, ...]:
@@ -150,7 +150,8 @@ class Market:
 
   def logits(self, u: Columns, candidate: np.ndarray,
              job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """logit P and logit Q of pairs: the standardised raw sums, Q's with what rho_x asks of P's.
+    """logit P and logit Q of pairs: the standardised raw sums, Q mixed with P so that they
+    correlate at rho_x.
 
     Args:
       u: the block that holds the candidates.
@@ -219,7 +220,7 @@ class Market:
     rng = streams.rng(self.seed, 'exposed', u.first // BLOCK)
     row, job = np.divmod(bernoulli_positions(rng, most, u.n * self.config.jobs), self.config.jobs)
     candidate = u.first + row
-    split = self.splits.of(candidate, job)
+    split = self.splits.split_of(candidate, job)
     logit_p, logit_q = self.logits(u, candidate, job)
     exposure = self.exposure(logit_p, candidate, job)
     shown = pair_uniform(self.seed, 'shown', candidate, job) * most < exposure
@@ -248,7 +249,7 @@ def make_market(config: MarketConfig, seed: int,
   """
   splits = Splits.draw(seed, config.candidates, config.jobs, shares, cold_jobs, warm_test)
   domain = load_domain(config.domain)
-  jobs = draw_columns(domain, 'job', seed, 0, 0, config.jobs, config.verbosity, 0.0)
+  jobs = draw_columns(domain, 'job', seed, Block(0, 0, config.jobs), config.verbosity, 0.0)
   market = Market(config, seed, splits, jobs, Scales(0.0, 1.0, 0.0, 1.0, 0.0), np.ones(config.jobs))
   pilot = market.columns(0)
   row = np.arange(pilot.n)[:, None]

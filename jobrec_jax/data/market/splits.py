@@ -59,13 +59,14 @@ class Splits:
     bounds = np.round(np.cumsum(shares) * candidates).astype(int)
     sizes = np.diff(np.concatenate([[0], bounds]))
     if sizes.min() < 1:
-      raise ValueError(f'data.shares {shares} of {candidates} candidates leave a split empty')
+      raise ValueError(f'data.shares must leave no split of {candidates} candidates empty, '
+                       f'got {shares}')
     rng = streams.rng(seed, 'splits')
     of_candidate = rng.permutation(np.repeat(np.arange(len(SPLITS), dtype=np.int8), sizes))
     cold = rng.permutation(jobs) < round(cold_jobs * jobs)
     return cls(seed, of_candidate, cold, warm_test)
 
-  def of(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+  def split_of(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """int8 index into `SPLITS` of pairs; -1 for those that no split may use."""
     home, cold = self.of_candidate[candidate], self.cold_job[job]
     kept = pair_uniform(self.seed, 'warm test', candidate, job) < self.warm_test

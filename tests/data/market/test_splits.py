@@ -47,7 +47,7 @@ def test_the_warm_test_keeps_its_share(log):
 @pytest.mark.parametrize('change, message', [
     ({'shares': (0.5, 0.5)}, 'data.shares must be 4 positive'),
     ({'shares': (0.5, 0.3, 0.1, 0.2)}, 'of sum 1'),
-    ({'shares': (0.97, 0.01, 0.01, 0.01)}, 'leave a split empty'),
+    ({'shares': (0.97, 0.01, 0.01, 0.01)}, 'leave no split of .* candidates empty, got'),
     ({'cold_jobs': 1.0}, r'data.cold_jobs must lie in \[0, 1\)'),
     ({'warm_test': -0.1}, r'data.warm_test must lie in \[0, 1\)'),
 ])

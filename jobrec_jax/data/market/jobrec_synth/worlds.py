@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, TEST_KINDS, Interactions
-from jobrec_jax.data.lists import RankingLists, sampled_lists
+from jobrec_jax.data.lists import Grid, RankingLists, sampled_lists
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market
 from jobrec_jax.schema.schema import PERSPECTIVES
 
@@ -78,5 +78,5 @@ def evaluation_lists(market: Market, world: World, log: Interactions, name: str)
   row, column = np.argsort(pool), np.argsort(jobs)
   taken[row[np.searchsorted(pool, train.candidate, sorter=row)],
         column[np.searchsorted(jobs, train.job, sorter=column)]] = True
-  return sampled_lists(market.grid(pool, jobs), perspective, pool, jobs, world.length,
-                       int(rng.integers(2 ** 31)), taken)
+  grid = Grid(pool, jobs, market.grid(pool, jobs), taken)
+  return sampled_lists(grid, perspective, world.length, int(rng.integers(2 ** 31)))
