@@ -135,14 +135,14 @@ def test_a_policy_knows_its_range():
 
 @pytest.mark.parametrize('name', ['epochs', 'batch', 'learning_rate', 'temperature', 'clip'])
 def test_a_bad_setting_is_named(name):
-  with pytest.raises(ValueError, match=f'policy.{name} must be positive, got 0'):
+  with pytest.raises(ValueError, match=f'^{name} must be .*, got 0'):
     PolicyConfig(**{name: 0})
 
 
 def test_other_bad_settings_are_named():
-  with pytest.raises(ValueError, match=r'policy.objective must be one of'):
+  with pytest.raises(ValueError, match=r'^objective must be one of'):
     PolicyConfig(objective='accuracy')
-  with pytest.raises(ValueError, match=r'policy.dual_kp must be at least 0'):
+  with pytest.raises(ValueError, match=r'^dual_kp must be a finite number at least 0'):
     PolicyConfig(dual_kp=-1)
-  with pytest.raises(ValueError, match=r'policy.dual_nu must be in'):
+  with pytest.raises(ValueError, match=r'^dual_nu must be a finite number in'):
     PolicyConfig(dual_nu=1)
