@@ -189,7 +189,7 @@ def test_stored_lists_come_back_and_are_checked(tmp_path, market):
   arrays = dict(np.load(path))
   del arrays['preference|job']
   np.savez(path, **arrays)
-  with pytest.raises(ValueError, match=r"lists\.npz: must hold lists, got no array 'preference\|job'"):
+  with pytest.raises(ValueError, match=r"lists\.npz: must hold lists, got no array 'preference"):
     load_lists(path)
   path.write_bytes(b'PK\x03\x04 torn')
   with pytest.raises(ValueError, match=r'lists\.npz: must hold NumPy arrays'):
