@@ -5,12 +5,15 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from scipy.special import logit
 
-from jobrec_jax.data.market.simulator import simulate
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.schema import streams
+from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
+from jobrec_jax.scoring.experts import PairScores
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
 
@@ -138,3 +141,63 @@ def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, b
   embedding = jax.tree.leaves(expected['decoder']['embedding'])[0]
   np.testing.assert_allclose(recorded.loops[0].state.trainable['model']['decoder']['embedding'],
                              embedding, atol=1e-6)
+
+
+class FakeScorer:
+  """Logits that follow the truth, somewhat off, so that a scale has something to do."""
+
+  def __init__(self, truth):
+    self.logits = [(1.5 * logit(x.astype(np.float64)) + 0.4).astype(np.float32)
+                   for x in (truth.preference, truth.qualification)]
+
+  def scores(self, candidate, job):
+    return PairScores(*(x[candidate, job] for x in self.logits))
+
+
+def inverse(scorer, log, rows, clip, exposure):
+  """Weights by the definition: the chance of being shown, times that of applying then."""
+  fit = np.flatnonzero((log.split == 1) & (log.preference >= 0))
+
+  def s_pref(at):
+    return scorer.scores(log.candidate[at], log.job[at]).preference
+  scale = fit_calibration(s_pref(fit), log.preference[fit], 1 / exposure[fit])
+  p = 1 / (1 + np.exp(-(s_pref(rows) - scale.b) / scale.t))
+  raw = 1 / np.maximum(p * exposure[rows], 0.01)
+  weights = np.minimum(raw / raw.mean(), clip)
+  return weights / weights.mean()
+
+
+def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
+  """Where exposure varies: under a uniform logging policy no mean would show it."""
+  dataset, truth = simulate(MarketConfig(candidates=150, jobs=20, logging='recommender',
+                                         recommender_quality=0.9, exposure=0.4), 0)
+  log, scorer, clip = dataset.interactions, FakeScorer(truth), 2.5
+  monkeypatch.setattr(experts, 'scorer', lambda *_: scorer)
+  bench = SimpleNamespace(folder=tmp_path, settings={'censoring': 'ips', 'ips_clip': clip},
+                          inputs={'data': Data(dataset, truth), 'warm_up': None, 'experts': None})
+  experts.make_censoring(bench)
+  found, of_train = experts.read_censoring(bench), np.flatnonzero(log.split == 0)
+  seen = log.qualification[of_train] >= 0
+  rows = of_train[seen]
+  np.testing.assert_allclose(found[seen], inverse(scorer, log, rows, clip, log.exposure), rtol=1e-4)
+  assert (found[~seen] == 0).all() and len(found) == len(of_train)
+  flat = np.ones(len(log))
+  for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
+    assert abs(found[seen] - change).max() > 0.1
+
+  experts.make_calibration(bench)
+  fitted, offsets = experts.read_calibration(bench)
+  half = np.unique(log.candidate[log.split == 2])[::2]
+  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
+  weights = inverse(scorer, log, rows, clip, log.exposure)
+  scores, labels = scorer.scores(log.candidate[rows], log.job[rows]).qualification, (
+      log.qualification[rows])
+  assert fitted == pytest.approx(fit_calibration(scores, labels, weights), rel=1e-3)
+  np.testing.assert_allclose(offsets, fit_offsets(fitted.logit(scores), labels, weights,
+                                                  log.job[rows], 20), atol=1e-3)
+
+  monkeypatch.setitem(bench.settings, 'censoring', 'none')
+  experts.make_calibration(bench)
+  plain = fit_calibration(scores, labels, np.ones(len(rows)))
+  assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
+  assert abs(plain.b - fitted.b) > 1e-3
