@@ -238,6 +238,23 @@ def test_blanked_scores_are_of_the_first_lists_without_narratives(market, monkey
   assert asked[0].jobs == blank.jobs
 
 
+def test_rivals_learn_the_perspective_whose_lists_they_rank(market, tmp_path):
+  dataset, _ = market
+  u, j = np.indices((10, 24))
+  lists = {('a', p): RankingLists(p, u, j, np.zeros(u.shape, bool), np.ones(u.shape, bool))
+           for p in ('preference', 'qualification')}
+  bench = SimpleNamespace(folder=tmp_path, settings={'rival': 'popularity'}, inputs={
+      'data': Data(dataset, None), 'lists': scores.EvaluationLists(lists, None)})
+  scores.make_rival(bench)
+  found = scores.read_list_scores(bench)
+  assert set(found) == {'a/preference', 'a/qualification'}
+  for perspective in ('preference', 'qualification'):
+    fitted = scores.rival('popularity', dataset).fit(dataset, perspective)
+    np.testing.assert_array_equal(found[f'a/{perspective}'], scores.list_scores(
+        fitted, lists['a', perspective]))
+  assert (found['a/preference'] != found['a/qualification']).any()
+
+
 def test_held_out_lists_are_of_the_test_where_truths_are_absent(market, tmp_path):
   dataset, _ = market
   bench = SimpleNamespace(folder=tmp_path, inputs={'data': Data(dataset, None)},

@@ -117,6 +117,7 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages):
   for found in (first, second):
     assert (found.loop.log_every, found.loop.save_seconds) == (s.log_every, s.save_seconds)
     assert found.key == stream_key(root, found.loop.stage)
+    assert not found.loop.checkpoints.folder.exists()  # the artefact is the parameters
   assert first.data == ((0,), 7) and second.data == ((2, 1), 7)  # preference before qualification
   assert first.update == ('warm_up_loss',)
   name, weighting, beta = second.update
