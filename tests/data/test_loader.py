@@ -24,6 +24,23 @@ def same(a, b) -> None:
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def positives(batches, lists, epoch):
+  """(candidate, job) of each list of an epoch, in order."""
+  return [(int(b['candidate'][0]), int(b['job'][0, 0]))
+          for b in (batches[i] for i in range(epoch * len(lists), (epoch + 1) * len(lists)))]
+
+
+def test_positives_are_shuffled_by_the_seed_and_anew_in_each_epoch(lists):
+  """Of the positives themselves: negatives would differ without any shuffle."""
+  one, again, two = (list_dataset(lists, dict, 1, seed) for seed in (1, 1, 2))
+  orders = [list(map(tuple, lists.positives.tolist())), positives(one, lists, 0),
+            positives(one, lists, 1), positives(two, lists, 0)]
+  assert positives(again, lists, 0) == orders[1]
+  assert all(sorted(order) == sorted(orders[0]) for order in orders)
+  for a, b in itertools.combinations(orders, 2):
+    assert np.mean([x == y for x, y in zip(a, b)]) < 0.2
+
+
 def test_the_order_follows_from_the_seed_alone(lists):
   batches = [list(itertools.islice(iterate(list_dataset(lists, dict, 4, seed), threads=threads), 5))
              for seed, threads in ((1, 1), (1, 4), (2, 1))]

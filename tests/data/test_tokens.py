@@ -115,6 +115,11 @@ def test_what_no_text_repeats_is_no_phrase():
   assert add_phrases(TOKENIZER, texts, 20).get_vocab_size() == TOKENIZER.get_vocab_size()
 
 
+def test_rows_are_cut_at_their_end_and_padded_behind():
+  np.testing.assert_array_equal(padded([[5, 6, 7], [8]], 2), [[5, 6], [8, PAD]])
+  np.testing.assert_array_equal(padded([[5, 6, 7], [8]]), [[5, 6, 7], [8, PAD, PAD]])
+
+
 def test_too_small_a_vocabulary_fails():
   with pytest.raises(ValueError, match='at least 256, got 200'):
     train_tokenizer(['a'], 200)

@@ -47,6 +47,23 @@ def test_points_beside_the_exact_solution(lists, objective):
   assert frontier_volume([*points[-2:], worse], lists, objective=objective) == volume > 0
 
 
+@pytest.mark.parametrize('T', [0.5, 1.0])
+def test_volume_is_above_what_the_uniform_policy_reaches(lists, T):
+  """Of one policy it is one rectangle; entropies by hand."""
+  scores = lists.preference + 2 * lists.q
+  (point,) = frontier_points([('tilt', 0.5, scores)], lists, 0.75, objective='expected_score',
+                             temperature=T)[:1]
+  count = lists.mask.sum(1)
+  J, C = ((np.where(lists.mask, x, 0).sum(1) / count).mean()
+          for x in (lists.preference, lists.q))
+  J += (T * np.log(count)).mean()
+  pi = softmax(np.where(lists.mask, scores / T, -np.inf), axis=-1)
+  entropy = -(pi * np.log(np.where(pi > 0, pi, 1))).sum(1)
+  assert point.value == pytest.approx(((pi * lists.preference).sum(1) + T * entropy).mean())
+  volume = frontier_volume([point], lists, objective='expected_score', temperature=T)
+  assert volume == pytest.approx((point.value - J) * (point.reached - C)) and volume > 0
+
+
 def test_a_requirement_out_of_reach_has_no_exact_point(lists):
   points = frontier_points([('free', 0.99, lists.preference)], lists, 0.7,
                            objective='expected_score')

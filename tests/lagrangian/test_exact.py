@@ -6,6 +6,7 @@ import pytest
 import scipy.optimize
 import scipy.special
 
+from jobrec_jax.lagrangian import exact
 from jobrec_jax.lagrangian.attainable import attainable_range
 from jobrec_jax.lagrangian.exact import OBJECTIVES, policy, solve_dual, value as value_of
 
@@ -156,6 +157,19 @@ def test_groups_lists_and_a_population():
                          groups=groups)
   np.testing.assert_allclose(different.reached[0][different.multiplier[0] > 0],
                              np.array([0.5, 0.6, 0.7])[different.multiplier[0] > 0], atol=1e-9)
+
+
+@pytest.mark.parametrize('objective', OBJECTIVES)
+def test_chunks_that_do_not_divide_change_nothing(objective, monkeypatch):
+  """The last chunk is filled up with lists that were counted already; they must weigh nothing."""
+  scores, q, mask = lists(3, (11, 6))
+  groups, tau = np.arange(11) % 2, np.array([0.55, 0.65])
+  arguments = {'objective': objective, 'groups': groups}
+  whole = solve_dual(scores, q, mask, tau, **arguments)
+  monkeypatch.setattr(exact, '_CHUNK', 4 * 6)
+  parts = solve_dual(scores, q, mask, tau, **arguments)
+  for name in ('multiplier', 'reached', 'primal', 'dual', 'attainable'):
+    np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-6, atol=1e-9)
 
 
 def test_what_cannot_be_met_is_said_to_be_infeasible():

@@ -39,17 +39,21 @@ def policy():
   return Policy(head, params, np.array([0.1, 0.3, 0.5], np.float32), 1.0)
 
 
-def kept_scores(dataset, truth, lists):
-  """Logits of the truth for every pair, the qualification's on the fake expert's scale."""
+def kept_scores(dataset, truth, lists, offsets=0.0):
+  """Logits of the truth for every pair, the qualification's on the fake expert's scale.
+
+  Without the offsets by job, where there are any.
+  """
   jobs = len(dataset.jobs)
   codes = scores.distinct([*lists.cases.values(), lists.held_out], jobs)
   u, j = np.divmod(codes, jobs)
   lam = np.tile(np.array([0.0, 0.5, 2.0], np.float32), (len(codes), 1))
   return scores.KeptScores(jobs, codes, logit(truth.preference[u, j]),
-                           CALIBRATION.t * logit(truth.qualification[u, j]), codes, lam)
+                           CALIBRATION.t * (logit(truth.qualification[u, j])
+                                            - np.broadcast_to(offsets, jobs)[j]), codes, lam)
 
 
-def evaluation(folder, dataset, truth, known):
+def evaluation(folder, dataset, truth, known, offsets=0.0):
   """Runs the stages of an evaluation; `known`: whether the truth is given to it."""
   data = Data(dataset, truth if known else None)
   resources = SimpleNamespace(folder='')
@@ -72,8 +76,8 @@ def evaluation(folder, dataset, truth, known):
   return run(evaluate.make_evaluation, evaluate.read_evaluation,
              {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings(resamples=50)},
              lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
-             calibration=Calibrated(CALIBRATION, np.zeros(len(dataset.jobs))),
-             scores=kept_scores(dataset, truth, lists), inputs=inputs, canaries=canaries,
+             calibration=Calibrated(CALIBRATION, np.broadcast_to(offsets, len(dataset.jobs))),
+             scores=kept_scores(dataset, truth, lists, offsets), inputs=inputs, canaries=canaries,
              blanked=np.zeros(lists.wanted.job.shape, np.float32), **rivals)
 
 
@@ -207,6 +211,73 @@ def test_blanking_removes_narratives_alone(market):
                  for e in (*blank.candidates, *blank.jobs))
   before, after = dataset.candidates[0].attributes, blank.candidates[0].attributes
   assert set(before) - set(after) == {'student_llm_output', 'extrac_1', 'extrac_2'}
+
+
+def test_blanked_scores_are_of_the_first_lists_without_narratives(market, monkeypatch, tmp_path):
+  """The scorer is one that says which records it reads."""
+  dataset, _ = market
+  rng = np.random.default_rng(0)
+  u, j = rng.integers(0, 80, (3, 5)), rng.integers(0, 24, (3, 5))
+  lists = RankingLists('preference', u, j, np.zeros((3, 5), bool), np.ones((3, 5), bool))
+  blank, asked = scores.without_narratives(dataset), []
+
+  def scorer(bench, experts, full):
+    assert full is dataset
+
+    def score(candidate, job, name):
+      return scores.PairScores(candidate * 100.0 + job, np.zeros(candidate.shape))
+    return SimpleNamespace(with_blocks=lambda read: asked.append(read) or SimpleNamespace(
+        scores=score))
+  monkeypatch.setattr(scores, 'scorer', scorer)
+  bench = SimpleNamespace(folder=tmp_path, settings={}, resources=None, inputs={
+      'data': Data(dataset, None), 'experts': SimpleNamespace(blocks=lambda records: records),
+      'lists': scores.EvaluationLists({('test', 'preference'): lists}, lists)})
+  scores.make_blanked(bench)
+  np.testing.assert_array_equal(scores.read_blanked(bench), u * 100.0 + j)
+  assert asked[0].candidates == blank.candidates != dataset.candidates
+  assert asked[0].jobs == blank.jobs
+
+
+def test_rivals_learn_the_perspective_whose_lists_they_rank(market, tmp_path):
+  dataset, _ = market
+  u, j = np.indices((10, 24))
+  lists = {('a', p): RankingLists(p, u, j, np.zeros(u.shape, bool), np.ones(u.shape, bool))
+           for p in ('preference', 'qualification')}
+  bench = SimpleNamespace(folder=tmp_path, settings={'rival': 'popularity'}, inputs={
+      'data': Data(dataset, None), 'lists': scores.EvaluationLists(lists, None)})
+  scores.make_rival(bench)
+  found = scores.read_list_scores(bench)
+  assert set(found) == {'a/preference', 'a/qualification'}
+  for perspective in ('preference', 'qualification'):
+    fitted = scores.rival('popularity', dataset).fit(dataset, perspective)
+    np.testing.assert_array_equal(found[f'a/{perspective}'], scores.list_scores(
+        fitted, lists['a', perspective]))
+  assert (found['a/preference'] != found['a/qualification']).any()
+
+
+def test_held_out_lists_are_of_the_test_where_truths_are_absent(market, tmp_path):
+  dataset, _ = market
+  bench = SimpleNamespace(folder=tmp_path, inputs={'data': Data(dataset, None)},
+                          resources=SimpleNamespace(folder=''), settings={
+                              'seed': 0, 'held_out': 30, 'list_length': 8, 'candidates': 0,
+                              'source': 'jsonl', 'size': ''})
+  scores.make_lists(bench)
+  lists, log = scores.read_lists(bench).held_out, dataset.interactions
+  applied = {s: set(zip(*(getattr(log.of(s), k)[log.of(s).preference == 1].tolist()
+                          for k in ('candidate', 'job')))) for s in ('train', 'test')}
+  pairs = {(int(u), int(j)) for u, j in zip(lists.candidate[lists.relevance],
+                                            lists.job[lists.relevance])}
+  assert pairs <= applied['test'] and not pairs & applied['train'] and len(pairs) > 10
+
+
+def test_offsets_are_added_to_the_calibrated_logit(market, tmp_path):
+  """Experts whose logits lack a shift by job are right once it is added."""
+  offsets = np.linspace(-1.5, 1.5, len(market[0].jobs))
+  results = evaluation(tmp_path, *market, True, offsets)
+  error = {system: value(results, system=system, metric='calibration error').value for system in (
+      'qualification expert', 'qualification expert, recalibrated by job')}
+  assert error['qualification expert, recalibrated by job'] < 1e-5 < 0.03 < error[
+      'qualification expert']
 
 
 def test_kept_scores_are_looked_up_by_pair(market):

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import refine
 from jobrec_jax.data.files.jsonl import write_jsonl
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.selection import machine_labels
 from jobrec_jax.pipeline.settings import RefineSettings, Settings
@@ -27,6 +28,18 @@ def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('refine')
   refine.main(Run(path, settings(300, 60)))
   return path
+
+
+def test_the_machine_errs_about_its_own_perspective():
+  dataset, truth = simulate(MarketConfig(candidates=60, jobs=20, rho_x=-0.5), 0)
+  rules = RefineSettings(pairs=500, flip=0.2)
+  for name, labels in machine_labels(rules, 3, dataset, truth).items():
+    pairs = labels.candidate, labels.job
+    outcome = truth.wants if name == 'preference' else truth.eligible
+    np.testing.assert_array_equal(labels.truth, outcome[pairs])
+    np.testing.assert_allclose(labels.open, getattr(truth, name)[pairs])
+    assert len(set(zip(*pairs))) == 500
+    assert abs((labels.machine != labels.truth).mean() - 0.2) < 4 * np.sqrt(0.16 / 500)
 
 
 def rows_of(path):

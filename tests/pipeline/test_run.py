@@ -1,5 +1,6 @@
 """A run folder: what is shared between runs, what damage does to it, and what a kill does not."""
 
+import ast
 import json
 import os
 from pathlib import Path
@@ -19,8 +20,10 @@ from jobrec_jax.pipeline.record import FILE, read_record
 from jobrec_jax.pipeline.report import report
 from jobrec_jax.pipeline.road import road
 from jobrec_jax.pipeline.run import Run, settings_of
+from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.schema import streams
+from jobrec_jax.schema.settings import build
 from tests.pipeline.tiny import tiny_settings
 
 ROOT = Path(__file__).parents[2]
@@ -55,14 +58,39 @@ def test_early_settings_make_what_follows_new():
   assert 'warm_up' not in differing(experts={'ips_clip': 4.0})
 
 
+DRAWERS = {'rng', 'seed32', 'pair_uniform', 'pair_normal', 'draw_lists'}
+
+
+def stream_names() -> list[str]:
+  """The name of every stream that the source draws from, those of arguments as '{}'."""
+  names = []
+  for path in (ROOT / 'jobrec_jax').rglob('*.py'):
+    for call in ast.walk(ast.parse(path.read_text())):
+      if isinstance(call, ast.Call) and ast.unparse(call.func).split('.')[-1] in DRAWERS:
+        for given in call.args:
+          if isinstance(given, ast.Constant) and isinstance(given.value, str):
+            names.append(given.value)
+          elif isinstance(given, ast.JoinedStr):
+            names.append(''.join(p.value if isinstance(p, ast.Constant) else '{}'
+                                 for p in given.values))
+  return names
+
+
+def test_no_two_uses_share_a_stream():
+  """But for two that mean to: the sweep's heads are those that the policy would be."""
+  names = stream_names()
+  assert {'stage 2 lists', 'held-out lists', 'certificate lists', 'certificate check',
+          '{}, preference lists', 'exposed', 'canary'} <= set(names)
+  shared = {name for name in names if names.count(name) > 1}
+  assert shared == {'policy', 'bootstrap'}  # the second is drawn from a seed of the first
+
+
 def test_the_streams_of_seeds_never_meet():
-  names = [line.split("'")[1] for path in (ROOT / 'jobrec_jax').rglob('*.py')
-           for line in path.read_text().splitlines() if 'streams.' in line and "'" in line]
-  assert len(names) > 15
-  drawn = {(seed, name): streams.rng(seed, name).random() for seed in range(10)
-           for name in set(names)}
+  names = set(stream_names())
+  assert len(names) > 20
+  drawn = {(seed, name): streams.rng(seed, name).random() for seed in range(10) for name in names}
   assert len(set(drawn.values())) == len(drawn)
-  small = {streams.seed32(seed, name) for seed in range(10) for name in set(names)}
+  small = {streams.seed32(seed, name) for seed in range(10) for name in names}
   assert len(small) == len(drawn)
 
 
@@ -76,6 +104,29 @@ def test_keys_of_stages_and_seeds_never_meet():
   assert len(keys) == 5 * 5 * 3
 
 
+def test_run_json_names_what_is_there_and_nothing_else(tmp_path):
+  settings = tiny_settings()
+  run = Run(tmp_path / 'run', settings)
+  run.get(run.road.lists)
+  record = read_record(run.folder)
+  assert record['artefacts'] == {'data': run.road.data.key, 'lists': run.road.lists.key}
+  assert all((run.store.folder / key / ABOUT).is_file() for key in record['artefacts'].values())
+  assert record['report'] == {} and record['store'] == 'store'
+  assert build(Settings, record['settings']) == settings
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'policy': {'list_length': 16}, 'data': {'cold_jobs': 0.0, 'shares': (0.4, 0.2, 0.2, 0.2)},
+      'market': {'exposure': 1e-4}}, 'the jobs that training sees'),
+    ({'market': {'exposure': 0.02, 'preference_mean': -9.0}}, 'train split must hold')])
+def test_sizes_are_checked_before_anything_is_trained(tmp_path, changes, message):
+  run = Run(tmp_path / 'run', tiny_settings(**changes))
+  for stage in (run.road.warm_up, run.road.policy):
+    with pytest.raises(ValueError, match=message):
+      run.get(stage)
+  assert {p.name.split('-')[0] for p in run.store.folder.iterdir() if p.name[0] != '.'} == {'data'}
+
+
 @pytest.mark.slow
 def test_a_second_call_finds_all_of_it(tiny_run):
   before = {p: p.stat().st_mtime_ns for p in tiny_run.folder.rglob('*') if p.is_file()}
@@ -85,6 +136,7 @@ def test_a_second_call_finds_all_of_it(tiny_run):
           and before.get(p) != p.stat().st_mtime_ns and '.locks' not in p.parts}
   assert not made
   assert not Run(tiny_run.folder, tiny_settings(seed=9)).is_complete()
+  assert not Run(tiny_run.folder, tiny_settings(log_every=7)).is_complete()  # keys as before
 
 
 @pytest.mark.slow

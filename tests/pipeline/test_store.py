@@ -14,7 +14,7 @@ from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import ABOUT, Store
 from jobrec_jax.schema.files import write_json, write_text
 
-ROOT = Path(__file__).parents[2]
+ROOT, RENAME = Path(__file__).parents[2], os.replace
 
 
 class Counted:
@@ -91,6 +91,46 @@ def test_an_unfinished_attempt_is_resumed_in_its_own_folder(tmp_path):
   assert Store(tmp_path).get(stage) == 'read'
   assert tries[0] == [] and 'half.txt' in tries[1]
   assert not list((tmp_path / '.making').iterdir())
+
+
+def test_a_folder_has_its_name_only_when_all_of_it_is_there(tmp_path, monkeypatch):
+  """Whoever dies at the renaming leaves an attempt, not an artefact without its digests."""
+  number, seen = Counted().number(), []
+  monkeypatch.setattr('jobrec_jax.pipeline.store.os.replace', lambda here, there: (
+      seen.append((sorted(p.name for p in Path(here).iterdir()), Path(there).exists()))
+      if Path(there).name == number.key else RENAME(here, there)))
+  Store(tmp_path).make(number)
+  assert seen == [([ABOUT, 'more', 'value.json'], False)]
+  assert not Store(tmp_path).has(number) and not (tmp_path / number.key).exists()
+
+
+def test_seconds_of_interrupted_attempts_count(tmp_path, monkeypatch):
+  now, tries = [100.0], []
+  monkeypatch.setattr('jobrec_jax.pipeline.provenance.time.monotonic', lambda: now[0])
+
+  def make(bench):
+    tries.append(1)
+    now[0] += 40.0
+    write_text(bench.folder / 'some.txt', 'x')
+    if len(tries) < 3:
+      raise ValueError('stopped')
+  stage, store = Stage('slow', 1, {}, {}, make, lambda bench: None), Store(tmp_path)
+  for _ in range(2):
+    with pytest.raises(ValueError, match='stopped'):
+      store.make(stage)
+  store.make(stage)
+  about = json.loads((store.path(stage) / ABOUT).read_text())
+  assert about['provenance']['seconds'] == 120 and set(about['files']) == {'some.txt'}
+
+
+def test_a_value_is_read_once(tmp_path):
+  reads = []
+  stage = Stage('one', 1, {}, {}, lambda bench: write_text(bench.folder / 'x', 'x'),
+                lambda bench: reads.append(bench.folder.name))
+  store = Store(tmp_path)
+  for _ in range(3):
+    store.get(stage)
+  assert reads == [stage.key]
 
 
 def test_a_refused_start_leaves_nothing_behind(tmp_path):

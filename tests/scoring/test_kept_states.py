@@ -64,6 +64,36 @@ def test_a_block_is_read_once_for_its_text_and_weights(factored, params, blocks,
   assert heads.encoded == 0
 
 
+@pytest.mark.parametrize('part', ['decoder', 'lora', 'phrases', 'config', 'type'])
+def test_states_of_other_weights_lie_elsewhere(part, factored, params, blocks, tmp_path):
+  """Whatever has a say in a state has one in its key; a bit of a weight is enough."""
+  rest = {'lora': {'q_a': np.ones((2, 3), np.float32)}, 'phrases': np.ones((4, 2), np.float32)}
+  first = block_states._fingerprint(factored, params | rest)
+  assert first == block_states._fingerprint(factored, params | rest | {'preference': None})
+  if part == 'config':
+    other = JobRec(dataclasses.replace(factored.config, pair_start=factored.config.pair_start + 8))
+    assert block_states._fingerprint(other, params | rest) != first
+    return
+  tree = jax.tree.map(np.array, params | rest)
+  name = 'decoder' if part == 'type' else part
+  leaves, structure = jax.tree.flatten(tree[name])
+  leaves[-1] = (leaves[-1].astype(np.float16) if part == 'type' else
+                np.nextafter(leaves[-1], np.float32(9)))
+  changed = tree | {name: jax.tree.unflatten(structure, leaves)}
+  assert block_states._fingerprint(factored, changed) != first
+
+
+def test_texts_and_sides_have_files_of_their_own(factored, params, blocks, tmp_path):
+  states = BlockStates(tmp_path, factored, params)
+  row = blocks.jobs[0]
+  longer = np.append(row, PAD)
+  other = np.where(np.arange(len(row)) == 0, row + 1, row)
+  swapped = np.concatenate([row[[1, 0]], row[2:]])
+  paths = [states._path(*x) for x in ((row, 'job'), (longer, 'job'), (other, 'job'),
+                                      (swapped, 'job'), (row, 'candidate'))]
+  assert paths[0] == paths[1] and len(set(paths)) == 4 and row[0] != row[1]
+
+
 @pytest.fixture
 def scorer(factored, params, blocks, tokenizer):
   """folder, batch -> a scorer that keeps block states there."""

@@ -31,7 +31,7 @@ def warm_up(model, dataset, blocks):
   """(folder, steps) -> the state after a stage 1A of that many steps; four are planned."""
   mesh = make_mesh(MeshConfig())
   lists = PreferenceLists(dataset.interactions.of('train'), 3)
-  tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2))
+  tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2, warmup=0))
   update = make_update(warm_up_loss(model), tx)
 
   def run(folder, steps):

@@ -12,6 +12,7 @@ from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 
 HEAD = PolicyHead(widths=(8,))
+# Not 'expected_score', whose gradient is zero at lambda = 0: Adam makes steps of its rounding.
 CONFIG = PolicyConfig('info_nce', epochs=4, batch=8, learning_rate=1e-2, dual_learning_rate=0.5)
 GRID = policy_grid(CONFIG, (0.5, 0.7), (0, 1, 2), (1e-2, 3e-2), ((0.5, 0, 0, 0), (0.5, 1, 0, 0.5)))
 

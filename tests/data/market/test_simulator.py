@@ -170,6 +170,19 @@ def test_popular_jobs_are_shown_more():
   assert np.corrcoef(shown[warm], truth.preference.mean(0)[warm])[0, 1] > 0.5
 
 
+def test_a_job_is_shown_by_its_popularity_beside_the_mean():
+  """So that the mean exposure is the asked one, whatever the most popular job."""
+  market = make_market(MarketConfig(candidates=200, jobs=40, logging='popularity', exposure=0.1), 0)
+  u, j = np.arange(200)[:, None], np.arange(40)
+  P = market.grid(u[:, 0], j).preference.astype(np.float64)
+  factor = P.mean(0) / P.mean()
+  assert factor.max() > 1.2
+  shown = market.exposure(logit(P), u, j)
+  np.testing.assert_allclose(shown, np.broadcast_to(np.clip(0.1 * factor, 0.01, None), (200, 40)),
+                             rtol=1e-5)
+  assert abs(shown.mean() - 0.1) < 0.002
+
+
 def test_doubt_keeps_candidates_from_applying():
   def eligibility_of_applicants(self_censoring):
     dataset, truth = simulate(dataclasses.replace(SMALL, self_censoring=self_censoring), 0)

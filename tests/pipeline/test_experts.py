@@ -1,0 +1,204 @@
+"""What stages 1A and 1B hand to training: lists, weights, keys and parameters, without a step."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.pipeline import experts
+from jobrec_jax.pipeline.data import Data
+from jobrec_jax.pipeline.road import resources, road
+from jobrec_jax.schema import streams
+from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
+from jobrec_jax.scoring.experts import PairScores
+from jobrec_jax.train.state import stream_key
+from tests.pipeline.tiny import tiny_settings
+
+SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20}, policy={'list_length': 8})
+
+
+class Recorded:
+  """What a stage asked for, with training left out."""
+
+  def __init__(self, monkeypatch):
+    self.lists, self.loops, self.losses = [], [], []
+    monkeypatch.setattr(experts, 'list_dataset', self.list_dataset)
+    monkeypatch.setattr(experts, 'train', self.train)
+    monkeypatch.setattr(experts, 'iterate', lambda *data, start: (data, start))
+    monkeypatch.setattr(experts, 'make_update', lambda loss_fn, tx: loss_fn)
+    for name in ('warm_up_loss', 'cooperative_loss'):
+      monkeypatch.setattr(experts.losses, name, lambda *given, name=name: (name, *given[1:]))
+
+  def list_dataset(self, source, finish, batch, seed):
+    self.lists.append((source, batch, seed))
+    return len(self.lists) - 1
+
+  def train(self, loop, update, state, data, key, mesh):
+    self.loops.append(SimpleNamespace(loop=loop, update=update, state=state, data=data(7), key=key))
+    return state
+
+
+@pytest.fixture(scope='module')
+def data():
+  return Data(*simulate(SETTINGS.market, 0))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+  return Recorded(monkeypatch)
+
+
+@pytest.fixture
+def bench(data, tmp_path):
+  """(stage, folder, inputs) -> a bench of the road's own settings."""
+  road_of = road(SETTINGS)
+
+  def make(stage, **inputs):
+    folder = tmp_path / stage
+    folder.mkdir(exist_ok=True)
+    return SimpleNamespace(folder=folder, settings=getattr(road_of, stage).settings,
+                           inputs={'data': data, **inputs}, resources=resources(SETTINGS))
+  return make
+
+
+@pytest.fixture
+def stages(bench, recorded, data):
+  """Both stages, one after the other; 1B with weights that can be told apart."""
+  of_tokenizer = bench('tokenizer')
+  experts.make_tokenizer(of_tokenizer)
+  tokenizer = experts.read_tokenizer(of_tokenizer)
+  first = bench('warm_up', tokenizer=tokenizer)
+  experts.make_warm_up(first)
+  warm = experts.read_experts(first)
+  warm.params['preference'] = jax.tree.map(lambda x: x + 0.5, warm.params['preference'])
+  weights = 1 + np.arange(len(data.dataset.interactions.of('train'))) / 1000
+  experts.make_cooperative(bench('cooperative', tokenizer=tokenizer, warm_up=warm,
+                                 censoring=weights))
+  return recorded, warm, weights
+
+
+def same_log(a, b):
+  for field in ('candidate', 'job', 'preference', 'qualification'):
+    np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+@pytest.mark.slow
+def test_each_stage_has_its_lists_its_weights_and_its_streams(stages, data):
+  recorded, _, weights = stages
+  train = data.dataset.interactions.of('train')
+  s, seed = SETTINGS, SETTINGS.seed
+  (warm, *_), (qualification, *_), (preference, *_) = recorded.lists
+  assert [batch for _, batch, _ in recorded.lists] == [
+      s.warm_up.batch, s.cooperative.qualification_batch, s.cooperative.batch]
+  assert [drawn for *_, drawn in recorded.lists] == [streams.seed32(seed, name) for name in (
+      'warm_up, preference lists', 'cooperative, qualification lists',
+      'cooperative, preference lists')]
+  for lists in (warm, preference):
+    assert lists.negatives == s.lists.preference_negatives
+    np.testing.assert_array_equal(
+        lists.positives, np.stack([train.candidate, train.job], 1)[train.preference == 1])
+  assert qualification.negatives == s.lists.qualification_negatives
+  same_log(qualification._log, train)
+  np.testing.assert_array_equal(qualification._weights, weights)
+  drawn = qualification.draw(qualification.positives[0], np.random.default_rng(0))
+  assert drawn['weight'][0] == np.float32(weights[qualification.positives[0]])
+
+
+@pytest.mark.slow
+def test_each_stage_has_its_key_its_length_and_its_loss(stages):
+  recorded, warm, _ = stages
+  first, second = recorded.loops
+  s, root = SETTINGS, jax.random.key(SETTINGS.seed)
+  assert (first.loop.stage, first.loop.steps) == ('warm_up', s.warm_up.steps)
+  assert (second.loop.stage, second.loop.steps) == ('cooperative', s.cooperative.steps)
+  for found in (first, second):
+    assert (found.loop.log_every, found.loop.save_seconds) == (s.log_every, s.save_seconds)
+    assert found.key == stream_key(root, found.loop.stage)
+    assert not found.loop.checkpoints.folder.exists()  # the artefact is the parameters
+  assert first.data == ((0,), 7) and second.data == ((2, 1), 7)  # preference before qualification
+  assert first.update == ('warm_up_loss',)
+  name, weighting, beta = second.update
+  assert name == 'cooperative_loss' and beta == s.experts.beta
+  assert set(weighting.init()) == {'log_variance'} and set(
+      second.state.trainable['task_weights']) == {'log_variance'}
+  assert set(first.state.frozen['model']) == {'qualification'} and not second.state.frozen
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(second.state.trainable['model']),
+               jax.device_get(warm.params))
+
+
+@pytest.mark.slow
+def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, bench, data):
+  recorded, *_ = stages
+  tokenizer = experts.read_tokenizer(bench('tokenizer'))
+  trainer = experts._Trainer.of(bench('warm_up', tokenizer=tokenizer))
+  blocks = trainer.blocks
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  key = stream_key(jax.random.key(SETTINGS.seed), 'init')
+  expected = trainer.model.init(key, np.zeros_like(blocks.candidates[:1]), lists['job'],
+                                lists['alignment'])['params']
+  embedding = jax.tree.leaves(expected['decoder']['embedding'])[0]
+  np.testing.assert_allclose(recorded.loops[0].state.trainable['model']['decoder']['embedding'],
+                             embedding, atol=1e-6)
+
+
+class FakeScorer:
+  """Logits that follow the truth, somewhat off, so that a scale has something to do."""
+
+  def __init__(self, truth):
+    self.logits = [(1.5 * logit(x.astype(np.float64)) + 0.4).astype(np.float32)
+                   for x in (truth.preference, truth.qualification)]
+
+  def scores(self, candidate, job):
+    return PairScores(*(x[candidate, job] for x in self.logits))
+
+
+def inverse(scorer, log, rows, clip, exposure):
+  """Weights by the definition: the chance of being shown, times that of applying then."""
+  fit = np.flatnonzero((log.split == 1) & (log.preference >= 0))
+
+  def s_pref(at):
+    return scorer.scores(log.candidate[at], log.job[at]).preference
+  scale = fit_calibration(s_pref(fit), log.preference[fit], 1 / exposure[fit])
+  p = 1 / (1 + np.exp(-(s_pref(rows) - scale.b) / scale.t))
+  raw = 1 / np.maximum(p * exposure[rows], 0.01)
+  weights = np.minimum(raw / raw.mean(), clip)
+  return weights / weights.mean()
+
+
+def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
+  """Where exposure varies: under a uniform logging policy no mean would show it."""
+  dataset, truth = simulate(MarketConfig(candidates=150, jobs=20, logging='recommender',
+                                         recommender_quality=0.9, exposure=0.4), 0)
+  log, scorer, clip = dataset.interactions, FakeScorer(truth), 2.5
+  monkeypatch.setattr(experts, 'scorer', lambda *_: scorer)
+  bench = SimpleNamespace(folder=tmp_path, settings={'censoring': 'ips', 'ips_clip': clip},
+                          inputs={'data': Data(dataset, truth), 'warm_up': None, 'experts': None})
+  experts.make_censoring(bench)
+  found, of_train = experts.read_censoring(bench), np.flatnonzero(log.split == 0)
+  seen = log.qualification[of_train] >= 0
+  rows = of_train[seen]
+  np.testing.assert_allclose(found[seen], inverse(scorer, log, rows, clip, log.exposure), rtol=1e-4)
+  assert (found[~seen] == 0).all() and len(found) == len(of_train)
+  flat = np.ones(len(log))
+  for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
+    assert abs(found[seen] - change).max() > 0.1
+
+  experts.make_calibration(bench)
+  fitted, offsets = experts.read_calibration(bench)
+  half = np.unique(log.candidate[log.split == 2])[::2]
+  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
+  weights = inverse(scorer, log, rows, clip, log.exposure)
+  scores, labels = scorer.scores(log.candidate[rows], log.job[rows]).qualification, (
+      log.qualification[rows])
+  assert fitted == pytest.approx(fit_calibration(scores, labels, weights), rel=1e-3)
+  np.testing.assert_allclose(offsets, fit_offsets(fitted.logit(scores), labels, weights,
+                                                  log.job[rows], 20), atol=1e-3)
+
+  monkeypatch.setitem(bench.settings, 'censoring', 'none')
+  experts.make_calibration(bench)
+  plain = fit_calibration(scores, labels, np.ones(len(rows)))
+  assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
+  assert abs(plain.b - fitted.b) > 1e-3

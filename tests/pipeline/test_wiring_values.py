@@ -1,0 +1,197 @@
+"""More numbers of the tiny run again: offsets, reach, certificates, the proof, intervals, sweep."""
+
+import math
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jobrec_jax.data.lists import calibration_halves, uniform_lists
+from jobrec_jax.data.market.simulator import make_market, newcomers
+from jobrec_jax.evaluate.statistics import bootstrap_mean
+from jobrec_jax.pipeline import sweep
+from jobrec_jax.pipeline.evaluate import QUALIFICATION, UNIFORM
+from jobrec_jax.pipeline.road import proof_stage, sweep_stage
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import load_arrays
+from jobrec_jax.scoring.calibration import fit_offsets
+from jobrec_jax.scoring.features import PairScorer
+from jobrec_jax.sharding import make_mesh
+from tests.pipeline.test_wiring import Kept, clipped, propensities, softmax
+from tests.pipeline.tiny import tiny_settings
+
+pytestmark = pytest.mark.slow
+S = tiny_settings()
+T = S.policy.temperature
+
+
+@pytest.fixture(scope='module')
+def kept(tiny_folder):
+  return Kept(Run(tiny_folder, tiny_settings()))
+
+
+def test_offsets_are_shifts_of_the_calibrated_logit(kept):
+  log = kept.dataset.interactions
+  half, _ = calibration_halves(kept.dataset)
+  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
+  score, p = propensities(kept, kept.run.get(kept.run.road.cooperative), rows)
+  weights = clipped(1 / np.maximum(p * log.exposure[rows], 0.01), S.experts.ips_clip)
+  logits = score.scores(log.candidate[rows], log.job[rows]).qualification
+
+  def offsets(z):
+    return fit_offsets(z, log.qualification[rows], weights, log.job[rows], 20)
+  b, t = kept.calibration
+  np.testing.assert_allclose(kept.offsets, offsets((logits - b) / t), atol=5e-3)
+  assert abs(kept.offsets - offsets(logits)).max() > 0.05
+
+
+def test_the_recalibrated_rows_add_the_offsets(kept):
+  """The errors of bins of equal mass, sorted by what is predicted, to the last digit."""
+  pairs = [(int(u), int(j)) for case, lists in kept.lists.cases.items() if case[1] == 'preference'
+           for u, j in zip(lists.candidate.ravel(), lists.job.ravel())]
+  q = np.array([float(kept.truth.qualification[u, j]) for u, j in pairs])
+  z = np.array([kept.z(u, j) for u, j in pairs])
+  shift = np.array([float(kept.offsets[j]) for _, j in pairs])
+
+  def error(logit):
+    p = 1 / (1 + np.exp(-logit))
+    bins = np.argsort(p, kind='stable').reshape(15, -1)
+    return np.abs(p[bins].mean(1) - q[bins].mean(1)).mean()
+  assert len(pairs) % 15 == 0 and len(np.unique(z + shift)) == len(np.unique(z)) == len(pairs)
+  for system, logit in ((QUALIFICATION, z), (f'{QUALIFICATION}, recalibrated by job', z + shift)):
+    row = kept.row(system, UNIFORM, 'qualification', 'calibration error')
+    assert row.value == pytest.approx(error(logit), abs=1e-4)
+  assert abs(error(z + shift) - error(z - shift)) > 1e-3
+  np.testing.assert_allclose(kept.results.predicted, 1 / (1 + np.exp(-z)), atol=1e-6)
+  np.testing.assert_allclose(kept.results.outcome, q)
+
+
+def test_what_is_attainable(kept):
+  """The least C is the experts' own; the greatest puts every lambda at a bound: q above a value."""
+  a, z = (np.asarray(x, np.float64) for x in (kept.inputs.preference, kept.inputs.z_qual))
+  q = 1 / (1 + np.exp(-z))
+  free, most = [], []
+  for n in range(len(q)):
+    free.append(np.dot(softmax(a[n].tolist(), T), q[n]))
+    order, best = np.argsort(-q[n]), 0.0
+    for count in range(q.shape[1] + 1):
+      sign = np.full(q.shape[1], -1.0)
+      sign[order[:count]] = 1.0
+      scores = a[n] + sign * S.policy.bound * abs(z[n])
+      best = max(best, np.dot(softmax(scores.tolist(), T), q[n]))
+    most.append(best)
+  low, high = kept.trained.attainable
+  assert low == pytest.approx(np.mean(free), rel=1e-4)
+  assert high == pytest.approx(np.mean(most), rel=1e-4)
+  asked = [t for t in kept.results.taus if t]
+  np.testing.assert_allclose(kept.trained.policy.knots, np.linspace(
+      low, max(high - 0.08 * (high - low), *asked), S.policy.knots), rtol=1e-5)
+  np.testing.assert_allclose(asked, low + (high - low) * np.linspace(0.1, 0.9, 4), atol=6e-5)
+
+
+def losses(kept, scorer, lists, tau, eligible):
+  """Of each list: the share of ineligible jobs under pi, and among the best two, by loops."""
+  found = scorer.policy_scores(kept.trained.policy, lists.candidate, lists.job)
+  z = (found.qualification - kept.calibration.b) / kept.calibration.t
+  knots, whole, top = kept.trained.policy.knots.astype(float), [], []
+  for n in range(len(lists)):
+    lam = [np.interp(tau, knots, row) for row in found.lam[n]]
+    scores = [float(s + l * x) for s, l, x in zip(found.preference[n], lam, z[n])]
+    y = [float(v) for v in (1 / (1 + np.exp(-z[n])) if eligible is None else eligible[n])]
+    whole.append(1 - np.dot(softmax(scores, T), y))
+    top.append(1 - sum(y[i] for i in np.argsort(-np.array(scores))[:S.certify.k]) / S.certify.k)
+  return {'whole distribution': np.mean(whole), 'top 2': np.mean(top)}
+
+
+def scorer_of(kept, dataset):
+  experts = kept.run.get(kept.run.road.cooperative)
+  return PairScorer(experts, experts.blocks(dataset), make_mesh(S.mesh), S.features)
+
+
+def drawn(kept, candidates, stream, eligible):
+  log = kept.dataset.interactions
+  return uniform_lists(eligible, candidates, np.unique(log.job[log.split == 0]),
+                       S.policy.list_length, streams.seed32(S.seed, stream))
+
+
+def test_a_certificate_is_what_its_lists_say(kept):
+  """Seen: the candidates whom no fit used; true: others, of the test, on lists of their own."""
+  scorer = scorer_of(kept, kept.dataset)
+  half = np.flatnonzero(np.isin(np.arange(120), kept.dataset.interactions.of(
+      'calibration').candidate))[1::2]
+  mine = drawn(kept, half, 'certificate lists', kept.truth.eligible)
+  test = np.unique(kept.lists.wanted.candidate)[:S.policy.held_out]
+  others = drawn(kept, test, 'certificate check', kept.truth.eligible)
+  checked = 0
+  for row in kept.run.get(kept.run.road.certified):
+    if row.tau is not None:
+      seen, believed, true = (1 - losses(kept, scorer, lists, row.tau, y)[row.loss]
+                              for lists, y in ((mine, mine.relevance), (mine, None),
+                                               (others, others.relevance)))
+      assert (row.observed, row.predicted, row.true) == pytest.approx((seen, believed, true),
+                                                                      abs=2e-4)
+      checked += 1
+  assert checked > 1 and row.n == len(half) and not set(test) & set(half)
+
+
+def test_the_proof_is_of_newcomers_to_the_runs_own_market(kept, tiny_folder, tmp_path):
+  run = Run(shutil.copytree(tiny_folder, tmp_path / 'run'), S)
+  proof = run.get(proof_stage(S, run.road))
+  market = make_market(S.market, S.data.seed, S.data.shares, S.data.cold_jobs, S.data.warm_test)
+  people, truth = newcomers(market, S.certify.population)
+  lists = drawn(kept, np.arange(S.certify.population), 'fresh population', truth.eligible)
+  scorer = scorer_of(kept, people)
+  for m in (0, len(proof.taus) - 1):
+    true = losses(kept, scorer, lists, proof.taus[m], lists.relevance)
+    believed = losses(kept, scorer, lists, proof.taus[m], None)
+    for name in true:
+      assert proof.true[name][m] == pytest.approx(1 - true[name], abs=2e-4)
+      assert proof.predicted[name][m] == pytest.approx(1 - believed[name], abs=2e-4)
+  ran = {r.loss: r for r in run.get(run.road.certified)}
+  assert {r.tau for r in proof.certified if r.loss == 'top 2'} == {ran['top 2'].tau}
+  for row in (r for r in proof.certified if r.tau is not None):
+    at = int(np.argmin(abs(proof.taus - row.tau)))
+    assert row.true == pytest.approx(proof.true[row.loss][at])
+
+
+def test_every_interval_has_the_level_and_the_resamples_that_were_asked_for(kept):
+  values = load_arrays(kept.run.store.path(kept.run.road.evaluation) / 'values.npz')
+  seed, checked = streams.seed32(S.seed, 'bootstrap'), 0
+  for row in kept.results.rows:
+    system = row.system if row.tau is None else f'policy at {row.tau:g}'
+    perspective = row.perspective if row.tau is None else 'policy'
+    found = values.get(f'{row.split}/{perspective}/{system}|{row.metric}')
+    if found is None or row.against or math.isnan(row.low):
+      continue
+    expected = bootstrap_mean(found, seed, 60, 0.8)
+    assert (row.value, row.low, row.high) == pytest.approx(tuple(expected)[:3], abs=1e-9), row
+    checked += 1
+  assert checked > 200
+  row = kept.row('policy', HELD_OUT, 'policy', 'predicted C', kept.results.taus[1])
+  (control,) = [c for c in kept.results.control if c.tau == row.tau]
+  assert tuple(control.heldout) == pytest.approx((row.value, row.low, row.high, row.n))
+
+
+def test_separate_heads_learn_on_stage_2s_lists_alone(kept, tiny_folder, tmp_path, monkeypatch):
+  given, make = [], sweep.make_policy_sweep
+
+  def recording(*about):
+    train = make(*about)
+    return lambda inputs, trials: given.append((inputs, trials)) or train(inputs, trials)
+  monkeypatch.setattr(sweep, 'make_policy_sweep', recording)
+  run = Run(shutil.copytree(tiny_folder, tmp_path / 'run'), S)
+  found = run.get(sweep_stage(S, run.road))
+  ((inputs, trials),) = given
+  jax.tree.map(np.testing.assert_array_equal, inputs, kept.inputs)
+  asked = [t for t in kept.results.taus if t]
+  assert sorted(np.unique(np.asarray(trials.taus))) == pytest.approx(asked)
+  assert set(trials.seed.tolist()) == {streams.seed32(s, 'policy') >> 1 for s in S.sweep.seeds}
+  for tau in asked:  # the one policy, where it was measured before
+    for name, row in ((HELD_OUT, kept.row('policy', HELD_OUT, 'policy', 'predicted C', tau)),
+                      ('stage 2 lists', kept.row('policy', 'stage 2 lists', 'policy', 'predicted C',
+                                                 tau))):
+      (point,) = [p for p in found.points[name] if p.system == 'one policy' and p.tau == tau]
+      assert point.reached == pytest.approx(row.value, rel=1e-3)
