@@ -70,7 +70,7 @@ def facts(run: Run, results: Evaluation) -> list[tuple[str, str]]:
 def seconds(run: Run) -> Mapping[str, float]:
   """What the longest stages took when they were made."""
   taken = {s.name: read_about(run.store.path(s))['provenance']['seconds']
-           for s in run.road.evaluation.walk()}
+           for s in run.road.evaluation.walk() if run.store.has(s)}
   longest = sorted(taken, key=taken.get, reverse=True)[:5]
   return {name: taken[name] for name in taken if name in longest}
 

@@ -35,7 +35,7 @@ def test_control_rows_tell_reached_from_missed():
 @pytest.mark.parametrize('tau, inside', [(0.35, False), (0.4, True), (0.45, False)])
 def test_a_requirement_lies_inside_of_the_interval_from_both_sides(tau, inside):
   heldout = 0.4 + 0.05 * np.tile([-1.0, 1.0], 50)[None]  # a mean of 0.4, known to about 0.01
-  (row,) = control_rows([tau], heldout, heldout, seed=0)
+  (row,) = control_rows([tau], heldout, heldout, Bootstrap(0))
   assert (row.heldout.low < 0.4 < row.heldout.high) and row.covered == inside
 
 
