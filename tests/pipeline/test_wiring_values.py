@@ -9,7 +9,7 @@ import pytest
 
 from jobrec_jax.data.lists import calibration_halves, uniform_lists
 from jobrec_jax.data.market.simulator import make_market, newcomers
-from jobrec_jax.evaluate.statistics import bootstrap_mean
+from jobrec_jax.evaluate.statistics import Bootstrap, bootstrap_mean
 from jobrec_jax.pipeline import sweep
 from jobrec_jax.pipeline.evaluate import QUALIFICATION, UNIFORM
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
@@ -166,7 +166,7 @@ def test_every_interval_has_the_level_and_the_resamples_that_were_asked_for(kept
     found = values.get(f'{row.split}/{perspective}/{system}|{row.metric}')
     if found is None or row.against or math.isnan(row.low):
       continue
-    expected = bootstrap_mean(found, seed, 60, 0.8)
+    expected = bootstrap_mean(found, Bootstrap(seed, 60, 0.8))
     assert (row.value, row.low, row.high) == pytest.approx(tuple(expected)[:3], abs=1e-9), row
     checked += 1
   assert checked > 200
