@@ -157,6 +157,7 @@ def memory() -> list[dict]:
   """Eight million pairs through the stream, whose program and blocks are stand-ins."""
   import numpy as np
 
+  from jobrec_jax.models.jobrec import ExpertOutputs
   from jobrec_jax.scoring import features
   found, _ = recommender(100, 10)
   scorer = found._catalogue(None).scorer
@@ -170,9 +171,9 @@ def memory() -> list[dict]:
       return {'candidate': self.candidates[candidate], 'job': self.jobs[job],
               'alignment': np.zeros((*job.shape, 20), np.int32)}
 
-  def score(model, readout, params, head_params, lists):
-    return {'scores': np.zeros((*lists['job'].shape[:2], 2), np.float32),
-            'lam': np.zeros((*lists['job'].shape[:2], KNOTS), np.float32)}
+  def score(model, params, lists):
+    shape = *lists['job'].shape[:2], 2
+    return ExpertOutputs(np.zeros((*shape, WIDTH.value), np.float32), np.zeros(shape, np.float32))
   features._score = score
   features.shard_batch = lambda lists, mesh: lists
   candidate, job = np.indices((80_000, 100), np.int32)
