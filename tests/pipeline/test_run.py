@@ -243,7 +243,7 @@ def test_two_processes_share_a_folder_and_kills_change_no_bit(tmp_path):
   while killed < KILLS:
     process = start(tmp_path / 'killed')
     try:
-      process.wait(rng.uniform(2, max(4, 1.5 * length / KILLS + 4)))
+      process.wait(rng.uniform(2, max(8, 1.5 * length / KILLS + 4)))
       shutil.rmtree(tmp_path / 'killed')  # it came through: the next kills are of a new road
     except subprocess.TimeoutExpired:
       process.send_signal(signal.SIGKILL)
