@@ -15,7 +15,7 @@ def main(run: Run) -> None:
   results = report(run)
   print(main_text(results))
   print(f'The whole report: {run / "report.html"}\nJobs for a candidate that no run has seen, at '
-        f'any tau up to {results.taus[-1]:.2f}:\n'
+        f'any tau up to {results.taus[-1]:.4f}:\n'
         f'  python -m experiments.recommend --run {run.folder} --tau {results.taus[-1]:.4f} '
         '--candidate experiments/examples/builder.json')
 

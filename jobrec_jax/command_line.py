@@ -108,7 +108,10 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
   from jobrec_jax.pipeline.run import settings_of
   from jobrec_jax.pipeline.settings import Settings
   given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
-  if not continues or given or not (folder / 'run.json').exists():
+  there = (folder / 'run.json').exists()
+  if continues and not there:
+    logging.warning('%s: holds no run yet; all that is needed is made from the start', folder)
+  if not continues or given or not there:
     return build(Settings, _config_values())
   values = as_mapping(settings_of(folder))
   for key, value in config_flags.get_override_values(flags.FLAGS['config']).items():
