@@ -272,7 +272,8 @@ class Settings:
     warm = self.market.jobs - round(self.data.cold_jobs * self.market.jobs)
     if self.policy.list_length > warm:
       raise ValueError(f'policy.list_length must be at most {warm}, the jobs of the market that '
-                       f'training sees, got {self.policy.list_length}; lower it, or raise market.jobs')
+                       f'training sees, got {self.policy.list_length}; lower it, or raise '
+                       'market.jobs')
     if self.lists.preference_negatives >= warm:
       raise ValueError(f'lists.preference_negatives must be less than {warm}, the jobs of the '
                        f'market that training sees, got {self.lists.preference_negatives}')
