@@ -15,7 +15,8 @@ import statistics
 
 from absl import flags
 
-from jobrec_jax.command_line import launch, use_compilation_cache
+from jobrec_jax.command_line import launch
+from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.schema.files import null_for_nan, read_json, write_rows, write_text
 
 RESULTS = Path(__file__).parent / 'results/quickstart.json'

@@ -11,8 +11,9 @@ import sys
 
 from absl import flags
 
-from jobrec_jax.command_line import launch, use_compilation_cache
+from jobrec_jax.command_line import launch
 from jobrec_jax.data.files.records import read_catalogue, read_entity_json
+from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.load import load
 from jobrec_jax.recommend import RankedJobs
 

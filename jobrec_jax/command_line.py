@@ -7,7 +7,6 @@ SIGTERM, when the same command resumes. A fault of our own ends in a traceback.
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
-import os
 from pathlib import Path
 import sys
 import traceback
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.record import read_record
 from jobrec_jax.schema.settings import as_mapping, build
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
@@ -84,20 +84,26 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
     ValueError: a setting, or --workdir or --store, is wrong.
   """
   from jobrec_jax.pipeline.run import Run
-  from jobrec_jax.pipeline.settings import check_devices
   folder, store = flags.FLAGS.workdir, flags.FLAGS.store
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
   settings = read_settings(Path(folder), continues)
   if devices:
-    import jax  # here, so that --help and a wrong flag are told at once
-    check_devices(settings, jax.device_count())
-    use_compilation_cache()
-    logging.info('%s, %d devices (%s)', folder, jax.device_count(), jax.default_backend())
+    use_devices(settings)
   if store is None and (Path(folder) / 'run.json').is_file():
     store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
   return Run(folder, settings, store)
+
+
+def use_devices(settings: 'Settings') -> None:
+  """Starts JAX; raises a ValueError where the mesh does not cover the devices."""
+  import jax  # here, so that --help and a wrong flag are told at once
+
+  from jobrec_jax.pipeline.settings import check_devices
+  check_devices(settings, jax.device_count())
+  use_compilation_cache()
+  logging.info('%d devices (%s)', jax.device_count(), jax.default_backend())
 
 
 def read_settings(folder: Path, continues: bool) -> 'Settings':
@@ -138,16 +144,6 @@ def quiet_logs() -> None:
   logging.get_absl_handler().addFilter(
       lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
       or 'site-packages' not in record.pathname)
-
-
-def use_compilation_cache() -> None:
-  """Compiled programs, small ones too, outlive the process: in the user's cache, or where
-  JAX_COMPILATION_CACHE_DIR says."""
-  import jax
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache/jobrec_jax/jit'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:

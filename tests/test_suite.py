@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from jobrec_jax.command_line import use_compilation_cache
+from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 
 ROOT = Path(__file__).parents[1]
 MARKED = """

@@ -171,3 +171,26 @@ def as_mapping(settings: Any) -> dict[str, Any]:
   """The inverse of `build`: nested dictionaries of plain values, tuples as they are."""
   return {name: as_mapping(value) if dataclasses.is_dataclass(value) else value
           for name in hints(type(settings)) for value in [getattr(settings, name)]}
+
+
+def override(settings: T, changes: Mapping[str, Any]) -> T:
+  """Settings with some values changed.
+
+  Args:
+    settings: a frozen dataclass that checks itself, with others in it.
+    changes: dotted key -> value, such as {'experts.beta': 0.5}.
+
+  Raises:
+    ValueError: an unknown key, or a value that is not allowed.
+  """
+  values = as_mapping(settings)
+  for key, value in changes.items():
+    *sections, name = key.split('.')
+    section = values
+    for i, part in enumerate(sections):
+      section = section.setdefault(part, {})
+      if not isinstance(section, dict):
+        raise ValueError(f"{'.'.join(sections[:i + 1])} must be a section of settings to hold "
+                         f'{key}, got the value {section!r}')
+    section[name] = value
+  return build(type(settings), values)

@@ -1,0 +1,53 @@
+"""Named variants of one run, each at several seeds: made once what they share, compared honestly.
+
+  python -m experiments.study --study=configs/studies/ablations.py --seeds=5
+  python -m experiments.study --study=... --dry_run            what would run, why, what it takes
+  python -m experiments.study --study=... --workers=2          on workers of this machine
+  python -m experiments.study --study=... --scheduler=ADDRESS  on a Dask cluster
+  python -m experiments.study --study=... --shard=0/4          every fourth run: plain job arrays
+
+The same command resumes. --config is what the variants change. WORKDIR/results.md and report.html
+hold what came out. Exit status 1: a stage failed; the others are made.
+"""
+
+import sys
+
+from absl import flags
+
+from jobrec_jax import command_line
+from jobrec_jax.pipeline import study_run
+from jobrec_jax.pipeline.reasons import plan_text
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.study import members, read_study, shard
+
+FLAGS = flags.FLAGS
+
+
+def main(run: Run) -> None:
+  study = read_study(FLAGS.study)
+  runs = members(study, run.settings, FLAGS.seeds, FLAGS.data_seeds)
+  mine = shard(runs, FLAGS.shard) if FLAGS.shard else runs
+  store = run.store.folder
+  if FLAGS.dry_run:
+    print(plan_text(study_run.plan(mine, store)))
+    return
+  with study_run.cluster(FLAGS.scheduler, FLAGS.workers) as client:
+    if client is None:
+      command_line.use_devices(run.settings)
+    made = study_run.make(study, mine, run.folder, store, client)
+  print(study_run.told(made))
+  if made.failures:
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('study', None, 'a file whose get_study() names the variants', required=True)
+  flags.DEFINE_integer('seeds', 5, 'training seeds of each variant', lower_bound=1)
+  flags.DEFINE_integer('data_seeds', 1, 'seeds of the data, each with all training seeds',
+                       lower_bound=1)
+  flags.DEFINE_bool('dry_run', False, 'say what is there, what would run and why, and stop')
+  flags.DEFINE_integer('workers', 0, 'Dask workers to start on this machine; 0: this process',
+                       lower_bound=0)
+  flags.DEFINE_string('scheduler', None, 'address of a Dask scheduler whose workers see WORKDIR')
+  flags.DEFINE_string('shard', None, "'i/n': only every n-th run from the i-th on")
+  command_line.start(main, 'configs/quickstart.py', 'runs/study', devices=False)

@@ -1,0 +1,184 @@
+"""Why a stage would run, and what it may take: nothing is made."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jobrec_jax.pipeline.store import ABOUT
+from jobrec_jax.pipeline.tasks import Task
+from jobrec_jax.schema.files import read_json
+
+SHOWN = 3  # differences told of a stage, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """An artefact of a store, or a stage that would be made before.
+
+  Attributes:
+    identity: as of `Stage.identity`.
+    seconds: that it took; None where it was not made yet.
+  """
+
+  identity: Mapping[str, Any]
+  seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+  """One task of a plan.
+
+  Attributes:
+    task: the stage and the runs that stand on it.
+    there: whether its result is.
+    why: what differs from the nearest stage of the same name; '' where it is there.
+    seconds: what it may take: as the nearest that was made; None where nothing like it was.
+  """
+
+  task: Task
+  there: bool
+  why: str
+  seconds: float | None
+
+
+def kept(store: Path) -> list[Known]:
+  """What a store holds, unreadable artefacts left out."""
+  found = []
+  for path in sorted(store.glob(f'*/{ABOUT}')):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      about = read_json(path)
+      found.append(Known(about['identity'], float(about['provenance']['seconds'])))
+  return found
+
+
+def reasons(store: Path, todo: Sequence[Task], others: Iterable[Path] = ()) -> list[Reason]:
+  """The plan of some tasks.
+
+  Args:
+    store: where their results would lie.
+    todo: in their order.
+    others: further stores, whose artefacts tell what stages take.
+  """
+  here = kept(store)
+  timed = [*here, *(k for other in others for k in kept(other))]
+  there = {(k.identity['name'], repr(k.identity)) for k in here}
+  known, plan = list(here), []
+  for task in todo:
+    identity = task.stage.identity
+    if (identity['name'], repr(identity)) in there:
+      plan.append(Reason(task, True, '', None))
+      continue
+    plan.append(Reason(task, False, why(identity, known), seconds(identity, timed)))
+    known.append(Known(identity))
+  return plan
+
+
+def why(identity: Mapping[str, Any], known: Iterable[Known]) -> str:
+  """What differs from the nearest known stage of that name."""
+  like = [differences(k.identity, identity) for k in known
+          if k.identity['name'] == identity['name']]
+  if not like:
+    return 'none there yet'
+  nearest = min(like, key=len)
+  more = f' and {len(nearest) - SHOWN} more' if len(nearest) > SHOWN else ''
+  return ', '.join(nearest[:SHOWN]) + more
+
+
+def seconds(identity: Mapping[str, Any], known: Iterable[Known]) -> float | None:
+  """What the nearest stage of that name took: the one whose settings differ least."""
+  like = [(sum(not d.startswith('input ') for d in differences(k.identity, identity)), k.seconds)
+          for k in known if k.identity['name'] == identity['name'] and k.seconds is not None]
+  if not like:
+    return None
+  least = min(d for d, _ in like)
+  took = [s for d, s in like if d == least]
+  return sum(took) / len(took)
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+  """What two identities of one name differ in: settings first, then version, files and inputs."""
+  a, b = flat(was['settings']), flat(now['settings'])
+  found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'
+           for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+  if was['version'] != now['version']:
+    found.append(f"version {was['version']} → {now['version']}")
+  if was['files'] != now['files']:
+    found.append('files from outside')
+  inputs = sorted({*was['inputs'], *now['inputs']})
+  return found + [f'input {name}' for name in inputs
+                  if was['inputs'].get(name) != now['inputs'].get(name)]
+
+
+def flat(value: Any, prefix: str = '') -> dict[str, Any]:
+  """Nested settings by dotted key."""
+  if isinstance(value, Mapping):
+    return {k: v for name, inner in value.items()
+            for k, v in flat(inner, f'{prefix}{name}.').items()}
+  return {prefix.removesuffix('.'): value}
+
+
+def _shown(value: Any) -> str:
+  return 'none' if value is None else f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def total(plan: Iterable[Reason]) -> tuple[float, int]:
+  """(seconds of all that would run and can be told, how many cannot)."""
+  open_ = [r for r in plan if not r.there]
+  return sum(r.seconds for r in open_ if r.seconds is not None), sum(
+      r.seconds is None for r in open_)
+
+
+def alone(todo: Iterable[Task], store: Path) -> tuple[float, float]:
+  """What a study took, from its artefacts.
+
+  Returns:
+    The seconds of all tasks once, and of the tasks of every run as if it had been made alone.
+  """
+  once = each = 0.0
+  for task in todo:
+    path = store / task.stage.key / ABOUT
+    if path.is_file():
+      took = float(read_json(path)['provenance']['seconds'])
+      once, each = once + took, each + took * len(task.runs)
+  return once, each
+
+
+def plan_text(plan: Sequence[Reason]) -> str:
+  """A line for the stages of one name that are there, and for those with one reason to be made."""
+  groups: dict[tuple[str, bool, str], list[Reason]] = {}
+  for reason in plan:
+    groups.setdefault((reason.task.stage.name, reason.there, _but_for_seeds(reason.why)),
+                      []).append(reason)
+  rows = [('stage', 'how many', 'runs', 'about', 'why')]
+  for (name, there, reason), members in groups.items():
+    taken = [r.seconds for r in members if r.seconds is not None]
+    about = 'there' if there else duration(sum(taken)) if len(taken) == len(members) else '?'
+    runs = len({run for r in members for run in r.task.runs})
+    rows.append((name, str(len(members)), str(runs), about, reason))
+  widths = [max(map(len, column)) for column in list(zip(*rows))[:-1]]
+  lines = ['  '.join([*(c.ljust(w) for c, w in zip(row, widths)), row[-1]]).rstrip()
+           for row in rows]
+  seconds, unknown = total(plan)
+  left = sum(not r.there for r in plan)
+  return '\n'.join([*lines, '', f'{len(plan) - left} stages are there, {left} would be made: about '
+                    f'{duration(seconds)}' + (f', and {unknown} of which nothing like them was '
+                                              'made yet' if unknown else '')])
+
+
+def _but_for_seeds(why: str) -> str:
+  """Reasons that differ in seeds alone are one."""
+  parts = [p for p in why.split(', ') if p]
+  rest = [p for p in parts if p.split(' ')[0].split('.')[-1] != 'seed']
+  return ', '.join(rest) if rest or not parts else 'another seed'
+
+
+def duration(seconds: float) -> str:
+  """'42 s', '3 min 10 s', '2 h 5 min'."""
+  whole = round(seconds)
+  if whole < 60:
+    return f'{whole} s'
+  if whole < 3600:
+    return f'{whole // 60} min {whole % 60} s'
+  return f'{whole // 3600} h {whole % 3600 // 60} min'
