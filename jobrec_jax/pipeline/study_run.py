@@ -121,7 +121,9 @@ def cluster(scheduler: str | None, workers: int) -> Iterator[Any]:
   if not scheduler and not workers:
     yield None
     return
-  from distributed import Client, LocalCluster  # here, for a run on one machine needs none
+  import dask  # here, for a run on one machine needs none
+  dask.config.set({'logging.distributed': 'critical'})  # workers that go are replaced and told
+  from distributed import Client, LocalCluster
   if workers:
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
                       resources={'accelerator': 1}, dashboard_address=None) as local, \

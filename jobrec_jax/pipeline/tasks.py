@@ -135,9 +135,10 @@ def make_with_dask(client: Any, store: Path, todo: Sequence[Task],
   try:
     for future in as_completed(futures.values()):
       task = by_key[future.key]
-      if message := _outcome(future):
-        failed[future.key] = message
-        logging.error('%s failed: %s', future.key, message[0].splitlines()[0])
+      if trouble := _outcome(future):
+        message, cause = trouble
+        failed[future.key] = message, None if cause == future.key else cause
+        logging.error('%s failed: %s', future.key, message.splitlines()[0])
       else:
         done(task)
   except BaseException:
