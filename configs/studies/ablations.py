@@ -1,6 +1,6 @@
 """What each part of the method is worth: one change at a time, on the quickstart's market.
 
-  python -m experiments.study --study=configs/studies/ablations.py --seeds=5 --workdir=runs/ablations
+  python -m experiments.study --study=configs/studies/ablations.py --workdir=runs/ablations
 """
 
 from jobrec_jax.pipeline.study import Study, Variant
