@@ -133,8 +133,8 @@ class JobRec(nn.Module):
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
   where alignment blocks are V codes, `phrases` [phrases, D] where there are any, and `lora` where
   the decoder's config has adapters (see `lora.Adapters`). One readout for all is [1, D], and its
-  vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a pass
-  of its own, and states are kept for each.
+  vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
+  pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig

@@ -1,10 +1,9 @@
 """Low-rank adapters: y = x W + scale * (dropout(x) a) b, in a parameter subtree of their own.
 
-They never write the decoder's kernels: those are frozen, or they learn, too, where a decoder that is
-trained from scratch gives each expert adapters of its own. Adapters of all layers are stacked on a
-leading axis like the kernels they go with, and reach the layers as an argument: `{projection: {'a':
-[layers, in, R], 'b': [layers, R, out]}}`, with a further leading axis E where every expert has its
-own.
+They never write the decoder's kernels: those are frozen, or learn too, where a decoder trained from
+scratch gives each expert adapters of its own. Adapters of all layers are stacked on a leading axis
+like the kernels they go with, and reach the layers as an argument: `{projection: {'a': [layers, in,
+R], 'b': [layers, R, out]}}`, with a further leading axis E where every expert has its own.
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,8 @@ STAGE = {'steps': 4, 'warmup': 1}
 VARIANTS = {
     'raw': {'tokenizer': {'layout': 'raw'}},
     'raw, factored, last token': {
-        'tokenizer': {'layout': 'raw'}, 'model': {'attention': 'factored', 'readout': 'last_token'}},
+        'tokenizer': {'layout': 'raw'},
+        'model': {'attention': 'factored', 'readout': 'last_token'}},
     'layers left out, adapters apart': {
         'tokenizer': {'without_layers': ('interest', 'narrative')},
         'lora': {'per_expert': True, 'rank': 2}},
@@ -86,7 +87,7 @@ def test_a_decoder_from_scratch_learns_beside_the_adapters_of_each_expert(tmp_pa
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), first['decoder'], last['decoder'])
   assert all(jax.tree.leaves(moved))
 
-  with pytest.raises(ValueError, match='trained its decoder itself, .* use --merged'):
+  with pytest.raises(ValueError, match=r'trained its decoder itself, .* use --merged'):
     export_weights(run.folder, tmp_path / 'adapter', merged=False)
   export_weights(run.folder, tmp_path / 'merged', merged=True)
   assert {p.name for p in (tmp_path / 'merged').iterdir()} >= {'preference', 'qualification'}

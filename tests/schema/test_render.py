@@ -51,7 +51,8 @@ def test_text_without_a_layer_leaves_out_what_the_layer_alone_uses():
   left = TOY.without(('narrative', 'eligibility'))
   assert render_entity(left, 'candidate', CANDIDATE) == (
       'candidate; interest: likes CV, NLP; other: summer yes')
-  assert render_entity(left, 'candidate', CANDIDATE, 'raw') == 'candidate; likes CV, NLP, summer yes'
+  assert render_entity(left, 'candidate', CANDIDATE, 'raw') == (
+      'candidate; likes CV, NLP, summer yes')
   assert render_entity(left, 'job', JOB) == 'job; interest: field CV'
   assert render_alignment(align(left, CANDIDATE, JOB)) == 'alignment; interest: field met'
 
