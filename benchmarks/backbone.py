@@ -218,14 +218,14 @@ def ours_step(dtype: str, prompt: str):
 def ours_catalogue(dtype: str, prompt: str, per_expert: bool = False):
   """Some of 600 candidates against 100 jobs, all states on disk: the scorer, files to scores."""
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
-  from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
+  from jobrec_jax.data.tokens import BlockEncoder, BlockFormat
   from jobrec_jax.scoring.experts import Experts
   from jobrec_jax.scoring.features import PairScorer, ScoringConfig
   from jobrec_jax.scoring.kept_states import BlockStates
   from jobrec_jax.sharding import MeshConfig, make_mesh
   dataset, _ = simulate(MarketConfig(candidates=600, jobs=CATALOGUE), 0)
   phrases, verdicts = parts(prompt)
-  lengths = BlockLengths(*((80, 48, 24) if phrases else (216, 144, 10)), verdicts)
+  lengths = BlockFormat(*((80, 48, 24) if phrases else (216, 144, 10)), verdicts)
   blocks = BlockEncoder(dataset, tokenizer(phrases), lengths)
   assert not any(blocks.cut.values()), blocks.cut
   lists = tuple(blocks.candidate_lists(np.zeros(1, int), np.arange(J)[None]).values())

@@ -49,7 +49,7 @@ def dump(schema, side: str, entity) -> str:
 
 
 def parts(prompt: str) -> tuple[bool, str | None]:
-  """Whether its phrases are tokens, and how `BlockLengths` calls its verdicts."""
+  """Whether its phrases are tokens, and how `BlockFormat` calls its verdicts."""
   verdicts = {'published': None, 'symbols': 'symbols', 'vectors': 'vectors',
               'phrases+vectors': 'vectors'}.get(prompt, 'words')
   return prompt.startswith('phrases'), verdicts

@@ -49,7 +49,7 @@ def recommender(jobs: int, candidates: int):
   import numpy as np
 
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
-  from jobrec_jax.data.tokens import BlockLengths, corpus, train_tokenizer
+  from jobrec_jax.data.tokens import BlockFormat, corpus, train_tokenizer
   from jobrec_jax.models.decoder import DecoderConfig
   from jobrec_jax.models.jobrec import JobRec, JobRecConfig
   from jobrec_jax.models.policy import PolicyHead
@@ -61,7 +61,7 @@ def recommender(jobs: int, candidates: int):
   dataset, _ = simulate(MarketConfig(candidates=max(candidates, 100), jobs=jobs,
                                     exposure=0.2), 0)
   tokenizer = train_tokenizer(corpus(dataset), 4096)
-  lengths = BlockLengths(64, 40, 20)
+  lengths = BlockFormat(64, 40, 20)
   D = WIDTH.value
   decoder = DecoderConfig(vocab_size=tokenizer.get_vocab_size(), width=D, layers=2, heads=D // 16,
                           kv_heads=D // 32, head_width=16, mlp_width=3 * D, unroll=2)

@@ -25,7 +25,7 @@ import pytest
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import (
     BlockEncoder,
-    BlockLengths,
+    BlockFormat,
     corpus,
     train_tokenizer,
 )
@@ -34,7 +34,7 @@ from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
 pytest_plugins = ['tests.no_skips']
-LENGTHS = BlockLengths(candidate=40, job=24, alignment=16)
+LENGTHS = BlockFormat(candidate=40, job=24, alignment=16)
 
 
 @pytest.fixture(scope='session')

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.data import tokens
-from jobrec_jax.data.tokens import BlockLengths
+from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.recommend import Recommender
@@ -23,7 +23,7 @@ from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.scoring.policy import Policy
 
-LENGTHS = BlockLengths(40, 24, 16)
+LENGTHS = BlockFormat(40, 24, 16)
 CALIBRATION = Calibration(0.1, 0.5)
 TEXT = np.zeros((1, 4), np.int32)
 # Whatever a user of the front door may not need.
@@ -205,7 +205,7 @@ def test_scores_that_are_not_numbers_are_no_ranking(make, params, candidate):
 
 
 def test_what_is_too_long_is_counted(make, dataset, candidate):
-  recommender = make(lengths=BlockLengths(10, 24, 16))
+  recommender = make(lengths=BlockFormat(10, 24, 16))
   (said,) = recommender.recommend(candidate, 0.0, jobs=dataset.jobs[:3])
   assert said.cut['candidate'] == 1 and set(said.cut) == {'candidate', 'job', 'alignment'}
   assert recommender.recommend(dataset.candidates[:2], 0.0)[0].cut['candidate'] == 2

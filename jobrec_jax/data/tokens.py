@@ -18,7 +18,7 @@ from jobrec_jax.data.dataset import Dataset, pair_code
 from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
-from jobrec_jax.schema.render import VERDICTS, render_alignment, render_entity
+from jobrec_jax.schema.render import LAYOUTS, VERDICTS, render_alignment, render_entity
 from jobrec_jax.schema.schema import Entity
 
 PAD = -1  # the id of padding, wherever it stands in a block; no tokenizer's id
@@ -144,44 +144,61 @@ def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0,
-           verdicts: str = 'words') -> list[str]:
-  """The text that training meets: entities of the train split, and some of its alignments."""
-  train = dataset.interactions.of('train')
+def corpus(dataset: Dataset, pairs: int = 2000, seed: int = 0, verdicts: str = 'words',
+           layout: str = 'schema', without_layers: tuple[str, ...] = ()) -> list[str]:
+  """The text that training meets: entities of the train split, and some of its alignments.
+
+  Args:
+    dataset: of which the train split alone is read.
+    pairs: how many alignments, at most.
+    seed: of their draw.
+    verdicts, layout, without_layers: see `BlockFormat`.
+  """
+  train, schema = dataset.interactions.of('train'), dataset.schema.without(without_layers)
   rng = np.random.default_rng(seed)
-  texts = [render_entity(dataset.schema, 'candidate', dataset.candidates[u])
+  texts = [render_entity(schema, 'candidate', dataset.candidates[u], layout)
            for u in np.unique(train.candidate)]
-  texts += [render_entity(dataset.schema, 'job', dataset.jobs[j]) for j in np.unique(train.job)]
-  for row in rng.permutation(len(train))[:pairs]:
-    alignment = align(dataset.schema, dataset.candidates[train.candidate[row]],
-                      dataset.jobs[train.job[row]])
-    if verdicts in VERDICTS:
-      texts.append(render_alignment(alignment, verdicts))
-  return texts
+  texts += [render_entity(schema, 'job', dataset.jobs[j], layout) for j in np.unique(train.job)]
+  if layout == 'raw' or verdicts not in VERDICTS:
+    return texts
+  return texts + [
+      render_alignment(align(schema, dataset.candidates[train.candidate[row]],
+                             dataset.jobs[train.job[row]]), verdicts)
+      for row in rng.permutation(len(train))[:pairs]]
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockLengths:
-  """Most tokens of the candidate, job and alignment blocks, and what the last consists of.
+class BlockFormat:
+  """Most tokens of the candidate, job and alignment blocks, and what they consist of.
 
   Attributes:
     candidate, job, alignment: in tokens; of the last in codes, if those are asked for.
     verdicts: one of `render.VERDICTS` for text, or 'vectors' for `verdict_codes`, of which the
       model learns vectors.
+    layout: one of `render.LAYOUTS`. 'raw' has no verdicts: alignment blocks are empty.
+    without_layers: layers of the schema that are left out, see `Schema.without`.
 
   Raises:
-    ValueError: `verdicts` is none of these.
+    ValueError: `verdicts` or `layout` is none of these, or verdicts are asked of 'raw'.
   """
 
   candidate: int
   job: int
   alignment: int
   verdicts: str = 'words'
+  layout: str = 'schema'
+  without_layers: tuple[str, ...] = ()
 
   def __post_init__(self):
     allowed = (*VERDICTS, 'vectors')
     if self.verdicts not in allowed:
       raise ValueError(f'tokenizer.verdicts must be one of {allowed}, got {self.verdicts!r}')
+    if self.layout not in LAYOUTS:
+      raise ValueError(f'tokenizer.layout must be one of {LAYOUTS}, got {self.layout!r}')
+    if self.layout == 'raw' and (self.verdicts, self.alignment) != ('words', 0):
+      raise ValueError("tokenizer.verdicts must be 'words', and the alignment's length 0, where "
+                       f"tokenizer.layout is 'raw', which has none, got {self.verdicts!r} and "
+                       f'{self.alignment}')
 
   @property
   def codes(self) -> int:
@@ -203,12 +220,13 @@ class BlockEncoder:
       tokens; pairs are counted as they are asked for, up to some 65,536.
   """
 
-  def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, lengths: BlockLengths):
-    self.tokenizer, self._lengths = tokenizer, lengths
+  def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockFormat):
+    self.tokenizer, self._form = tokenizer, form
+    self._schema = dataset.schema.without(form.without_layers)
     self.vocab_size = tokenizer.get_vocab_size()
     self.cut = {'candidate': 0, 'job': 0, 'alignment': 0}
     self._by_clause = reads_by_clause(tokenizer)
-    self.jobs = self._encode('job', [render_entity(dataset.schema, 'job', e) for e in dataset.jobs])
+    self.jobs = self._encode('job', dataset.jobs)
     self._pair_with(dataset)
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
@@ -221,20 +239,20 @@ class BlockEncoder:
 
   def _pair_with(self, dataset: Dataset) -> None:
     """Reads the dataset's candidates, and prepares their pairs with its jobs."""
-    self._dataset, schema = dataset, dataset.schema
-    self.candidates = self._encode(
-        'candidate', [render_entity(schema, 'candidate', e) for e in dataset.candidates])
-    self._aligner = PairAligner(schema, dataset.candidates, dataset.jobs)
-    self._tokens = None if self._lengths.codes else AlignmentTokens(
-        self._aligner, schema, self.tokenizer, self._lengths.verdicts, self._by_clause)
+    self._dataset = dataset
+    self.candidates = self._encode('candidate', dataset.candidates)
+    self._aligner = PairAligner(self._schema, dataset.candidates, dataset.jobs)
+    self._tokens = None if self._form.codes else AlignmentTokens(
+        self._aligner, self._schema, self.tokenizer, self._form.verdicts, self._by_clause)
     self._cut_pairs: set[int] = set()
     self._lock = threading.Lock()
 
-  def _encode(self, block: str, texts: list[str]) -> np.ndarray:
+  def _encode(self, side: str, entities: Sequence[Entity]) -> np.ndarray:
+    texts = [render_entity(self._schema, side, e, self._form.layout) for e in entities]
     encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
     rows = [encoding.ids for encoding in encodings]
-    allowed = getattr(self._lengths, block)
-    self.cut[block] = sum(len(row) > allowed for row in rows)
+    allowed = getattr(self._form, side)
+    self.cut[side] = sum(len(row) > allowed for row in rows)
     return padded(rows, min(allowed, _rounded(max(map(len, rows), default=1))))
 
   @functools.cached_property
@@ -244,8 +262,10 @@ class BlockEncoder:
     It is the longest that can occur, rounded up to a multiple of 8 (not where blocks are codes),
     where all clauses can be listed and tell; else the configured one, its upper bound.
     """
-    allowed = self._lengths.alignment
-    if self._lengths.codes:
+    allowed = self._form.alignment
+    if self._form.layout == 'raw':
+      return 0
+    if self._form.codes:
       return min(allowed, len(self._aligner.fields))
     longest = self._tokens.longest()
     return allowed if longest is None else min(allowed, _rounded(longest))
@@ -256,9 +276,10 @@ class BlockEncoder:
     La is the configured length; behind `alignment_length` there is nothing but padding.
     """
     u, j = candidate.ravel(), job.ravel()
-    out = np.full((len(u), self._lengths.alignment), PAD, np.int32)
-    for part in chunks(len(u)):
-      self._fill(out[part], u[part], j[part])
+    out = np.full((len(u), self._form.alignment), PAD, np.int32)
+    if self._form.layout != 'raw':
+      for part in chunks(len(u)):
+        self._fill(out[part], u[part], j[part])
     return out.reshape(*candidate.shape, out.shape[1])
 
   def _fill(self, out: np.ndarray, candidate: np.ndarray, job: np.ndarray) -> None:

@@ -34,7 +34,8 @@ class JobRecConfig:
     job_start, pair_start: 'factored': positions from which jobs, and what pairs have of their own,
       are read; no candidate (no job) may be longer than what lies before.
     verdicts: 0: alignment blocks are text. Otherwise they are codes below this number, and each
-      expert adds its own learned vectors of a pair's codes to its readout: no token is spent.
+      readout gets learned vectors of a pair's codes, its own, added: no token is spent.
+    readout: 'expert_tokens', a readout for each expert; or 'last_token', one that all share.
     words, phrases: token ids from `words` on, of which there are `phrases`, have learned embeddings
       of their own beside the decoder's table.
 
@@ -52,6 +53,7 @@ class JobRecConfig:
   verdicts: int = 0
   words: int = 0
   phrases: int = 0
+  readout: str = 'expert_tokens'
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
@@ -66,11 +68,23 @@ class JobRecConfig:
       value = getattr(self, name)
       if not isinstance(value, int) or value < 0:
         raise ValueError(f'{name} must be an integer of at least 0, got {value!r}')
+    if self.readout not in ('expert_tokens', 'last_token'):
+      raise ValueError("readout must be 'expert_tokens' or 'last_token', got "
+                       f'{self.readout!r}')
+    lora = self.decoder.lora
+    if self.readout == 'last_token' and lora is not None and lora.per_expert:
+      raise ValueError("readout must be 'expert_tokens' where each expert has adapters and so a "
+                       "pass of its own, got 'last_token'")
     if self.attention not in ('exact', 'factored'):
       raise ValueError(f"attention must be 'exact' or 'factored', got {self.attention!r}")
     if self.attention == 'factored' and not 0 < self.job_start < self.pair_start:
       raise ValueError("job_start and pair_start must be 0 < job_start < pair_start with attention "
                        f"'factored', got {self.job_start} and {self.pair_start}")
+
+  @property
+  def readouts(self) -> int:
+    """How many readout tokens a pair has."""
+    return len(self.experts) if self.readout == 'expert_tokens' else 1
 
 
 @struct.dataclass
@@ -78,7 +92,8 @@ class ExpertOutputs:
   """What the experts read and say of every pair.
 
   Attributes:
-    hidden: [B, J, E, D] fp32, each expert's own hidden state after the final norm.
+    hidden: [B, J, E, D] fp32, the hidden state after the final norm that each expert's head
+      reads: its own, or the same for all with the readout 'last_token'.
     scores: [B, J, E] fp32 logits: s_pref and s_qual in the order of `JobRecConfig.experts`.
   """
 
@@ -111,10 +126,15 @@ class JobRec(nn.Module):
   from a fixed position, and only alignment and readouts look at both, so that the states of either
   serve with any partner.
 
+  With the readout 'last_token' one learned token ends every pair, and all heads read its state. The
+  published prompt, too, ends with the same words for every pair; the last token of ours would be
+  whichever verdict stands there.
+
   Parameters: `decoder`, `readouts` [E, D], one head under each expert's name, `verdicts` [E, V, D]
   where alignment blocks are V codes, `phrases` [phrases, D] where there are any, and `lora` where
-  the decoder's config has adapters (see `lora.Adapters`). With adapters for each expert, every
-  expert reads the pair in a pass of its own, and states are kept for each.
+  the decoder's config has adapters (see `lora.Adapters`). One readout for all is [1, D], and its
+  vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
+  pass of its own, and states are kept for each.
   """
 
   config: JobRecConfig
@@ -123,7 +143,7 @@ class JobRec(nn.Module):
     c = self.config.decoder
     self.decoder = Decoder(c)
     init = partitioned(nn.initializers.normal(c.width**-0.5), 'experts', 'embed')
-    shape = (len(self.config.experts), c.width)
+    shape = (self.config.readouts, c.width)
     self.readouts = self.param('readouts', init, shape, jnp.float32)
     if self.config.verdicts:
       nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
@@ -162,7 +182,7 @@ class JobRec(nn.Module):
     Returns:
       `ExpertOutputs`. A pair that is all padding has finite outputs without meaning.
     """
-    B, J, E = *alignment.shape[:2], len(self.config.experts)
+    B, J = alignment.shape[:2]
     chex.assert_rank([candidate, job, alignment], [{2, 3}, {2, 3}, 3])
     chex.assert_shape(candidate, (B, None) if candidate.ndim == 2 else (B, J, None))
     chex.assert_shape(job, (B, None) if job.ndim == 2 else (B, J, None))
@@ -182,7 +202,7 @@ class JobRec(nn.Module):
                             states)
       hidden = self._look(self.encode(sides[shared], shared), sides[shared] != PAD, states,
                           partners != PAD, alignment)
-    return self._judge(hidden.reshape(B, J, E, -1), deterministic)
+    return self._judge(hidden.reshape(B, J, *hidden.shape[2:]), deterministic)
 
   def score_groups(
     self,
@@ -259,6 +279,10 @@ class JobRec(nn.Module):
     return self._judge(self._look(shared, shared_mask, others, other_mask, alignment, index), True)
 
   def _judge(self, hidden: jax.Array, deterministic: bool) -> ExpertOutputs:
+    """Args: hidden [B, J, E, D] of the readouts, or [B, J, 1, D] of the one that all share."""
+    if self.config.readout == 'last_token':
+      shape = *hidden.shape[:2], len(self.config.experts), hidden.shape[3]
+      hidden = jnp.broadcast_to(hidden, shape)
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
     scores = [getattr(self, name)(hidden[:, :, e], deterministic)
               for e, name in enumerate(self.config.experts)]

@@ -1,8 +1,9 @@
 """Low-rank adapters: y = x W + scale * (dropout(x) a) b, in a parameter subtree of their own.
 
-The decoder's kernels never change. Adapters of all layers are stacked on a leading axis like the
-kernels they go with, and reach the layers as an argument: `{projection: {'a': [layers, in, R],
-'b': [layers, R, out]}}`, with a further leading axis E where every expert has its own.
+They never write the decoder's kernels: those are frozen, or learn too, where a decoder trained from
+scratch gives each expert adapters of its own. Adapters of all layers are stacked on a leading axis
+like the kernels they go with, and reach the layers as an argument: `{projection: {'a': [layers, in,
+R], 'b': [layers, R, out]}}`, with a further leading axis E where every expert has its own.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ class LoraConfig:
     dropout: rate on the adapters' input while training.
     targets: projections of every layer, some of `TARGETS`.
     per_expert: whether each expert has adapters of its own (and reads the pair for itself, at as
-      many times the cost) or all share them.
+      many times the cost) or all share them. A decoder trained from scratch has adapters only
+      where they are apart, and learns with them.
     rank_stabilised: rsLoRA's scaling.
 
   Raises:

@@ -69,7 +69,7 @@ def make_tokenizer(bench: Bench) -> None:
   t = spec.tokenizer
   if backbone is None or t.phrases:
     texts = corpus(dataset, seed=streams.seed32(bench.settings['seed'], 'corpus'),
-                   verdicts=t.verdicts)
+                   verdicts=t.verdicts, layout=t.layout, without_layers=t.without_layers)
   if backbone is None:
     tokenizer = train_tokenizer(texts, t.vocab_size)
   elif t.phrases:
@@ -90,7 +90,7 @@ def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
   model = make_model(spec, tokenizer, backbone)
   if backbone is not None:
     params = params | {'decoder': backbone.load(None)}
-  return Experts(model, params, tokenizer, spec.tokenizer.lengths)
+  return Experts(model, params, tokenizer, spec.tokenizer.form)
 
 
 def read_experts(bench: Bench) -> Experts:
@@ -122,7 +122,7 @@ class _Trainer:
     spec: ModelSpec = bench.settings['spec']
     tokenizer = bench.inputs['tokenizer']
     backbone = open_backbone(spec, bench.resources.backbone)
-    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.tokenizer.lengths)
+    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.tokenizer.form)
     logging.info('tokens: vocabulary of %d; cut to length: %s', blocks.vocab_size,
                  {k: v for k, v in blocks.cut.items() if v} or 'none')
     return cls(bench, make_model(spec, tokenizer, backbone), blocks,

@@ -45,10 +45,11 @@ def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
 
 def export_adapter(experts: Experts, calibration: Calibration, base_name: str, to: Path,
                    tokenizer: Path) -> None:
-  """Raises ValueError: the decoder has no adapters, or `to` holds something."""
+  """Raises ValueError: the run has no pretrained decoder to adapt, or `to` holds something."""
   c = experts.model.config
-  if c.decoder.lora is None:
-    raise ValueError('this run trained its decoder whole and has no adapter: use --merged')
+  if not base_name:
+    raise ValueError('this run trained its decoder itself, and adapters alone say nothing without '
+                     'it: use --merged')
   save_adapter(to, experts.params['lora'], c.decoder, base_name,
                Heads(extras(experts, calibration), c.experts), [tokenizer])
 

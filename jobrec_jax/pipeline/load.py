@@ -177,7 +177,7 @@ def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
                        f'one: {place}')
     decoder = open_backbone(spec, place)
     params = params | {'decoder': decoder.load(None)}
-  experts = Experts(make_model(spec, tokenizer, decoder), params, tokenizer, spec.tokenizer.lengths)
+  experts = Experts(make_model(spec, tokenizer, decoder), params, tokenizer, spec.tokenizer.form)
   return experts, load_calibration(parts.folders['calibration'])
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tokenizers
 
-from jobrec_jax.data.tokens import BlockLengths
+from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig
@@ -27,16 +27,26 @@ class TokenizerSettings:
   # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; or 'vectors',
   # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
   verdicts: Literal['words', 'symbols', 'vectors'] = 'words'
+  # Of texts: 'schema', layer by layer; or 'raw', the published flat list of attributes, as an
+  # ablation: it has no alignment block, so `verdicts` stays 'words' and `alignment` is not used.
+  layout: Literal['schema', 'raw'] = 'schema'
+  # Layers of the schema that the experts do not read, as an ablation: neither their verdicts nor
+  # the attributes that no other layer uses. Rivals read them.
+  without_layers: tuple[str, ...] = ()
   # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
   # a learned embedding of its own that starts as the mean of its words'. 0: none.
   phrases: Annotated[int, at_least(0)] = 0
 
   def __post_init__(self):
     check(self)
+    if self.layout == 'raw' and self.verdicts != 'words':
+      raise ValueError("verdicts must be 'words' where layout is 'raw', which has no verdicts, "
+                       f'got {self.verdicts!r}')
 
   @property
-  def lengths(self) -> BlockLengths:
-    return BlockLengths(self.candidate, self.job, self.alignment, self.verdicts)
+  def form(self) -> BlockFormat:
+    return BlockFormat(self.candidate, self.job, 0 if self.layout == 'raw' else self.alignment,
+                       self.verdicts, self.layout, self.without_layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +82,8 @@ class ModelSettings:
   remat: Literal['none', 'selective', 'full'] = 'none'
   # Of lists: 'exact', or 'factored': entities are read alone, once.
   attention: Literal['exact', 'factored'] = 'exact'
+  # Which state an expert's head reads: of a token of its own, or of one last token that all share.
+  readout: Literal['expert_tokens', 'last_token'] = 'expert_tokens'
   head_widths: Annotated[tuple[int, ...], at_least(1)] = (512, 256)  # hidden, of an expert's head
   head_dropout: Annotated[float, within(0, 1, open_high=True)] = 0.1  # in the experts' heads
 
@@ -122,15 +134,18 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
   own = {f.name: getattr(spec.model, f.name) for f in dataclasses.fields(ModelSettings)}
   if backbone is None:
     sizes = {f.name for f in dataclasses.fields(DecoderConfig)}
-    decoder = DecoderConfig(vocab_size=vocabulary, **{k: v for k, v in own.items() if k in sizes})
+    # Adapters that all share would say nothing that a decoder which learns cannot.
+    lora = spec.lora if spec.lora.per_expert else None
+    decoder = DecoderConfig(vocab_size=vocabulary, lora=lora,
+                            **{k: v for k, v in own.items() if k in sizes})
   elif words > backbone.config.vocab_size:
     raise ValueError(f'backbone.path must name a decoder with an embedding for each of its '
                      f"tokenizer's {words} tokens, got {backbone.config.vocab_size}")
   else:
     decoder = backbone.config
-  lengths = spec.tokenizer.lengths
-  heads = {k: own[k] for k in ('head_widths', 'head_dropout', 'attention')}
+  form = spec.tokenizer.form
+  heads = {k: own[k] for k in ('head_widths', 'head_dropout', 'attention', 'readout')}
   return JobRec(JobRecConfig(
-      decoder=decoder, experts=EXPERTS, job_start=lengths.candidate,
-      pair_start=lengths.candidate + lengths.job, verdicts=lengths.codes, words=words,
+      decoder=decoder, experts=EXPERTS, job_start=form.candidate,
+      pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
       phrases=vocabulary - words, **heads))

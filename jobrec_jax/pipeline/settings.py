@@ -16,7 +16,7 @@ from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
 from jobrec_jax.refine.review import check_names
-from jobrec_jax.schema.comparators import Semantic
+from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.scoring.features import ScoringConfig
@@ -257,8 +257,11 @@ class Settings:
     if self.features.states and self.model.attention != 'factored':
       raise ValueError("features.states must be '' unless model.attention is 'factored', whose "
                        f'blocks are read alone, got {self.features.states!r}')
-    layers = load_domain(self.market.domain).schema.layers
-    fields = sum(not isinstance(f.comparator, Semantic) for l in layers for f in l.fields)
+    if self.model.readout == 'last_token' and self.lora.per_expert:
+      raise ValueError("model.readout must be 'expert_tokens' with lora.per_expert, whose experts "
+                       "read the pair apart and share no state, got 'last_token'")
+    schema = load_domain(self.market.domain).schema.without(self.tokenizer.without_layers)
+    fields = len(fields_with_verdicts(schema))
     if self.tokenizer.verdicts == 'vectors' and self.tokenizer.alignment < fields:
       raise ValueError("tokenizer.alignment must hold the schema's "
                        f"{fields} fields with verdicts where tokenizer.verdicts is 'vectors', "

@@ -37,8 +37,18 @@ def _layered(schema: Schema, side: str) -> list[tuple[str, list[Attribute]]]:
   return [(name, attributes) for name, attributes in layered if attributes]
 
 
-def render_entity(schema: Schema, side: str, entity: Entity) -> str:
-  """The candidate or the job block: 'candidate; eligibility: gpa 3.4, ...; competence: ...'."""
+LAYOUTS = ('schema', 'raw')
+
+
+def render_entity(schema: Schema, side: str, entity: Entity, layout: str = 'schema') -> str:
+  """The candidate or the job block: 'candidate; eligibility: gpa 3.4, ...; competence: ...'.
+
+  As 'raw', the flat list of the side's attributes in their own order, as in the published code:
+  'candidate; gpa 3.4, ...'. Such a prompt knows no layers, and has no alignment block either.
+  """
+  if layout == 'raw':
+    return f'{side}; ' + ', '.join(
+        _attribute(a, entity[a.name]) for a in schema.attributes(side) if a.rendered)
   layers = [f'{name}: ' + ', '.join(_attribute(a, entity[a.name]) for a in attributes)
             for name, attributes in _layered(schema, side)]
   return f'{side}; ' + '; '.join(layers)

@@ -4,7 +4,7 @@
 eligibility, explanations, validation and the baselines' features are all derived from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import hashlib
 import math
@@ -163,6 +163,31 @@ class Schema:
 
   def attributes(self, side: Literal['candidate', 'job']) -> tuple[Attribute, ...]:
     return self.candidate if side == 'candidate' else self.job
+
+  def without(self, layers: Collection[str]) -> 'Schema':
+    """The table without these layers, for texts that leave them out.
+
+    The attributes that they alone use are no longer rendered. What another layer uses stays, under
+    that layer.
+
+    Raises:
+      ValueError: an unknown name, or no layer would be left.
+    """
+    if not layers:
+      return self
+    kept = tuple(l for l in self.layers if l.name not in layers)
+    if not kept or len(kept) + len(set(layers)) > len(self.layers):
+      raise ValueError('tokenizer.without_layers must be some and not all of '
+                       f'{[l.name for l in self.layers]}, the layers of schema {self.name}, '
+                       f'got {tuple(layers)}')
+
+    def shown(side: str) -> tuple[Attribute, ...]:
+      of = {part: {name for l in part for f in l.fields for name in f.attributes(side)}
+            for part in (self.layers, kept)}
+      gone = of[self.layers] - of[kept]
+      return tuple(dataclasses.replace(a, rendered=False) if a.name in gone else a
+                   for a in self.attributes(side))
+    return dataclasses.replace(self, candidate=shown('candidate'), job=shown('job'), layers=kept)
 
   def validate(self, side: Literal['candidate', 'job'], entity: Entity, place: str = '') -> Entity:
     """Returns `entity` unchanged, or raises a ValueError that names place, attribute and range."""

@@ -7,7 +7,7 @@ import numpy as np
 import tokenizers
 
 from jobrec_jax.data.dataset import Dataset
-from jobrec_jax.data.tokens import BlockEncoder, BlockLengths
+from jobrec_jax.data.tokens import BlockEncoder, BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 
 PyTree = Any
@@ -21,17 +21,17 @@ class Experts:
     model: the decoder and its experts.
     params: their parameters.
     tokenizer: the one they were trained with.
-    lengths: static lengths of the token blocks they were trained with.
+    form: of the token blocks they were trained with.
   """
 
   model: JobRec
   params: PyTree
   tokenizer: tokenizers.Tokenizer
-  lengths: BlockLengths
+  form: BlockFormat
 
   def blocks(self, dataset: Dataset) -> BlockEncoder:
     """The dataset as these experts read it."""
-    return BlockEncoder(dataset, self.tokenizer, self.lengths)
+    return BlockEncoder(dataset, self.tokenizer, self.form)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,7 @@ class PairScorer:
       raise ValueError("features.states: allowed with model.attention='factored', whose blocks are "
                        f'read alone, got {settings.states!r} with {attention!r}')
     self.blocks, self.settings = blocks, settings
-    self._model, self._mesh, self._allowed = experts.model, mesh, experts.lengths
+    self._model, self._mesh, self._allowed = experts.model, mesh, experts.form
     self._params = _replicated(experts.params, mesh)
     self.states = BlockStates(Path(settings.states).expanduser(), self._model, self._params,
                               settings.batch) if settings.states else None
@@ -141,7 +141,7 @@ class PairScorer:
     self._encoded = {}  # the jobs that were encoded last
     # Where there are no candidates yet, one program serves whoever comes.
     self._lengths = ((0, 0, 0) if len(blocks.candidates) else
-                     (experts.lengths.candidate, 0, experts.lengths.alignment))
+                     (experts.form.candidate, 0, experts.form.alignment))
     self._fit_lengths()
 
   def with_blocks(self, blocks: BlockEncoder) -> 'PairScorer':

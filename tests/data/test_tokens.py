@@ -13,7 +13,7 @@ from jobrec_jax.data.tokens import (
     BUCKETS,
     PAD,
     BlockEncoder,
-    BlockLengths,
+    BlockFormat,
     add_phrases,
     bucket,
     by_length,
@@ -56,7 +56,7 @@ def test_symbols_of_verdicts_stay_a_token_each(dataset):
 
 
 def test_vectors_have_a_code_for_each_verdict_and_no_text(dataset):
-  lengths = BlockLengths(300, 300, 12, 'vectors')
+  lengths = BlockFormat(300, 300, 12, 'vectors')
   found = BlockEncoder(dataset, TOKENIZER, lengths).alignments(np.array([0]), np.array([1]))[0]
   verdicts = [f.verdict for f in align(dataset.schema, dataset.candidates[0],
                                        dataset.jobs[1]).fields() if f.verdict]
@@ -148,7 +148,7 @@ def test_the_corpus_is_of_training_alone(dataset):
 
 
 def test_blocks_hold_the_rendered_text(dataset, tokenizer):
-  blocks = BlockEncoder(dataset, tokenizer, BlockLengths(500, 300, 90))
+  blocks = BlockEncoder(dataset, tokenizer, BlockFormat(500, 300, 90))
   assert not any(blocks.cut.values())
   lists = blocks.candidate_lists(np.array([2, 5]), np.array([[0, 3], [7, 1]]))
   longest = [max(len(tokenizer.encode(render_entity(dataset.schema, side, e)).ids) for e in of)
@@ -170,7 +170,7 @@ def test_blocks_hold_the_rendered_text(dataset, tokenizer):
 
 
 def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
-  short = BlockEncoder(dataset, tokenizer, BlockLengths(5, 300, 90))
+  short = BlockEncoder(dataset, tokenizer, BlockFormat(5, 300, 90))
   assert short.cut['candidate'] == len(dataset.candidates)
   assert (short.candidates != PAD).all()
   padding = short.jobs == PAD
@@ -182,16 +182,16 @@ def test_blocks_are_as_long_as_their_longest_text_and_never_longer_than_allowed(
   longest = max(len(TOKENIZER.encode(text).ids) for text in texts)
   up = -(-longest // 8) * 8
   for allowed, width in ((longest - 1, longest - 1), (longest, longest), (up, up), (up + 9, up)):
-    blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(allowed, 10, 10))
+    blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(allowed, 10, 10))
     assert blocks.candidates.shape[1] == width
     assert blocks.cut['candidate'] == (0 if allowed >= longest else sum(
         len(TOKENIZER.encode(text).ids) == longest for text in texts))
-    whole = BlockEncoder(dataset, TOKENIZER, BlockLengths(2 * up, 10, 10)).candidates
+    whole = BlockEncoder(dataset, TOKENIZER, BlockFormat(2 * up, 10, 10)).candidates
     np.testing.assert_array_equal(blocks.candidates[:, :allowed], whole[:, :width])
 
 
 def test_a_data_set_without_jobs_has_blocks(dataset):
-  blocks = BlockEncoder(dataclasses.replace(dataset, jobs=()), TOKENIZER, BlockLengths(9, 9, 9))
+  blocks = BlockEncoder(dataclasses.replace(dataset, jobs=()), TOKENIZER, BlockFormat(9, 9, 9))
   assert blocks.jobs.shape == (0, 8)
 
 
@@ -199,7 +199,7 @@ def test_a_data_set_without_jobs_has_blocks(dataset):
 @pytest.mark.parametrize('allowed', [11, 400])
 def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypatch):
   monkeypatch.setattr(pairs, 'CHUNK', 50)
-  blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, allowed, verdicts))
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(40, 40, allowed, verdicts))
   u, j = np.mgrid[:60, :20]
   found = blocks.alignments(u, j)
   assert found.shape == (60, 20, allowed) and found.dtype == np.int32
@@ -220,9 +220,53 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
   assert blocks.cut['alignment'] == sum(len(row) > allowed for row in rows)
 
 
+def test_raw_blocks_are_flat_and_their_alignments_empty(dataset):
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(400, 400, 0, layout='raw'))
+  for side, found, entities in (('candidate', blocks.candidates, dataset.candidates),
+                                ('job', blocks.jobs, dataset.jobs)):
+    rows = [TOKENIZER.encode(render_entity(dataset.schema, side, e, 'raw')).ids for e in entities]
+    np.testing.assert_array_equal(found, padded(rows, found.shape[1]))
+  assert blocks.alignment_length == 0
+  assert blocks.alignments(*np.mgrid[:3, :4]).shape == (3, 4, 0)
+  assert not any('alignment' in text or 'eligibility:' in text
+                 for text in corpus(dataset, layout='raw'))
+
+
+@pytest.mark.parametrize('form', [('vectors', 0), ('symbols', 0), ('words', 1)])
+def test_raw_blocks_have_no_verdicts(form):
+  verdicts, alignment = form
+  with pytest.raises(ValueError, match=rf"layout is 'raw'.* got '{verdicts}' and {alignment}"):
+    BlockFormat(400, 400, alignment, verdicts, 'raw')
+  with pytest.raises(ValueError, match=r"layout must be one of .* got 'flat'"):
+    BlockFormat(400, 400, 1, layout='flat')
+
+
+@pytest.mark.parametrize('verdicts', ['words', 'symbols', 'vectors'])
+def test_blocks_without_layers_are_those_of_the_schema_without_them(dataset, verdicts):
+  gone = ('eligibility', 'interest')
+  left = dataclasses.replace(dataset, schema=dataset.schema.without(gone))
+  found = BlockEncoder(dataset, TOKENIZER, BlockFormat(400, 400, 90, verdicts, 'schema', gone))
+  expected, whole = (BlockEncoder(d, TOKENIZER, BlockFormat(400, 400, 90, verdicts))
+                     for d in (left, dataset))
+  pair = np.mgrid[:5, :6]
+  for get in (lambda b: b.candidates, lambda b: b.jobs, lambda b: b.alignments(*pair)):
+    np.testing.assert_array_equal(get(found), get(expected))
+    assert not np.array_equal(get(found), get(whole))
+  others = found.with_candidates(dataset.candidates[2:])
+  np.testing.assert_array_equal(others.alignments(*np.mgrid[:3, :6]), found.alignments(*pair)[2:])
+  assert corpus(dataset, verdicts=verdicts, without_layers=gone) == corpus(left, verdicts=verdicts)
+
+
+def test_text_of_free_layers_alone(dataset):
+  gone = ('eligibility', 'competence', 'logistics', 'interest')
+  form = BlockFormat(400, 400, 90, 'vectors', 'schema', gone)
+  blocks = BlockEncoder(dataset, TOKENIZER, form)
+  assert blocks.alignment_length == 0 and (blocks.alignments(*np.mgrid[:2, :2]) == PAD).all()
+
+
 def test_cut_pairs_are_counted_up_to_a_bound(dataset, monkeypatch):
   monkeypatch.setattr(tokens, '_CUT_PAIRS', 20)
-  blocks = BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, 5))
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(40, 40, 5))
   for u in range(60):
     blocks.alignments(np.full(7, u), np.arange(7))
   assert blocks.cut['alignment'] == 21
@@ -230,7 +274,7 @@ def test_cut_pairs_are_counted_up_to_a_bound(dataset, monkeypatch):
 
 def test_the_alignments_length_is_the_configured_where_clauses_do_not_tell(dataset, monkeypatch):
   monkeypatch.setattr(pairs, '_LISTED', 10)
-  assert BlockEncoder(dataset, TOKENIZER, BlockLengths(40, 40, 401)).alignment_length == 401
+  assert BlockEncoder(dataset, TOKENIZER, BlockFormat(40, 40, 401)).alignment_length == 401
 
 
 def test_no_pairs_give_no_alignments(blocks):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 
@@ -70,7 +70,7 @@ def test_vectors_that_were_met_learn_for_their_own_expert(model_and_params):
 
 
 def test_every_field_with_a_verdict_needs_its_place(dataset, tokenizer):
-  blocks = BlockEncoder(dataset, tokenizer, BlockLengths(40, 24, 5, 'vectors'))
+  blocks = BlockEncoder(dataset, tokenizer, BlockFormat(40, 24, 5, 'vectors'))
   with pytest.raises(ValueError, match=r"tokenizer.alignment: .* hold the schema's \d+ fields with "
                      'verdicts, got 5'):
     blocks.alignments(np.zeros(1, int), np.zeros(1, int))

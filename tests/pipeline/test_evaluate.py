@@ -12,7 +12,7 @@ from scipy.special import logit
 from jobrec_jax.data.dataset import UNOBSERVED
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
-from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths, corpus, train_tokenizer
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
@@ -202,7 +202,7 @@ def test_canaries_see_only_the_lists(market):
 
 def test_blanking_removes_narratives_alone(market):
   dataset, _ = market
-  tokenizer, lengths = train_tokenizer(corpus(dataset), 400), BlockLengths(800, 400, 20)
+  tokenizer, lengths = train_tokenizer(corpus(dataset), 400), BlockFormat(800, 400, 20)
   blank = scores.without_narratives(dataset)
   blocks, full = (BlockEncoder(d, tokenizer, lengths) for d in (blank, dataset))
   for less, more in ((blocks.candidates, full.candidates), (blocks.jobs, full.jobs)):

@@ -89,7 +89,7 @@ def test_experts_need_no_policy(folder):
   shutil.rmtree(place(folder, 'policy'))
   experts, calibration = load_experts(folder)
   assert calibration.t > 0
-  assert experts.lengths.candidate == tiny_settings().tokenizer.candidate
+  assert experts.form.candidate == tiny_settings().tokenizer.candidate
   with pytest.raises(ValueError, match=r'policy-\w+: must be the artefact policy, got no such '
                                        r'folder; make it: python -m experiments\.fit_policy'):
     load(folder)

@@ -53,7 +53,7 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'refine.perspectives': ('preference',), 'refine.people': ('x', 'y', 'z', 'w'),
          'refine.error_rates': (0.1, 0.2, 0.3), 'experts.fixed_weights': (0.2, 0.8),
          'features.states': None, 'backbone.path': None, 'tokenizer.alignment': 30,
-         'model.head_widths': (16,),
+         'model.head_widths': (16,), 'tokenizer.without_layers': ('interest',),
          'mesh.data': 1}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
 WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}}}

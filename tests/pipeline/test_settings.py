@@ -99,6 +99,13 @@ def test_the_list_is_long():
     ({'data.source': 'jsonl'}, 'data.folder'),
     ({'tokenizer.phrases': 5}, 'tokenizer.phrases'),
     ({'tokenizer.verdicts': 'vectors', 'tokenizer.alignment': 3}, 'tokenizer.alignment'),
+    ({'tokenizer.layout': 'raw', 'tokenizer.verdicts': 'vectors'}, 'tokenizer.verdicts'),
+    ({'tokenizer.layout': 'raw', 'tokenizer.verdicts': 'symbols'}, 'tokenizer.verdicts'),
+    ({'tokenizer.without_layers': ('interests',)}, 'tokenizer.without_layers'),
+    ({'tokenizer.without_layers': (
+        'eligibility', 'competence', 'logistics', 'interest', 'narrative')},
+     'tokenizer.without_layers'),
+    ({'model.readout': 'last_token', 'lora.per_expert': True}, 'model.readout'),
     ({'features.states': '/tmp/x'}, 'features.states'),
     ({'experts.fixed_weights': (0.0, 0.0)}, 'experts.fixed_weights'),
     ({'lora.targets': ('q', 'q')}, 'lora.targets'),
@@ -117,6 +124,13 @@ def test_sizes_and_sections_that_do_not_fit(changes, key):
     values[section] = values[section] | {leaf: value}
   with pytest.raises(ValueError, match=rf'^{key}\b'):
     build(Settings, values)
+
+
+def test_vectors_of_verdicts_need_room_for_the_layers_that_are_read_alone():
+  values = {'verdicts': 'vectors', 'alignment': 9}
+  with pytest.raises(ValueError, match='10 fields with verdicts'):
+    build(Settings, {'tokenizer': values})
+  build(Settings, {'tokenizer': values | {'without_layers': ('interest',)}})
 
 
 @pytest.mark.parametrize('changes, devices, key', [

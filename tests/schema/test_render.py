@@ -41,6 +41,22 @@ def test_blocks_in_full():
       'alignment; eligibility: gpa unmet by 0.25; interest: field met')
 
 
+def test_raw_text_is_a_flat_list_in_the_sides_own_order():
+  assert render_entity(TOY, 'candidate', CANDIDATE, 'raw') == (
+      'candidate; Builds robots., likes CV, NLP, gpa 3, summer yes')
+  assert render_entity(TOY, 'job', JOB, 'raw') == 'job; field CV, We grade robots., gpa 3.25'
+
+
+def test_text_without_a_layer_leaves_out_what_the_layer_alone_uses():
+  left = TOY.without(('narrative', 'eligibility'))
+  assert render_entity(left, 'candidate', CANDIDATE) == (
+      'candidate; interest: likes CV, NLP; other: summer yes')
+  assert render_entity(left, 'candidate', CANDIDATE, 'raw') == (
+      'candidate; likes CV, NLP, summer yes')
+  assert render_entity(left, 'job', JOB) == 'job; interest: field CV'
+  assert render_alignment(align(left, CANDIDATE, JOB)) == 'alignment; interest: field met'
+
+
 def layer_order(schema, block):
   names = [layer.name for layer in schema.layers] + ['other']
   return [n for n in re.findall(r'; (\w+):', block) if n in names]

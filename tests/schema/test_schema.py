@@ -18,6 +18,26 @@ LAYERS = (Layer('eligibility', (GPA,), hard=True), Layer('competence', (SKILLS,)
 TOY = Schema('toy', CANDIDATE, JOB, LAYERS)
 
 
+def test_layers_left_out_take_along_what_they_alone_use():
+  left = STUDENTS.without(('narrative',))
+  assert left.layers == STUDENTS.layers[:4]
+  for side in ('candidate', 'job'):
+    hidden = {a.name for a, b in zip(STUDENTS.attributes(side), left.attributes(side)) if a != b}
+    # The job's narrative stays: the layer 'competence' compares projects with it.
+    assert hidden == ({'student_llm_output', 'extrac_1', 'extrac_2'} if side == 'candidate' else
+                      set())
+    assert not any(a.rendered for a in left.attributes(side) if a.name in hidden)
+    assert [a.name for a in left.attributes(side)] == [a.name for a in STUDENTS.attributes(side)]
+  assert STUDENTS.without(()) is STUDENTS
+
+
+@pytest.mark.parametrize('names', [('needs',), ('competence', 'x'), ('eligibility', 'competence')])
+def test_layers_that_cannot_be_left_out(names):
+  with pytest.raises(ValueError, match='tokenizer.without_layers must be some and not all of '
+                                       r".*'eligibility', 'competence'.* got .*" + names[-1]):
+    TOY.without(names)
+
+
 @pytest.mark.parametrize('attribute, value, problem', [
     (Attribute('a', 'number', low=0, high=4), 4, None),
     (Attribute('a', 'number', low=0, high=4), 4.01, r'lie in \[0, 4\], got 4.01'),

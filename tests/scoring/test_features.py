@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockLengths, bucket
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, bucket
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.scoring import features
@@ -18,7 +18,7 @@ from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Policy
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
-LENGTHS = BlockLengths(40, 24, 16)  # conftest's, of `blocks`
+LENGTHS = BlockFormat(40, 24, 16)  # conftest's, of `blocks`
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +101,7 @@ def test_requests_of_any_size_share_few_programs(model, dataset, tokenizer, para
                                                  monkeypatch):
   """Three sizes of batches, for each length of jobs that enough pairs have."""
   monkeypatch.setattr(features, 'WORTH', 10)
-  lengths = BlockLengths(candidate=440, job=300, alignment=16)
+  lengths = BlockFormat(candidate=440, job=300, alignment=16)
   blocks = BlockEncoder(dataset, tokenizer, lengths)
   scorer = PairScorer(Experts(model, params, tokenizer, lengths), blocks, one_device,
                       ScoringConfig(5, 16))

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jobrec_jax.data.tokens import PAD, BlockLengths
+from jobrec_jax.data.tokens import PAD, BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.scoring import kept_states as block_states
@@ -17,7 +17,7 @@ from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.kept_states import BlockStates, encode_blocks
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
-LENGTHS = BlockLengths(40, 24, 16)  # conftest's, of `blocks`
+LENGTHS = BlockFormat(40, 24, 16)  # conftest's, of `blocks`
 
 
 @pytest.fixture(scope='module')
