@@ -1,30 +1,38 @@
 """The policy head: how far eligibility counts for a pair, on top of preference."""
 
 import functools
+from typing import Literal
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+HeadKind = Literal['conditioned', 'separate', 'scalar', 'off']
+
 
 class PolicyHead(nn.Module):
-  """lambda_k(u, j) = clip(MLP(x)_k, -bound, bound), in fp32, for K requirements.
+  """lambda_k(u, j) = clip(raw_k, -bound, bound), in fp32, for K requirements.
 
   x = ([h_pref; h_qual] - mean) / scale, constants that training takes from its lists: states of a
   pretrained decoder have most in common, and what tells pairs apart is a small part of them.
-  The last layer starts at zero: lambda = 0 and s = s_pref, so that the policy sets out from pure
-  preference and moves only as far as the multiplier pushes it.
+  Every kind starts at lambda = 0 and s = s_pref, so that the policy sets out from pure preference
+  and moves only as far as the multiplier pushes it; the last layer of an MLP starts at zero.
 
   Attributes:
     bound: the greatest absolute value of lambda; see `clip_with_inward_gradient`.
     widths: hidden widths, with ReLU.
-    outputs: K, the requirements that share the hidden layers; `at_requirement` reads between them.
+    outputs: K, the requirements; `at_requirement` reads between them.
+    kind: what raw_k is. 'conditioned': MLP(x)_k, hidden layers shared by all requirements.
+      'separate': MLP_k(x), which share nothing. 'scalar': a number, alike for all pairs; it is
+      learned as a multiple of the last width, whose steps are as large as an MLP's. 'off': 0, the
+      policy is preference alone.
   """
 
   bound: float = 10.0
   widths: tuple[int, ...] = (128,)
   outputs: int = 1
+  kind: HeadKind = 'conditioned'
 
   @nn.compact
   def __call__(self, h_pref: jax.Array, h_qual: jax.Array) -> jax.Array:
@@ -33,12 +41,40 @@ class PolicyHead(nn.Module):
     x = jnp.concatenate([h_pref, h_qual], axis=-1).astype(jnp.float32)
     mean = self.param('mean', nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
     scale = self.param('scale', nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
+    shape = (*x.shape[:-1], self.outputs)
+    if self.kind == 'off':
+      return jnp.zeros(shape, jnp.float32)
+    if self.kind == 'scalar':
+      number = self.param('number', nn.initializers.zeros_init(), shape[-1:], jnp.float32)
+      return jnp.broadcast_to(clip_with_inward_gradient(self.widths[-1] * number, self.bound),
+                              shape)
     x = (x - mean) / scale
-    for i, width in enumerate(self.widths):
-      x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
-      x = nn.relu(x)
-    raw = nn.Dense(self.outputs, kernel_init=nn.initializers.zeros_init(), name='lambda')(x)
+    if self.kind == 'separate':
+      each = nn.vmap(_Mlp, in_axes=None, out_axes=-1, axis_size=self.outputs,
+                     variable_axes={'params': 0}, split_rngs={'params': True})
+      raw = each(self.widths, 1, name='each')(x)[..., 0, :]
+    else:
+      raw = _layers(x, self.widths, self.outputs)
     return clip_with_inward_gradient(raw, self.bound)
+
+
+def _layers(x: jax.Array, widths: tuple[int, ...], outputs: int) -> jax.Array:
+  """The layers of an MLP with ReLU, in the module that calls; the last starts at zero."""
+  for i, width in enumerate(widths):
+    x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
+    x = nn.relu(x)
+  return nn.Dense(outputs, kernel_init=nn.initializers.zeros_init(), name='lambda')(x)
+
+
+class _Mlp(nn.Module):
+  """`_layers` as a module of its own."""
+
+  widths: tuple[int, ...]
+  outputs: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return _layers(x, self.widths, self.outputs)
 
 
 def input_statistics(h_pref: jax.Array, h_qual: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:

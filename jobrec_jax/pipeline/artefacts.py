@@ -166,7 +166,8 @@ def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
   about = read_json(path)
   try:
     knots = np.asarray(about['knots'], np.float32)
-    head = PolicyHead(widths=(about['width'],), bound=about['bound'], outputs=len(knots))
+    head = PolicyHead(widths=(about['width'],), bound=about['bound'], outputs=len(knots),
+                      kind=about.get('head', 'conditioned'))  # of older runs
     policy = Policy(head, load_params(folder / 'params.safetensors'), knots,
                     about['temperature'], about['constraint'])
     low, high = map(float, about['attainable'])

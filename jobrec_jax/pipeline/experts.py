@@ -59,6 +59,7 @@ from jobrec_jax.train.state import (
 
 PyTree = Any
 TRAIN, CALIBRATION = 0, 2  # indices of the splits
+PARAMS = 'params.safetensors'
 
 
 def make_tokenizer(bench: Bench) -> None:
@@ -96,7 +97,7 @@ def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
 def read_experts(bench: Bench) -> Experts:
   """The experts as a training stage left them."""
   spec = bench.settings['spec']
-  params = load_params(bench.folder / 'params.safetensors')['model']
+  params = load_params(bench.folder / PARAMS)['model']
   return load_experts(spec, bench.inputs['tokenizer'], params, bench.resources.backbone,
                       make_mesh(bench.resources.mesh))
 
@@ -173,7 +174,7 @@ class _Trainer:
     trainable, rest = split_params(params, lambda path: self.is_frozen(path) or frozen(path))
     tx = make_optimizer(optimizer)
     folder, r = self.bench.folder, self.bench.resources
-    done = folder / 'params.safetensors'
+    done = folder / PARAMS
     if not done.is_file():  # else the attempt before was stopped behind its last step
       with Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept:
         loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
@@ -181,15 +182,22 @@ class _Trainer:
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)
-      trained = merge_params(state.trainable, state.frozen)
-      model = {k: v for k, v in trained['model'].items() if not self.is_frozen((k,))}
-      save_params(done, jax.device_get(trained | {'model': model}))
+      self.keep(merge_params(state.trainable, state.frozen))
     shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 
+  def keep(self, params: PyTree) -> None:
+    """Writes the parameters that no backbone holds."""
+    model = {k: v for k, v in params['model'].items() if not self.is_frozen((k,))}
+    save_params(self.bench.folder / PARAMS, jax.device_get(params | {'model': model}))
+
+
 def make_warm_up(bench: Bench) -> None:
-  """Stage 1A: the preference expert alone."""
+  """Stage 1A: the preference expert alone; without steps its parameters are new ones."""
   trainer = _Trainer.of(bench)
+  if not bench.settings['stage'].steps:
+    trainer.keep({'model': trainer.initial()})
+    return
   log = bench.inputs['data'].dataset.interactions.of('train')
   batches = trainer.preference_data(log, 'warm_up', bench.settings['stage'].batch)
   trainer.run('warm_up', losses.warm_up_loss(trainer.model), {'model': trainer.initial()},
@@ -268,8 +276,12 @@ def make_calibration(bench: Bench) -> None:
   """Fits b and t, and each job's shift of z, to applicants weighted to uniform pairs.
 
   They are those of half the calibration split: certificates need candidates that no fit has used.
+  With `calibration` 'none' nothing is fitted: b = 0, t = 1 and no shifts, p_qual = sigmoid(s_qual).
   """
   dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
+  if bench.settings['calibration'] == 'none':
+    save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
+    return
   log = dataset.interactions
   fit, _ = listing.calibration_halves(dataset)
   rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)

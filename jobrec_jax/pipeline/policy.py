@@ -70,7 +70,7 @@ def read_lists(bench: Bench) -> RankingLists:
 
 
 def make_head(p: PolicySettings, outputs: int) -> PolicyHead:
-  return PolicyHead(widths=(p.width,), bound=p.bound, outputs=outputs)
+  return PolicyHead(widths=(p.width,), bound=p.bound, outputs=outputs, kind=p.head)
 
 
 def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
@@ -82,7 +82,9 @@ def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
 
 
 def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> PolicyResult:
-  """A head with an output for each tau."""
+  """A head with an output for each tau; 'off' learns nothing, and one epoch measures it."""
+  if p.head == 'off':
+    p = dataclasses.replace(p, epochs=1)
   train = jax.jit(make_policy_trainer(make_head(p, len(taus)), p))
   seed = streams.seed32(seed, 'policy') >> 1  # JAX wants an int32
   return jax.block_until_ready(train(inputs, policy_trial(p, taus, seed)))
@@ -91,8 +93,11 @@ def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) ->
 def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
   """The C that comes without any requirement.
 
-  The expected score is greatest at lambda = 0; what serves the applied jobs best is learned.
+  The expected score is greatest at lambda = 0; what serves the applied jobs best is learned, by
+  the conditioned head where there is none, so that the grid of tau is that of a policy with one.
   """
+  if p.head == 'off':
+    p = dataclasses.replace(p, head='conditioned')
   scores = inputs.preference
   if p.objective == 'info_nce':
     free = fit(p, inputs, np.zeros(1, np.float32), seed)
@@ -134,7 +139,7 @@ def make_policy(bench: Bench) -> None:
   save_arrays(bench.folder / 'history.npz', history)
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
-      'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
+      'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
 
 
 def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> None:

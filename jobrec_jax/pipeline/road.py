@@ -148,8 +148,9 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
       inputs, experts.make_cooperative, experts.read_experts, files)
-  calibration = Stage('calibration', 1, choice, {'experts': cooperative, **text},
-                      experts.make_calibration, experts.read_calibration)
+  calibration = Stage('calibration', 1, choice | {'calibration': e.calibration},
+                      {'experts': cooperative, **text}, experts.make_calibration,
+                      experts.read_calibration)
   return tokenizer, warm_up, cooperative, calibration
 
 

@@ -14,6 +14,7 @@ from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.simulator import MarketConfig
 from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.models.policy import HeadKind
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
 from jobrec_jax.refine.review import check_names
 from jobrec_jax.schema.align import fields_with_verdicts
@@ -91,6 +92,8 @@ class ExpertSettings:
   censoring: Literal['ips', 'none'] = 'ips'
   # Greatest weight of an applicant, in means.
   ips_clip: Annotated[float, at_least(1)] = 10.0
+  # What p_qual's scale is fitted to; 'none': p_qual = sigmoid(s_qual), as published.
+  calibration: Literal['applicants', 'none'] = 'applicants'
 
   def __post_init__(self):
     check(self)
@@ -102,7 +105,7 @@ class ExpertSettings:
 class StageSettings(OptimizerConfig):
   """Stage 1A: AdamW under warm-up and cosine decay."""
 
-  steps: Annotated[int, at_least(1)] = 300  # updates
+  steps: Annotated[int, at_least(0)] = 300  # updates; 0: stage 1B starts from new parameters
   learning_rate: Annotated[float, at_least(0)] = 1.5e-3  # the peak
   warmup: Annotated[int, at_least(0)] = 30  # updates until the peak
   weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
@@ -130,6 +133,9 @@ class PolicySettings(PolicyConfig):
   grid: Annotated[int, at_least(2)] = 6  # how many tau the grid has
   # Requirements that the head is trained for; between them it is linear.
   knots: Annotated[int, at_least(2)] = 12
+  # How lambda depends on pair and requirement: an MLP whose hidden layer all knots share, an MLP
+  # for each knot, a number for each knot, or lambda = 0: the policy keeps no requirement.
+  head: HeadKind = 'conditioned'
   width: Annotated[int, at_least(1)] = 64  # hidden width of the head
   # Lambda lies in [-bound, bound]; at the published 5 it stops the highest requirements.
   bound: Annotated[float, above(0)] = 10.0
@@ -254,6 +260,10 @@ class Settings:
     if self.tokenizer.phrases and not self.backbone.path:
       raise ValueError('tokenizer.phrases must be 0 without backbone.path, for a tokenizer that is '
                        f'trained here has its phrases already, got {self.tokenizer.phrases}')
+    if not self.warm_up.steps and self.experts.censoring == 'ips':
+      raise ValueError("experts.censoring must be 'none' where warm_up.steps is 0, for the "
+                       "propensity is what stage 1A learns, got 'ips'; set "
+                       "experts.censoring='none'")
     if self.features.states and self.model.attention != 'factored':
       raise ValueError("features.states must be '' unless model.attention is 'factored', whose "
                        f'blocks are read alone, got {self.features.states!r}')

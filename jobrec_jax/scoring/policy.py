@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
 from flax import struct
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.models.policy import PolicyHead, at_requirement, policy_scores
+from jobrec_jax.models.policy import HeadKind, PolicyHead, at_requirement, policy_scores
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import ExpertFeatures
 
@@ -97,6 +97,8 @@ class Policy:
                                                    and (np.diff(knots) > 0).all()):
       raise ValueError(f'knots must be {self.head.outputs} finite numbers, ascending, one for each '
                        f'output of the head; got {knots.tolist()}')
+    if self.head.kind not in get_args(HeadKind):
+      raise ValueError(f'head must be one of {get_args(HeadKind)}, got {self.head.kind!r}')
     T = self.temperature
     if isinstance(T, str) or not 0 < T < math.inf:
       raise ValueError(f'temperature must be a finite number above 0, got {T!r}')

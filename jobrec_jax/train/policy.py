@@ -27,6 +27,8 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
+# No multiplier grows beyond: out of a head's reach one would double until it is no number.
+LARGEST_MULTIPLIER = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ def make_policy_trainer(head: PolicyHead,
     schedule = optax.cosine_decay_schedule(trial.learning_rate, config.epochs * per_epoch)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
     rule = relative(pid(trial.ki, trial.kp, trial.kd, trial.nu))
-    dual = dual_ascent(rule, constraint=config.constraint)
+    dual = dual_ascent(rule, constraint=config.constraint, cap=LARGEST_MULTIPLIER)
     hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
     statistics = input_statistics(*hidden, inputs.mask)
     params = head.init(stream_key(key, 'init'), *hidden)['params'] | statistics

@@ -82,7 +82,7 @@ class OptimizerConfig:
 
   def __post_init__(self):
     check(self)
-    if self.warmup >= self.steps:
+    if self.warmup >= self.steps > 0:
       raise ValueError(f'warmup must be less than steps={self.steps}, got {self.warmup}')
 
 

@@ -32,6 +32,67 @@ def test_starts_at_pure_preference_and_can_leave_it(states):
   assert np.abs(grads['params']['lambda']['kernel']).max() > 0
 
 
+@pytest.mark.parametrize('kind', ['conditioned', 'separate', 'scalar', 'off'])
+def test_every_kind_starts_at_pure_preference(states, kind):
+  head = PolicyHead(widths=(7,), outputs=3, kind=kind)
+  lam = head.apply(head.init(jax.random.key(0), *states), *states)
+  assert lam.dtype == jnp.float32
+  np.testing.assert_array_equal(lam, np.zeros((3, 4, 3)))
+
+
+def test_separate_requirements_share_nothing(states):
+  """lambda of a knot has a gradient in its own parameters alone, which are drawn on their own."""
+  head = PolicyHead(widths=(7, 5), outputs=3, kind='separate')
+  params = head.init(jax.random.key(0), *states)['params']
+  each = params.pop('each')
+  assert each['hidden_0']['kernel'].shape == (3, 12, 7) and set(params) == {'mean', 'scale'}
+  assert np.unique(each['hidden_0']['kernel'].reshape(3, -1), axis=0).shape[0] == 3
+  each['lambda']['kernel'] += 0.1 * jax.random.normal(jax.random.key(2), (3, 5, 1))
+
+  def lam(each):
+    return head.apply({'params': {**params, 'each': each}}, *states)
+  for k in range(3):
+    for g in jax.tree.leaves(jax.grad(lambda each, k=k: (lam(each)[..., k] ** 2).sum())(each)):
+      assert [bool(np.any(x)) for x in g] == [j == k for j in range(3)]
+  for k in range(3):  # and each is an MLP of its own
+    one = jax.tree.map(lambda x: x[k], each)  # noqa: B023
+    alone = PolicyHead(widths=(7, 5)).apply({'params': {**params, **one}}, *states)
+    np.testing.assert_allclose(lam(each)[..., k], alone[..., 0], atol=1e-5)
+
+
+def test_a_conditioned_head_shares_its_hidden_layer(states):
+  head = PolicyHead(widths=(7,), outputs=2)
+  params = head.init(jax.random.key(0), *states)['params']
+  params['lambda']['kernel'] = 0.1 * jax.random.normal(jax.random.key(2), (7, 2))
+  for k in range(2):
+    grads = jax.grad(lambda p, k=k: (head.apply({'params': p}, *states)[..., k] ** 2).sum())(params)
+    assert np.any(grads['hidden_0']['kernel'])
+
+
+def test_a_scalar_head_says_the_same_of_every_pair(states):
+  """One number for each knot, clipped as others are: from beyond the bound only inwards."""
+  head = PolicyHead(bound=2.0, widths=(10,), outputs=3, kind='scalar')
+  params = head.init(jax.random.key(0), *states)['params']
+  assert params['number'].shape == (3,)
+  params['number'] = jnp.array([-0.3, 0.05, 0.3])
+
+  def lam(number):
+    return head.apply({'params': {**params, 'number': number}}, *states)
+  np.testing.assert_allclose(lam(params['number']),
+                             np.broadcast_to([-2, 0.5, 2], (3, 4, 3)), rtol=1e-6)
+  for sign, expected in ((1, [0, 120, 120]), (-1, [-120, -120, 0])):
+    gradient = jax.grad(lambda number: sign * lam(number).sum())(params['number'])  # noqa: B023
+    np.testing.assert_allclose(gradient, expected)  # 12 pairs times the width
+
+
+def test_a_head_that_is_off_learns_nothing(states):
+  head = PolicyHead(widths=(10,), outputs=3, kind='off')
+  params = head.init(jax.random.key(0), *states)['params']
+  assert set(params) == {'mean', 'scale'}
+  grads = jax.grad(lambda p: head.apply({'params': p}, *states).sum())(params)
+  assert not any(np.any(g) for g in jax.tree.leaves(grads))
+
+
 @pytest.mark.parametrize('bound', [5.0, 0.5])
 def test_lambda_is_clipped(states, bound):
   head = PolicyHead(bound=bound)

@@ -32,6 +32,7 @@ OWN = {
     'experts.fixed_weights': {'cooperative'},
     'experts.censoring': {'censoring', 'calibration'},
     'experts.ips_clip': {'censoring', 'calibration'},
+    'experts.calibration': {'calibration'},
     'warm_up': {'warm_up'}, 'cooperative': {'cooperative'}, 'policy': OWN_POLICY,
     'policy.lists': {'inputs', *OWN_POLICY},
     'policy.list_length': {'inputs', 'lists', 'certified', 'proof', *OWN_POLICY},

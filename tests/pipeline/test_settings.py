@@ -91,6 +91,7 @@ def test_the_list_is_long():
     ({'policy.lists': 20}, 'policy.batch'),
     ({'warm_up.warmup': 300}, 'warm_up.warmup'),
     ({'cooperative.steps': 30}, 'cooperative.warmup'),
+    ({'warm_up.steps': 0}, 'experts.censoring'),
     ({'certify.k': 51}, 'certify.k'),
     ({'certify.lists': 4001}, 'certify.lists'),
     ({'model.heads': 3}, 'model.kv_heads'),
@@ -162,6 +163,15 @@ def test_settings_come_back_from_their_mapping():
   settings = build(Settings, {'policy': {'taus': [0.5]}, 'warm_up': {'learning_rate': 1}})
   assert build(Settings, as_mapping(settings)) == settings
   assert settings.policy.taus == (0.5,) and isinstance(settings.warm_up.learning_rate, float)
+
+
+def test_stage_1a_may_be_left_out_where_no_propensity_is_asked_for():
+  settings = build(Settings, {'warm_up': {'steps': 0}, 'experts': {'censoring': 'none'}})
+  assert settings.warm_up.steps == 0 < settings.warm_up.warmup
+  with pytest.raises(ValueError, match=r"'none' where .*got 'ips'; set experts\.censoring='none'$"):
+    build(Settings, {'warm_up': {'steps': 0}})
+  with pytest.raises(ValueError, match=r'^cooperative\.steps must be an integer at least 1, got 0'):
+    build(Settings, {'cooperative': {'steps': 0}})
 
 
 def test_the_defaults_fit_one_device():

@@ -1,5 +1,6 @@
 """What stages 1A and 1B hand to training: lists, weights, keys and parameters, without a step."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -144,6 +145,19 @@ def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, b
                              embedding, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_without_steps_stage_1a_keeps_the_initial_parameters(bench, recorded):
+  of_tokenizer = bench('tokenizer')
+  experts.make_tokenizer(of_tokenizer)
+  first = bench('warm_up', tokenizer=experts.read_tokenizer(of_tokenizer))
+  stage = dataclasses.replace(first.settings['stage'], steps=0)
+  first.settings = first.settings | {'stage': stage}
+  experts.make_warm_up(first)
+  assert not recorded.loops and [p.name for p in first.folder.iterdir()] == ['params.safetensors']
+  jax.tree.map(np.testing.assert_array_equal, experts.read_experts(first).params,
+               jax.device_get(experts._Trainer.of(first).initial()))
+
+
 class FakeScorer:
   """Logits that follow the truth, somewhat off, so that a scale has something to do."""
 
@@ -174,7 +188,8 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
                                          recommender_quality=0.9, exposure=0.4), 0)
   log, scorer, clip = dataset.interactions, FakeScorer(truth), 2.5
   monkeypatch.setattr(experts, 'scorer', lambda *_: scorer)
-  bench = SimpleNamespace(folder=tmp_path, settings={'censoring': 'ips', 'ips_clip': clip},
+  bench = SimpleNamespace(folder=tmp_path, settings={
+      'censoring': 'ips', 'ips_clip': clip, 'calibration': 'applicants'},
                           inputs={'data': Data(dataset, truth), 'warm_up': None, 'experts': None})
   experts.make_censoring(bench)
   found, of_train = experts.read_censoring(bench), np.flatnonzero(log.split == 0)
@@ -202,3 +217,8 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
   plain = fit_calibration(scores, labels, np.ones(len(rows)))
   assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
   assert abs(plain.b - fitted.b) > 1e-3
+
+  monkeypatch.setitem(bench.settings, 'calibration', 'none')  # p_qual is that of the raw logit
+  experts.make_calibration(bench)
+  (b, t), offsets = experts.read_calibration(bench)
+  assert (b, t) == (0, 1) and offsets.tolist() == [0] * 20

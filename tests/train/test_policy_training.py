@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from jobrec_jax.lagrangian.exact import solve_dual
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.features import ExpertFeatures
 from jobrec_jax.scoring.policy import Policy, PolicyInputs, eligibility, head_scores
-from jobrec_jax.train.policy import PolicyConfig, make_policy_trainer, policy_trial
+from jobrec_jax.train.policy import (
+    LARGEST_MULTIPLIER,
+    PolicyConfig,
+    make_policy_trainer,
+    policy_trial,
+)
 
 HEAD = PolicyHead(widths=(16,))
 CONFIG = PolicyConfig('info_nce', epochs=150, batch=16, learning_rate=1e-2,
@@ -82,6 +88,40 @@ def test_one_policy_for_every_requirement(inputs, gains):
   assert (np.diff(got) > 0).all()
 
 
+def test_a_scalar_head_learns_the_number_that_reaches_each_requirement(inputs):
+  config = dataclasses.replace(CONFIG, objective='expected_score')
+  knots = np.linspace(0.55, 0.8, 4, dtype=np.float32)
+  head = PolicyHead(widths=(16,), outputs=4, kind='scalar')
+  result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, knots, 0))
+
+  def reached_at(lam):
+    return float(eligibility(inputs.preference + lam * inputs.z_qual, inputs.z_qual, inputs.mask,
+                             1.0).mean())
+  roots = [brentq(lambda lam: reached_at(lam) - tau, 0, 10) for tau in knots]  # noqa: B023
+  np.testing.assert_allclose(16 * result.params['number'], roots, atol=0.03)
+  assert roots[-1] > 1
+
+
+def test_separate_requirements_are_reached(inputs):
+  config = dataclasses.replace(CONFIG, objective='expected_score')
+  knots = np.linspace(0.55, 0.85, 3, dtype=np.float32)
+  head = PolicyHead(widths=(16,), outputs=3, kind='separate')
+  result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, knots, 0))
+  np.testing.assert_allclose(reached(head, result.params, inputs), knots, atol=0.005)
+
+
+@pytest.mark.parametrize('constraint, tau, sign', [('inequality', 1.0, 1), ('equality', 0.0, -1)])
+def test_a_multiplier_of_what_is_out_of_reach_stays_a_number(inputs, constraint, tau, sign):
+  """Lambda stays 0; without an end the multiplier would leave float32."""
+  config = dataclasses.replace(CONFIG, constraint=constraint, dual_learning_rate=1.0)
+  head = PolicyHead(kind='off')
+  result = jax.jit(make_policy_trainer(head, config))(inputs, policy_trial(config, [tau], 0))
+  assert set(result.params) == {'mean', 'scale'}
+  assert all(np.isfinite(x).all() for x in result.history.values())
+  assert result.duals.multiplier.tolist() == pytest.approx([sign * LARGEST_MULTIPLIER])
+  assert np.ptp(result.history['eligibility']) < 1e-6
+
+
 def test_states_with_much_in_common_serve_as_well(inputs, trainer):
   """Those of a pretrained decoder: a small part tells pairs apart."""
   common = 20 * jax.random.normal(jax.random.key(5), (2, 4))
@@ -132,6 +172,11 @@ def test_a_policy_knows_its_range():
     policy.check(0.61)
   with pytest.raises(ValueError, match=r'\[0.4, 0.6\]; got 0.3'):
     dataclasses.replace(policy, constraint='equality').check(0.3)
+
+
+def test_an_unknown_kind_of_head_is_named():
+  with pytest.raises(ValueError, match=r"head must be one of \('conditioned', .*got 'linear'"):
+    Policy(PolicyHead(outputs=2, kind='linear'), {}, np.array([0.4, 0.6], np.float32), 1.0)
 
 
 @pytest.mark.parametrize('name', ['epochs', 'batch', 'learning_rate', 'temperature', 'clip'])
