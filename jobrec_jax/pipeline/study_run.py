@@ -23,6 +23,7 @@ from jobrec_jax.pipeline.tasks import (
 from jobrec_jax.schema.files import read_json, write_json
 
 FILE = 'study.json'
+PATIENCE = 30  # seconds until a scheduler must answer
 
 
 class Made(NamedTuple):
@@ -131,7 +132,7 @@ def cluster(scheduler: str | None, workers: int) -> Iterator[Any]:
       yield client
     return
   try:
-    client = Client(scheduler, timeout=30)
+    client = Client(scheduler, timeout=PATIENCE)
   except (OSError, ValueError) as error:
     raise ValueError('--scheduler must be the address of a Dask scheduler that answers, got '
                      f'{scheduler!r}: {error}') from error
