@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import os
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -122,9 +123,9 @@ def cluster(scheduler: str | None, workers: int) -> Iterator[Any]:
   if not scheduler and not workers:
     yield None
     return
-  import dask  # here, for a run on one machine needs none
-  dask.config.set({'logging.distributed': 'critical'})  # workers that go are replaced and told
-  from distributed import Client, LocalCluster
+  # What Dask logs of workers that come and go: their processes read the environment, too.
+  os.environ.setdefault('DASK_LOGGING__DISTRIBUTED', 'critical')
+  from distributed import Client, LocalCluster  # here, for a run on one machine needs none
   if workers:
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
                       resources={'accelerator': 1}, dashboard_address=None) as local, \
