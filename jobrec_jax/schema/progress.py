@@ -8,7 +8,7 @@ import time
 def about(seconds: float) -> str:
   """A time as exactly as an estimate deserves: 'about 40 s', 'about 3 min', 'about 2.5 h'."""
   if seconds < 99.5:
-    return f'about {seconds:.0f} s'
+    return f'about {max(seconds, 1):.0f} s'
   minutes = seconds / 60
   return f'about {minutes:.0f} min' if minutes < 99.5 else f'about {minutes / 60:.1f} h'
 

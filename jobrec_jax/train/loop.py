@@ -160,6 +160,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   first = step = int(state.step)
   if step >= loop.steps:
     return state
+  loop.watch.again(loop.metrics.read, done=first)
   step_fn = jax.jit(step_fn, donate_argnums=0)
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
   saved = time.monotonic()

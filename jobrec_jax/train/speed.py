@@ -129,7 +129,7 @@ class Speedometer:
     """
     now, row = time.monotonic(), {}
     ideal = ideal_seconds(self._flops)
-    if self._last is not None and now > self._last[1]:
+    if self._last is not None and step > self._last[0] and now > self._last[1]:
       row = scalars((now - self._last[1]) / (step - self._last[0]), ideal, tokens)
     self._last = step, time.monotonic()
     return row

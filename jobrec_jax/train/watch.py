@@ -5,7 +5,7 @@
   RUN/profile/STAGE-KEY/       a trace of a few steps behind compilation
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import os
@@ -19,7 +19,7 @@ import jax
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.settings import check
 
-TRACED = 3  # steps in a trace
+SETTLED, TRACED = 2, 3  # steps before a trace (the first one compiles), and in it
 
 
 class Sink(Protocol):
@@ -33,7 +33,7 @@ class Sink(Protocol):
 class TensorBoard:
   """Event files, written without TensorFlow.
 
-  Steps that an attempt before logged and that are done again are hidden from the first one on.
+  Whatever an attempt before wrote from the first step on that is written here is hidden.
   """
 
   def __init__(self, folder: Path):
@@ -42,10 +42,9 @@ class TensorBoard:
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     if self._writer is None:
       from tensorboardX import SummaryWriter  # here, for only who watches needs it
-      self._writer = SummaryWriter(str(self._folder), purge_step=step)
+      self._writer = SummaryWriter(str(self._folder), purge_step=step, flush_secs=10)
     for name, value in scalars.items():
       self._writer.add_scalar(name, value, step)
-    self._writer.flush()  # a kill loses nothing: a resumed stage logs only what comes after
 
   def close(self) -> None:
     if self._writer is not None:
@@ -80,7 +79,8 @@ class Wandb:
           dir=str(self._folder), config=dict(self._config),
           project=os.environ.get('WANDB_PROJECT', 'jobrec_jax'))
     except wandb.Error as error:
-      raise ValueError(f'--watch=wandb: must be logged in and reach its server, got {error}; run '
+      said = ' '.join(str(error).split())
+      raise ValueError(f'--watch=wandb must be logged in and reach its server, got {said!r}; run '
                        '`wandb login`, or set WANDB_MODE=offline') from error
 
   def close(self) -> None:
@@ -113,14 +113,20 @@ class Watch:
   def __init__(self, sinks: tuple[Sink, ...] = (), folder: Path | None = None):
     self._sinks, self.folder = sinks, folder
 
+  def again(self, rows: Callable[[], Iterable[Mapping[str, Any]]], done: int) -> None:
+    """Writes rows of metrics.jsonl up to step `done`, of which a kill may have lost some here."""
+    for row in rows() if self._sinks else ():
+      if row['step'] <= done:
+        self.write(row['step'], {k: v for k, v in row.items() if k not in ('stage', 'step')})
+
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     for sink in self._sinks:
       sink.write(step, scalars)
 
   def trace(self, program: Callable[[], Any]) -> None:
-    """Traces the second run of a program; the first one compiles."""
+    """Traces a run of a program, behind those that compile."""
     with self.tracing() as trace:
-      for done in range(2):
+      for done in range(SETTLED + 1):
         trace.before(done, ())
         program()
 
@@ -153,11 +159,11 @@ class Trace:
     Returns:
       Whether a trace was written, which took its time.
     """
-    if self._folder is not None and done == 1:
+    if self._folder is not None and done == SETTLED:
       jax.block_until_ready(state)
       jax.profiler.start_trace(str(self._folder))
       self._on = True
-    elif self._on and done == 1 + TRACED:
+    elif self._on and done == SETTLED + TRACED:
       jax.block_until_ready(state)
       self.stop()
       return True
