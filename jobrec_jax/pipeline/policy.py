@@ -1,5 +1,6 @@
 """Stage 2: its lists as the frozen experts see them, and one policy for every requirement."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.pipeline.artefacts import load_policy, save_params
 from jobrec_jax.pipeline.experts import scorer
 from jobrec_jax.pipeline.settings import PolicySettings
-from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, save_arrays, write_json
 from jobrec_jax.scoring.policy import (
@@ -26,7 +27,14 @@ from jobrec_jax.scoring.policy import (
     head_scores,
     policy_inputs,
 )
-from jobrec_jax.train.policy import PolicyResult, make_policy_trainer, policy_trial
+from jobrec_jax.train import speed
+from jobrec_jax.train.loop import MetricsWriter
+from jobrec_jax.train.policy import (
+    PolicyResult,
+    PolicyTrial,
+    make_policy_trainer,
+    policy_trial,
+)
 
 PyTree = Any
 MARGIN = 0.08  # share of the attainable range above the last knot
@@ -81,13 +89,26 @@ def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
                           p.temperature)
 
 
-def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> PolicyResult:
+class Fitted(NamedTuple):
+  """A trained head, the seconds behind compilation, and its matrix products; see `train.speed`."""
+
+  result: PolicyResult
+  seconds: float
+  flops: Mapping[str, float]
+
+
+def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> Fitted:
   """A head with an output for each tau; 'off' learns nothing, and one epoch measures it."""
   if p.head == 'off':
     p = dataclasses.replace(p, epochs=1)
-  train = jax.jit(make_policy_trainer(make_head(p, len(taus)), p))
-  seed = streams.seed32(seed, 'policy') >> 1  # JAX wants an int32
-  return jax.block_until_ready(train(inputs, policy_trial(p, taus, seed)))
+  logging.info('policy: compiling %d epochs for %d requirements as one program', p.epochs,
+               len(taus))
+  return Fitted(*speed.timed(make_policy_trainer(make_head(p, len(taus)), p), inputs,
+                             trial_of(p, taus, seed)))
+
+
+def trial_of(p: PolicySettings, taus: np.ndarray, seed: int) -> PolicyTrial:
+  return policy_trial(p, taus, streams.seed32(seed, 'policy') >> 1)  # JAX wants an int32
 
 
 def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
@@ -100,7 +121,7 @@ def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
     p = dataclasses.replace(p, head='conditioned')
   scores = inputs.preference
   if p.objective == 'info_nce':
-    free = fit(p, inputs, np.zeros(1, np.float32), seed)
+    free = fit(p, inputs, np.zeros(1, np.float32), seed).result
     scores = head_scores(make_head(p, 1), free.params, inputs)[0]
   return float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
 
@@ -129,17 +150,43 @@ def make_policy(bench: Bench) -> None:
   logging.info("policy: C can lie in [%.3f, %.3f] on stage 2's lists", low, high)
   asked = requirements(p, (low, high))
   knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
-  result = fit(p, inputs, knots, seed)
+  fitted = fit(p, inputs, knots, seed)
+  result = fitted.result
   history = {k: np.asarray(v) for k, v in result.history.items()}
   if not all(np.isfinite(x).all() for x in history.values()):
     raise ValueError('policy: the loss must stay finite, got a value that is not; lower '
                      f'policy.learning_rate = {p.learning_rate:g}')
   report_multipliers(history, knots)
+  show(bench, fitted, knots)
   save_params(bench.folder / 'params.safetensors', jax.device_get(result.params))
   save_arrays(bench.folder / 'history.npz', history)
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
       'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
+
+
+def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:
+  """The means of every epoch for whoever watches, and the speed of a step, one of one program.
+
+  A step's tokens are not counted: its inputs are hidden states.
+  """
+  p: PolicySettings = bench.settings['policy']
+  inputs, history = bench.inputs['inputs'], fitted.result.history
+  steps, epochs = len(inputs.preference) // p.batch, len(history['eligibility'])
+  total = steps * epochs
+  row = speed.scalars(fitted.seconds / total, speed.ideal_seconds(fitted.flops) / total)
+  MetricsWriter(bench.folder / 'metrics.jsonl').write(stage='policy', step=total, **row)
+  logging.info('policy: %d steps in %.1f s', total, fitted.seconds)
+  with bench.resources.watching.stage(bench.folder.name, plain(bench.settings)) as watch:
+    for epoch, means in enumerate(zip(*map(np.asarray, history.values())), 1):
+      watch.write(epoch * steps, {
+          f'policy/{name}/tau={tau:.3f}': float(x) for name, values in zip(history, means)
+          for tau, x in zip(knots, values)} | (row if epoch == epochs else {}))
+    if watch.folder is not None:  # one epoch, for a trace of all would be too long
+      head = make_head(p, len(knots))
+      program = jax.jit(make_policy_trainer(head, dataclasses.replace(p, epochs=1)))
+      trial = trial_of(p, knots, bench.settings['seed'])
+      watch.trace(lambda: jax.block_until_ready(program(inputs, trial)))
 
 
 def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> None:

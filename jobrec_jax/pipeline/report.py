@@ -36,8 +36,9 @@ from jobrec_jax.train.loop import MetricsWriter
 
 def report(run: Run) -> Evaluation:
   """Makes what is missing of the run, and writes everything; report.html comes last."""
-  results = run.get(run.road.evaluation)
-  certified = run.get(run.road.certified)
+  with run.progress(run.road.evaluation, run.road.certified):
+    results = run.get(run.road.evaluation)
+    certified = run.get(run.road.certified)
   write_results(run.folder, results.rows)
   sections = [comparison_section(results), *tradeoff_section(run, results),
               control_section(run, results), calibration_section(run, results),

@@ -98,7 +98,7 @@ def measure(bench: Bench, p: PolicySettings,
   trials = policy_grid(p, taus, list(seeds), s.learning_rates, s.rules)
   names = [label(trials, seeds, i) for i in range(len(trials.seed))]
   head = make_head(p, 1)
-  logging.info('sweep: %d heads in one program', len(trials.seed))
+  logging.info('sweep: compiling one program for %d heads', len(trials.seed))
   swept = make_policy_sweep(head, p, make_mesh(bench.resources.mesh))(inputs[STAGE_2], trials)
   scored = jax.jit(jax.vmap(lambda params, x: head_scores(head, params, x)[0], (0, None)))
   asked = [taus[np.argmin(abs(t[0] - taus))] for t in trials.taus]
