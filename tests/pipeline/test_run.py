@@ -157,7 +157,7 @@ def test_a_run_that_moved_works_and_shares(tiny_folder, tmp_path):
   moved = tmp_path / 'elsewhere/run'
   shutil.copytree(tiny_folder, moved)
   assert Run(moved, tiny_settings()).is_complete()
-  other = Run(tmp_path / 'other', tiny_settings(evaluate={'resamples': 70}), moved / 'store')
+  other = Run(tmp_path / 'other', tiny_settings(evaluate={'level': 0.7}), moved / 'store')
   trained = {p.name for p in (moved / 'store').iterdir()}
   report(other)
   new = {p.name for p in (moved / 'store').iterdir()} - trained

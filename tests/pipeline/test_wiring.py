@@ -9,7 +9,7 @@ import pytest
 
 from jobrec_jax.data.lists import calibration_halves
 from jobrec_jax.pipeline.certify import draw_lists
-from jobrec_jax.pipeline.evaluate import (
+from jobrec_jax.pipeline.measures.subject import (
     BLANKED,
     CEILINGS,
     ELIGIBILITY,

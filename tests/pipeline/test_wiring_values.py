@@ -11,7 +11,7 @@ from jobrec_jax.data.lists import calibration_halves, uniform_lists
 from jobrec_jax.data.market.simulator import make_market, newcomers
 from jobrec_jax.evaluate.statistics import Bootstrap, bootstrap_mean
 from jobrec_jax.pipeline import sweep
-from jobrec_jax.pipeline.evaluate import QUALIFICATION, UNIFORM
+from jobrec_jax.pipeline.measures.subject import QUALIFICATION, UNIFORM
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.scores import HELD_OUT
