@@ -82,7 +82,7 @@ def test_no_two_uses_share_a_stream():
   assert {'stage 2 lists', 'held-out lists', 'certificate lists', 'certificate check',
           '{}, preference lists', 'exposed', 'canary'} <= set(names)
   shared = {name for name in names if names.count(name) > 1}
-  assert shared == {'policy', 'bootstrap'}  # the second is drawn from a seed of the first
+  assert shared == {'policy'}
 
 
 def test_the_streams_of_seeds_never_meet():
