@@ -34,7 +34,7 @@ class _OverSeeds(NamedTuple):
 
   @property
   def variance(self) -> tuple[float, float]:
-    return satterthwaite([*self.mean.variances, *self.variances])
+    return satterthwaite([self.mean.variance, *self.variances])
 
 
 def combine(estimates: Sequence[Sequence[Estimate]], level: float = 0.95,
@@ -77,9 +77,11 @@ def combine(estimates: Sequence[Sequence[Estimate]], level: float = 0.95,
 
 def _over_seeds(estimates: Sequence[Estimate]) -> _OverSeeds:
   values = np.array([e.value for e in estimates])
-  psi = [np.mean([getattr(e, side) for e in estimates], 0) for side in ('candidates', 'jobs')]
-  mean = Estimate(float(values.mean()), *psi, min(e.n for e in estimates),
-                  tuple(max(e.groups[i] for e in estimates) for i in (0, 1)))
+  candidates, jobs, pairs = (np.mean([getattr(e, side) for e in estimates], 0)
+                             for side in ('candidates', 'jobs', 'pairs'))
+  groups = tuple(max(e.groups[i] for e in estimates) for i in (0, 1))
+  n = min(e.n for e in estimates)
+  mean = Estimate(float(values.mean()), candidates, jobs, n, groups, pairs)
   s = len(values)
   return _OverSeeds(mean, [(float(values.var(ddof=1)) / s, s - 1.0)] if s > 1 else [])
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, present
+from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, summed
 
 AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
@@ -80,14 +80,15 @@ def _moments(arrays: list[np.ndarray], groups: Groups) -> Moments:
   mean = sum(x(at).sum(0) for at in blocks) / n
   spread = np.sqrt(sum(((x(at) - mean) ** 2).sum(0) for at in blocks) / n)
   spread = np.where(spread > 1e-9, spread, np.inf)  # second moments then lose no digits
-  sides = [np.zeros((count, 21)) for count in groups.counts]
+  parts = []
   for at in blocks:
     z = (x(at) - mean) / spread
     products = (z[:, :, None] * z[:, None, :]).reshape(len(z), 16)
     columns = np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
-    for sums, group in zip(sides, (groups.candidate[at], groups.job[at])):
-      sums += np.stack([np.bincount(group, c, len(sums)) for c in columns.T], axis=1)
-  return Moments(sides[0].sum(0), *sides, present(groups))
+    some = groups._replace(candidate=groups.candidate[at], job=groups.job[at])
+    parts.append(summed(columns.T, some))
+  *sums, there = zip(*parts)
+  return Moments(*map(sum, sums), tuple(np.any(side, axis=0) for side in zip(*there)))
 
 
 def deconflation_rows(

@@ -6,7 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.evaluate.ranking import tie_groups
-from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, present
+from jobrec_jax.evaluate.statistics import (
+    PAIRS,
+    Estimate,
+    Groups,
+    Moments,
+    jackknife,
+    present,
+)
 
 
 def policy_probabilities(
@@ -221,15 +228,21 @@ def calibration_estimates(p: np.ndarray, y: np.ndarray, groups: Groups,
   found = []
   for of, bins in ((np.zeros(len(p), int), 15), (job, 5)):
     bin_of, moments, group = _bins(p, y, None, of, bins)
-    columns = moments[:, 0] - moments[:, 1], moments[:, 2]
-    sides = [np.concatenate([np.bincount(g * len(group) + bin_of, c, count * len(group)).reshape(
-        count, -1) for c in columns], axis=1)
-        for g, count in zip((groups.candidate, groups.job), groups.counts)]
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    whole = Moments(sides[0].sum(0), *sides, present(groups))
+    whole = _binned((moments[:, 0] - moments[:, 1], moments[:, 2]), bin_of, groups)
     found += jackknife(whole, functools.partial(_mean_error, starts),
                        len(p) if len(starts) == 1 else len(starts))
   return tuple(found)
+
+
+def _binned(columns: tuple[np.ndarray, ...], bin_of: np.ndarray, groups: Groups) -> Moments:
+  """Sums of columns by bin: as many columns as bins, one after another."""
+  bins = bin_of.max() + 1
+  sides = [np.concatenate([np.bincount(g * bins + bin_of, c, count * bins).reshape(count, bins)
+                           for c in columns], axis=1)
+           for g, count in zip((groups.candidate, groups.job, groups.pair),
+                               (*groups.counts, PAIRS))]
+  return Moments(sides[0].sum(0), *sides, present(groups))
 
 
 def _mean_error(starts: np.ndarray, sums: np.ndarray) -> np.ndarray:

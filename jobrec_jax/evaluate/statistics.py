@@ -3,18 +3,19 @@
 A number measured on held-out candidates and jobs would be another with other candidates, and with
 other jobs. Leaving out a group of either at a time (the jackknife) tells how far each moves it:
 
-  ψ_g = sqrt((G − 1) / G) (θ_(−g) − mean of θ_(−·)),   Var θ = Σ ψ² of candidates + Σ ψ² of jobs.
+  ψ_g = sqrt((G − 1) / G) (θ_(−g) − mean of θ_(−·)),
+  Var θ = Σ ψ² of candidates + Σ ψ² of jobs − Σ ψ² of pairs.
 
-Pairs share a candidate or a job, so both sides are drawn anew together (two-way clusters). The
-variance of what is a pair's own is in both sums; it is not taken off again, and the jackknife's own
-bias is upwards, so that intervals are rather too wide than too narrow. As ψ is kept, any two
-estimates over the same data are compared by subtraction.
+Pairs share a candidate or a job, so both sides are drawn anew together (two-way clusters). What is
+a pair's own is in both sums and taken off once; for this pairs lie in groups at random, whose sum
+of squares has the same expectation as that of all pairs. The jackknife's own bias is upwards. As ψ
+is kept, any two estimates over the same data are compared by subtraction.
 
 Reference: Efron and Stein, The Jackknife Estimate of Variance, 1981. Cameron, Gelbach and Miller,
   Robust Inference with Multiway Clustering, 2011. Owen, The Pigeonhole Bootstrap, 2007.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from scipy import stats
 from jobrec_jax.schema import streams
 
 LIMIT = 200  # groups of candidates or jobs that training has seen, and of those that it has not
+PAIRS = 256  # groups of pairs: their sum of squares is right to 9%
 
 
 class Interval(NamedTuple):
@@ -44,6 +46,7 @@ class Estimate(NamedTuple):
     n: the number of lists (or pairs) behind it.
     groups: of candidates and of jobs, how many take part; the others' ψ is 0. (0, 0) for a number
       that is no estimate, and has no interval.
+    pairs: [Gp] alike for pairs, whose variance is in both of the others.
   """
 
   value: float
@@ -51,6 +54,7 @@ class Estimate(NamedTuple):
   jobs: np.ndarray
   n: int
   groups: tuple[int, int] = (0, 0)
+  pairs: np.ndarray = np.zeros(PAIRS)
 
   def __sub__(self, other: 'Estimate') -> 'Estimate':
     """The paired difference: what moves both alike moves it not.
@@ -64,22 +68,32 @@ class Estimate(NamedTuple):
                        f'{shapes[0]} and {shapes[1]}: they are of different data')
     return Estimate(self.value - other.value, self.candidates - other.candidates,
                     self.jobs - other.jobs, min(self.n, other.n),
-                    tuple(map(max, self.groups, other.groups)))
+                    tuple(map(max, self.groups, other.groups)), self.pairs - other.pairs)
 
   @property
-  def variances(self) -> list[tuple[float, float]]:
-    """(variance, degrees of freedom) of candidates and of jobs, as far as they take part."""
-    return [(float(psi @ psi), count - 1.0)
-            for psi, count in zip((self.candidates, self.jobs), self.groups) if count]
+  def variance(self) -> tuple[float, float]:
+    """The variance over candidates and jobs, and its degrees of freedom; nan where there is none.
+
+    What moves all pairs of a candidate, or of a job, is in the sum of pairs, too, and not theirs.
+    The variance is at least that of either side alone.
+    """
+    if 0 in self.groups:
+      return np.nan, np.nan
+    gu, gj = self.groups
+    u, j, pairs = (float(x @ x) for x in (self.candidates, self.jobs, self.pairs))
+    own = max(pairs - u / gj - j / gu, 0.0)
+    return satterthwaite([(u, gu - 1.0), (j, gj - 1.0), (-own, PAIRS - 1.0)], max(u, j))
 
 
-def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def satterthwaite(parts: Sequence[tuple[float, float]],
+                  least: float = 0.0) -> tuple[float, float]:
   """The sum of independent variance estimates, and its degrees of freedom.
 
-  df = (Σ v)² / Σ v² / df_v.
+  df = (Σ v)² / (Σ v² / df_v).
 
   Args:
-    parts: (variance, degrees of freedom) of each.
+    parts: (variance, degrees of freedom) of each; one that is taken off is negative.
+    least: the sum is not less.
 
   Returns:
     Both nan where there is no part, or one has no degree of freedom.
@@ -88,7 +102,7 @@ def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
   """
   if not parts or min(df for _, df in parts) < 1:
     return np.nan, np.nan
-  total = sum(v for v, _ in parts)
+  total = max(sum(v for v, _ in parts), least)
   if total == 0:
     return 0.0, min(df for _, df in parts)
   return total, total ** 2 / sum(v ** 2 / df for v, df in parts)
@@ -111,7 +125,7 @@ def interval(estimate: Estimate, level: float = 0.95) -> Interval:
   Returns:
     Ends are nan where a side has fewer than two groups.
   """
-  half = half_width(*satterthwaite(estimate.variances), level)
+  half = half_width(*estimate.variance, level)
   return Interval(estimate.value, estimate.value - half, estimate.value + half, estimate.n)
 
 
@@ -119,14 +133,20 @@ class Groups(NamedTuple):
   """The group of every candidate and every job of a data set.
 
   Attributes:
-    candidate: [candidates] int.
-    job: [jobs] int.
+    candidate: [candidates] int; of pairs [N].
+    job: [jobs] int; of pairs [N].
     counts: (Gu, Gj), how many groups there are.
   """
 
   candidate: np.ndarray
   job: np.ndarray
   counts: tuple[int, int]
+
+  @property
+  def pair(self) -> np.ndarray:
+    """[N] int, of pairs, a group below `PAIRS` at random for each two groups."""
+    code = self.candidate.astype(np.uint64) * np.uint64(self.counts[1]) + self.job.astype(np.uint64)
+    return (streams.split_mix(code) % np.uint64(PAIRS)).astype(np.int64)
 
   def of(self, candidate: np.ndarray, job: np.ndarray) -> 'Groups':
     """Of pairs [N], the groups of their candidate and job."""
@@ -167,13 +187,29 @@ class Moments(NamedTuple):
     total: [M].
     candidates: [Gu, M] the share of each group of candidates.
     jobs: [Gj, M] of each group of jobs.
+    pairs: [Gp, M] of each group of pairs.
     present: [Gu] and [Gj] bool, which groups take part.
   """
 
   total: np.ndarray
   candidates: np.ndarray
   jobs: np.ndarray
+  pairs: np.ndarray
   present: tuple[np.ndarray, np.ndarray]
+
+
+def summed(columns: Iterable[np.ndarray], groups: Groups) -> Moments:
+  """Moments of pairs.
+
+  Args:
+    columns: M of [N].
+    groups: [N] of the pairs' candidates and jobs.
+  """
+  columns, counts = list(columns), (*groups.counts, PAIRS)
+  by_group = groups.candidate, groups.job, groups.pair
+  sides = [np.stack([np.bincount(g, c, count) for c in columns], axis=1)
+           for g, count in zip(by_group, counts)]
+  return Moments(sides[0].sum(0), *sides, present(groups))
 
 
 def present(groups: Groups) -> tuple[np.ndarray, np.ndarray]:
@@ -195,8 +231,9 @@ def jackknife(moments: Moments, statistic: Callable[[np.ndarray], np.ndarray],
     S estimates. A group without which a statistic is nan does not move it.
   """
   values = statistic(moments.total[None])[0]
-  sides = []
-  for share, there in zip((moments.candidates, moments.jobs), moments.present):
+  sides, everyone = [], np.ones(len(moments.pairs), bool)
+  for share, there in zip((moments.candidates, moments.jobs, moments.pairs),
+                          (*moments.present, everyone)):
     psi = np.zeros((len(share), len(values)))
     count = int(there.sum())
     if count > 1:
@@ -205,7 +242,8 @@ def jackknife(moments: Moments, statistic: Callable[[np.ndarray], np.ndarray],
       psi[there] = np.sqrt((count - 1) / count) * np.nan_to_num(deviation)
     sides.append(psi)
   counts = tuple(int(there.sum()) for there in moments.present)
-  return [Estimate(float(v), u, j, n, counts) for v, u, j in zip(values, *(s.T for s in sides))]
+  return [Estimate(float(v), u, j, n, counts, pairs)
+          for v, u, j, pairs in zip(values, *(s.T for s in sides))]
 
 
 def exact(value: float, n: int, groups: Groups) -> Estimate:

@@ -89,6 +89,7 @@ def save_estimates(path: Path, estimates: Sequence[Estimate]) -> None:
       'value': np.array([e.value for e in estimates]),
       'candidates': np.stack([e.candidates for e in estimates]).astype(np.float32),
       'jobs': np.stack([e.jobs for e in estimates]).astype(np.float32),
+      'pairs': np.stack([e.pairs for e in estimates]).astype(np.float32),
       'n': np.array([e.n for e in estimates]),
       'groups': np.array([e.groups for e in estimates])})
 
@@ -106,7 +107,8 @@ def read_estimates(folder: str | Path) -> tuple[list[ResultRow], list[Estimate]]
     raise ValueError(f'{Path(folder) / ESTIMATES}: must hold {len(rows)} estimates as results.json '
                      f'does, got {[len(c) for c in columns]}; make the evaluation again')
   return rows, [Estimate(float(v), u.astype(np.float64), j.astype(np.float64), int(n),
-                         tuple(map(int, g))) for v, u, j, n, g in zip(*columns)]
+                         tuple(map(int, g)), p.astype(np.float64))
+                for v, u, j, n, g, p in zip(*columns)]
 
 
 def read_values(bench: Bench) -> dict[str, np.ndarray]:

@@ -9,15 +9,15 @@ from jobrec_jax.evaluate.leave_one_out import ranking_metrics_without
 from jobrec_jax.evaluate.list_means import ListMeans
 from jobrec_jax.evaluate.ranking import ranking_metrics
 from jobrec_jax.evaluate.statistics import (
-  Estimate,
-  Groups,
-  Moments,
-  exact,
-  interval,
-  jackknife,
-  make_groups,
-  present,
-  satterthwaite,
+    PAIRS,
+    Estimate,
+    Groups,
+    exact,
+    interval,
+    jackknife,
+    make_groups,
+    satterthwaite,
+    summed,
 )
 
 EVERYONE = make_groups((np.zeros(7, bool), np.zeros(5, bool)))
@@ -74,10 +74,7 @@ def test_groups_of_several_move_a_mean_together():
   values = rng.normal(size=(12, 4))  # a table of candidates by jobs
   u, j = (x.ravel() for x in np.indices(values.shape))
   groups = Groups(np.arange(12) % 3, np.arange(4), (3, 4)).of(u, j)
-  columns = np.stack([values.ravel(), np.ones(48)], 1)
-  sides = [np.stack([np.bincount(g, c) for c in columns.T], 1)
-           for g in (groups.candidate, groups.job)]
-  (found,) = jackknife(Moments(columns.sum(0), *sides, present(groups)),
+  (found,) = jackknife(summed([values.ravel(), np.ones(48)], groups),
                        lambda m: m[:, :1] / m[:, 1:], 48)
   left_out = [values[np.arange(12) % 3 != g].mean() for g in range(3)]
   np.testing.assert_allclose(found.candidates, np.sqrt(2 / 3) * (left_out - np.mean(left_out)))
@@ -134,9 +131,7 @@ def test_intervals_cover_where_candidates_and_jobs_are_drawn_anew():
   u, j = (x.ravel() for x in np.indices((30, 20)))
   for _ in range(400):
     values = (rng.normal(size=(30, 1)) + rng.normal(size=(1, 20)) + rng.normal(size=(30, 20)))
-    columns = np.stack([values.ravel(), np.ones(600)], 1)
-    sides = [np.stack([np.bincount(g, c) for c in columns.T], 1) for g in (u, j)]
-    (found,) = jackknife(Moments(columns.sum(0), *sides, present(groups.of(u, j))),
+    (found,) = jackknife(summed([values.ravel(), np.ones(600)], groups.of(u, j)),
                          lambda m: m[:, :1] / m[:, 1:], 600)
     low, high = interval(found)[1:3]
     hits.append(low <= 0 <= high)
@@ -144,3 +139,52 @@ def test_intervals_cover_where_candidates_and_jobs_are_drawn_anew():
     one_sided.append(abs(found.value) <= alone)
   assert 0.93 <= np.mean(hits) <= 0.98  # 400 repeats have an error of about 1.1%
   assert np.mean(one_sided) < 0.85
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_what_is_a_pairs_own_is_counted_once(share):
+  """The variance of pairs alone is that of one side; the other side's is taken off."""
+  rng, totals, sides, pairs = np.random.default_rng(3), [], [], []
+  groups = make_groups((np.zeros(60, bool), np.zeros(40, bool)))
+  u, j = (x.ravel() for x in np.indices((60, 40)))
+  for _ in range(100):
+    values = share * rng.normal(size=(1, 40)) + rng.normal(size=(60, 40))
+    (found,) = jackknife(summed([values.ravel(), np.ones(2400)], groups.of(u, j)),
+                         lambda m: m[:, :1] / m[:, 1:], 2400)
+    totals.append(found.variance[0])
+    sides.append(found.candidates @ found.candidates)
+    pairs.append(found.pairs @ found.pairs)
+  own = 1 / 2400
+  assert np.mean(sides) == pytest.approx(own, rel=0.1)
+  assert np.mean(pairs) == pytest.approx(own * (1 + share), rel=0.06)
+  assert np.mean(totals) == pytest.approx(share / 40 + own, rel=0.25 if share == 0 else 0.1)
+
+
+def test_pairs_of_lists_lie_in_groups_of_their_own():
+  """A list without one of its pairs, less what leaving any pair of it changes."""
+  lists, scores = drawn_lists(4, 'preference')
+  lists = RankingLists('preference', lists.candidate, lists.job, lists.job < 2,
+                       np.ones(lists.mask.shape, bool))  # every list has a positive, or two
+  ranked = scores, lists.relevance, lists.mask, (3,)
+  values, without = ranking_metrics(*ranked), ranking_metrics_without(*ranked)
+  means = ListMeans(EVERYONE)
+  means.add(lists, {'recall@3': values['recall@3']}, {'recall@3': without['recall@3']})
+  found, n = means.estimates()['recall@3'], len(lists)
+  group = EVERYONE.of(lists.candidate, lists.job).pair
+  sums, counts = np.zeros(PAIRS), np.zeros(PAIRS)
+  for row in range(n):
+    changes, fewer = [], []
+    for i in range(4):
+      rest = np.arange(4) != i
+      there = (lists.relevance[row] & rest).any()
+      new = ranking_metrics(scores[row:row + 1], lists.relevance[row:row + 1], rest[None],
+                            (3,))['recall@3'][0] if there else 0.0
+      changes.append(new - values['recall@3'][row])
+      fewer.append(there - 1.0)
+    for i in range(4):
+      sums[group[row, i]] += changes[i] - np.mean(changes)
+      counts[group[row, i]] += fewer[i] - np.mean(fewer)
+  left_out = (values['recall@3'].sum() + sums) / (n + counts)
+  expected = np.sqrt((PAIRS - 1) / PAIRS) * (left_out - left_out.mean())
+  np.testing.assert_allclose(found.pairs, expected, atol=1e-12)
+  assert np.ptp(found.pairs) > 0.01
