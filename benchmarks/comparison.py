@@ -14,6 +14,7 @@ intervals over 1.96 standard deviations of the difference (1 is as narrow as can
 from collections.abc import Sequence
 import dataclasses
 import importlib.metadata
+import multiprocessing
 import os
 from pathlib import Path
 import platform
@@ -124,7 +125,8 @@ def repeat(seed: int, data_seeds: int, seeds: int, worse: float) -> dict[str, li
 def study(name: str, repeats: int, data_seeds: int, seeds: int, worse: float) -> list[dict]:
   """Rows of each perspective and way of testing."""
   begun = time.perf_counter()
-  found = [repeat(i, data_seeds, seeds, worse) for i in range(repeats)]
+  with multiprocessing.Pool() as pool:
+    found = pool.starmap(repeat, [(i, data_seeds, seeds, worse) for i in range(repeats)], 1)
   seconds, rows = time.perf_counter() - begun, []
   for p in PERSPECTIVES:
     value, low, high, plain_low, plain_high = np.array([f[p] for f in found]).T
@@ -151,11 +153,10 @@ def main(argv: Sequence[str]) -> None:
            **{name: importlib.metadata.version(name) for name in ('numpy', 'scipy')}}
   rows = []
   for name, data_seeds, seeds, worse in (
-      ('equal, one data seed', 1, f.seeds, 1.0), ('equal, one training seed', 1, 1, 1.0),
-      ('equal, data seeds', f.data_seeds, 3, 1.0), ('worse, one data seed', 1, f.seeds, f.worse),
-      ('worse, data seeds', f.data_seeds, 3, f.worse)):
+      ('equal, one data seed', 1, f.seeds, 1.0), ('worse, one data seed', 1, f.seeds, f.worse),
+      ('equal, data seeds', f.data_seeds, 3, 1.0)):
     rows += study(name, f.repeats, data_seeds, seeds, worse)
-  write_rows(RESULTS, [row | about for row in rows])
+    write_rows(RESULTS, [row | about for row in rows])
 
 
 if __name__ == '__main__':
