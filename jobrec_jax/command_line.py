@@ -70,9 +70,14 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
 
 
 def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> None:
-  """Parses the flags that are defined, and runs `main` with the arguments called `words`."""
+  """Parses the flags that are defined, and runs `main` with the arguments called `words`.
+
+  A last word '...' stands for any number of arguments more.
+  """
+  more = bool(words) and words[-1] == '...'
+
   def guarded(argv: Sequence[str]) -> None:
-    if len(argv) != 1 + len(words):
+    if len(argv) != 1 + len(words) and not (more and len(argv) >= len(words)):
       _end(f"error: arguments must be {' '.join(words) or 'flags alone'}, got {argv[1:]}; "
            '--help helps', 2)
     quiet_logs()

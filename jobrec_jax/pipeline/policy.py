@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import RankingLists, policy_lists
 from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
@@ -58,8 +59,7 @@ class TrainedPolicy(NamedTuple):
 def make_inputs(bench: Bench) -> None:
   """Stage 2's lists and the experts' features of their pairs, computed once."""
   s = bench.settings
-  lists = policy_lists(bench.inputs['data'].dataset, 'train', s['list_length'], s['lists'],
-                       streams.seed32(s['seed'], 'stage 2 lists'))
+  lists = stage_2_lists(bench.inputs['data'].dataset, s['list_length'], s['lists'], s['seed'])
   score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
   features = score.features(lists.candidate, lists.job, 'stage 2 features')
   inputs = policy_inputs(features, lists, bench.inputs['calibration'].calibration)
@@ -73,8 +73,15 @@ def read_inputs(bench: Bench) -> PolicyInputs:
   return PolicyInputs(**jax.tree.map(jnp.asarray, load_arrays(bench.folder / 'inputs.npz')))
 
 
-def read_lists(bench: Bench) -> RankingLists:
-  return RankingLists('preference', **load_arrays(bench.folder / 'lists.npz'))
+def stage_2_lists(dataset: Dataset, items: int, count: int, seed: int) -> RankingLists:
+  """The lists that stage 2 trains on.
+
+  Args:
+    dataset: of the run.
+    items, count: policy.list_length and policy.lists.
+    seed: of the run.
+  """
+  return policy_lists(dataset, 'train', items, count, streams.seed32(seed, 'stage 2 lists'))
 
 
 def make_head(p: PolicySettings, outputs: int) -> PolicyHead:
@@ -203,9 +210,3 @@ def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> Non
 def read_policy(bench: Bench) -> TrainedPolicy:
   policy, attainable = load_policy(bench.folder)
   return TrainedPolicy(policy, attainable, load_arrays(bench.folder / 'history.npz'))
-
-
-def reached_by(policy: Policy, inputs: PolicyInputs, taus: list[float]) -> np.ndarray:
-  """[taus, N] predicted C of each list at each requirement."""
-  return np.stack([np.asarray(eligibility(policy.scores_at(inputs, tau), inputs.z_qual,
-                                          inputs.mask, policy.temperature)) for tau in taus])

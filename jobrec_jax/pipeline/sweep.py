@@ -7,25 +7,25 @@ import jax
 import numpy as np
 
 from jobrec_jax.evaluate.frontier import (
-    FrontierLists,
-    FrontierPoint,
-    exact_frontier,
-    frontier_points,
-    frontier_volume,
+  FrontierLists,
+  FrontierPoint,
+  exact_frontier,
+  frontier_points,
+  frontier_volume,
 )
-from jobrec_jax.pipeline.evaluate import STAGE_2
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.measures.subject import STAGE_2
 from jobrec_jax.pipeline.policy import make_head, requirements
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.settings import PolicySettings, SweepSettings
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import (
-    load_arrays,
-    null_for_nan,
-    read_json,
-    save_arrays,
-    write_json,
+  load_arrays,
+  null_for_nan,
+  read_json,
+  save_arrays,
+  write_json,
 )
 from jobrec_jax.scoring.policy import PolicyInputs, head_scores, policy_inputs
 from jobrec_jax.sharding import make_mesh
