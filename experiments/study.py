@@ -19,6 +19,7 @@ from jobrec_jax.pipeline import study_run
 from jobrec_jax.pipeline.reasons import plan_text
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.study import members, read_study, shard
+from jobrec_jax.pipeline.study_report import text, write_study
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +36,8 @@ def main(run: Run) -> None:
     if client is None:
       command_line.use_devices(run.settings)
     made = study_run.make(study, mine, run.folder, store, client)
+  if made.complete and not FLAGS.shard:
+    print(text(write_study(study, made, run.folder, store, run.settings.evaluate.level)))
   print(study_run.told(made))
   if made.failures:
     sys.exit(1)

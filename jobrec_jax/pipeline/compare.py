@@ -52,6 +52,17 @@ class Key(NamedTuple):
     words = self.system, perspective, self.metric
     return ', '.join(filter(None, (' '.join(filter(None, words)), self.requirement, self.split)))
 
+  @property
+  def short(self) -> str:
+    """For the head of a column, where the split is plain."""
+    at = self.requirement.removeprefix('requirement ')
+    what = self.metric.removeprefix('correlation with ')
+    if self.system in (PREFERENCE, QUALIFICATION):
+      what = f"{self.system.removesuffix(' expert')}: {what}"
+    elif self.system and self.system != 'policy':
+      what = f'{self.system}: {what}'
+    return f'{what}, {at}' if at else what
+
 
 class Member(NamedTuple):
   """A run of a system.
@@ -144,8 +155,9 @@ def compare_systems(systems: Mapping[str, Sequence[Member]], reference: str, lev
                     everything: bool = False) -> list[ComparedRow]:
   """Every system beside the reference.
 
-  Runs of the same data seed are compared on the same candidates and jobs. Where both systems have
-  the same training seeds, runs are paired by them; else both systems' seeds add their variance.
+  Runs of the same data seed are compared on the same candidates and jobs. Where the two have
+  training seeds in common, those runs are paired by them; else both systems' seeds add their
+  variance.
 
   Args:
     systems: name -> its runs.
@@ -205,8 +217,10 @@ def _difference(runs: dict, rivals: dict, level: float) -> tuple[Combined, int, 
   both = sorted(set(a) & set(b))
   if not both:
     return Combined(*[math.nan] * 4, False), 0, 0
-  if all(set(a[d]) == set(b[d]) for d in both):
-    found = combine([[a[d][s] - b[d][s] for s in sorted(a[d])] for d in both], level)
+  paired = [sorted(set(a[d]) & set(b[d])) for d in both]
+  if all(paired):
+    found = combine([[a[d][s] - b[d][s] for s in seeds] for d, seeds in zip(both, paired)], level)
+    return found, min(map(len, paired)), len(both)
   else:
     found = combine([list(a[d].values()) for d in both], level,
                     [list(b[d].values()) for d in both])

@@ -1,0 +1,31 @@
+"""The files that a person opens after a study: results.md and report.html."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobrec_jax.pipeline.study import Study
+from jobrec_jax.pipeline.study_results import Results, read_runs, study_results, write_results
+from jobrec_jax.pipeline.study_run import Made
+from jobrec_jax.report import study_tables
+from jobrec_jax.schema.files import write_text
+
+KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '
+       '▲ better, ▼ worse: told apart at {share:.0%} after correction for all tests of the table '
+       '(Holm), over candidates, jobs and seeds.')
+
+
+def write_study(study: Study, made: Made, folder: Path, store: Path, level: float) -> Results:
+  """Writes results.json, results.md and report.html of the runs that are complete."""
+  results = study_results(study, read_runs(made.complete, store), level)
+  write_results(folder, results)
+  write_text(folder / 'results.md', text(results))
+  return results
+
+
+def text(results: Mapping[str, Any]) -> str:
+  """The study for a terminal and for results.md."""
+  parts = [f"# {results['question']}"]
+  if results['compared']:
+    parts += [study_tables.differences(results), KEY.format(share=1 - results['level'])]
+  return '\n\n'.join([*parts, study_tables.purposes(results)]) + '\n'

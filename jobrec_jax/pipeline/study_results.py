@@ -1,0 +1,99 @@
+"""What came out of a study, kept as rows of numbers: tables and pages are made from them alone.
+
+  STUDY/results.json     every variant beside the reference, and each run's main numbers
+  STUDY/results.md, report.html
+
+Nothing in results.json depends on when, where or in which order the runs were made.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_systems, keyed
+from jobrec_jax.pipeline.evaluate import read_estimates
+from jobrec_jax.pipeline.measures.subject import UNIFORM
+from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.pipeline.store import check_whole
+from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
+from jobrec_jax.report.results import ResultRow
+from jobrec_jax.schema.files import null_for_nan, read_json, write_json
+
+RESULTS = 'results.json'
+Results = dict[str, Any]
+
+
+def read_runs(runs: Sequence[RunOfStudy], store: Path) -> dict[str, list[Member]]:
+  """The evaluations of a study's runs by variant, in the order of the study.
+
+  Raises:
+    ValueError: one is missing or damaged.
+  """
+  systems: dict[str, list[Member]] = {}
+  for run in runs:
+    place = store / road_of(run).evaluation.key
+    check_whole(place)
+    systems.setdefault(run.variant, []).append(
+        Member(run.seed, run.data_seed, *read_estimates(place)))
+  return systems
+
+
+def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: float) -> Results:
+  """The study as rows.
+
+  Args:
+    study: for its question and purposes.
+    systems: variant -> the runs of it that are complete.
+    level: of intervals; 1 − level of the tests.
+
+  Returns:
+    'question', 'variants' (name -> purpose), 'level', 'compared' (rows of `ComparedRow` with the
+    metric's short name), and 'values' (the main numbers of each run).
+  """
+  compared, short = [], {}
+  if study.reference in systems:
+    compared = compare_systems(systems, study.reference, level)
+    short = {k.label: k.short for members in systems.values() for m in members for k in keyed(m)}
+  return {
+      'question': study.question,
+      'variants': {name: v.purpose for name, v in study.variants.items()},
+      'level': level,
+      'compared': [null_for_nan({**row._asdict(), 'short': short[row.metric]})
+                   for row in compared],
+      'values': [null_for_nan({'variant': name, 'data_seed': m.data_seed, 'seed': m.seed,
+                               'requirement': key.requirement, 'tau': row.tau,
+                               'system': row.system, 'split': row.split,
+                               'perspective': row.perspective, 'metric': row.metric,
+                               'value': row.value})
+                 for name, members in systems.items() for m in members
+                 for key, row in main_rows(m)]}
+
+
+def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
+  """The rows of a run that tables show: NDCG@5, all of the policy, and pairs."""
+  own = [r for r in member.rows if r.against is None]
+  split = own[0].split
+  return [(key, row) for key, row in zip(keyed(member), own, strict=True)
+          if row.split == UNIFORM or (row.metric == 'ndcg@5' and row.split == split)
+          or (row.system == 'policy' and row.split in (HELD_OUT, split, 'stage 2 lists'))]
+
+
+def write_results(folder: Path, results: Results) -> None:
+  write_json(folder / RESULTS, results, indent=1)
+
+
+def read_results(path: str | Path) -> Results:
+  """Raises ValueError: it is no file that `write_results` wrote."""
+  results = read_json(path)
+  wanted = {'question', 'variants', 'level', 'compared', 'values'}
+  if not isinstance(results, dict) or set(results) < wanted:
+    raise ValueError(f'{path}: must be the results of a study with {sorted(wanted)}, got '
+                     f'{sorted(results) if isinstance(results, dict) else type(results).__name__}')
+  return results
+
+
+def compared_rows(results: Results) -> list[ComparedRow]:
+  """The rows back, null as nan."""
+  nan = float('nan')
+  return [ComparedRow(**{f: nan if row[f] is None else row[f] for f in ComparedRow._fields})
+          for row in results['compared']]

@@ -1,0 +1,105 @@
+"""Tables of a study in Markdown, from its kept rows alone: for results.md, README and docs.
+
+Rows are those of a study's results.json, as plain mappings with None for what is no number.
+"""
+
+from collections.abc import Mapping, Sequence
+import statistics
+from typing import Any
+
+Row = Mapping[str, Any]
+MARKS = {'better': ' ▲', 'worse': ' ▼', 'not different': '', 'no test': ''}
+SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
+           'logistic regression', 'schema rules', 'popularity', 'canary: constant')
+
+
+def differences(results: Mapping[str, Any]) -> str:
+  """A row for each variant, a column for each metric: the reference's mean ± standard deviation,
+  then each variant's difference to it, marked where it is told apart (Holm-corrected)."""
+  compared = results['compared']
+  metrics = list(dict.fromkeys(r['short'] for r in compared))
+  at = {(r['system'], r['short']): r for r in compared}
+  names = list(dict.fromkeys(r['system'] for r in compared))
+  lines = [f"| variant | {' | '.join(metrics)} |", f"|---|{'---:|' * len(metrics)}"]
+  for name in names:
+    cells = [mean_and_sd(at[name, m]) if name == names[0] else difference(at[name, m])
+             for m in metrics]
+    lines.append(f"| {name} | {' | '.join(cells)} |")
+  return '\n'.join(lines)
+
+
+def purposes(results: Mapping[str, Any]) -> str:
+  """What each variant is for."""
+  lines = ['| variant | |', '|---|---|']
+  return '\n'.join(lines + [f'| {name} | {purpose} |'
+                            for name, purpose in results['variants'].items()])
+
+
+def mean_and_sd(row: Row) -> str:
+  spread = '' if row['sd'] is None else f" ± {row['sd']:.3f}"
+  return f"{row['mean']:.3f}{spread}"
+
+
+def difference(row: Row) -> str:
+  """'−0.012 ▼'; a difference that is told apart bears a mark."""
+  if row['diff'] is None:
+    return mean_and_sd(row)
+  sign = '−' if row['diff'] < 0 else '+'
+  return f"{sign}{abs(row['diff']):.3f}{MARKS[row['verdict']]}"
+
+
+def over_runs(rows: Sequence[Row], **where: Any) -> str:
+  """'0.895 ± 0.012' of the rows that agree with `where`, one a run; '' without any.
+
+  Raises:
+    ValueError: a run has several.
+  """
+  found = [r for r in rows if all(r[k] == v for k, v in where.items())]
+  if len({(r['data_seed'], r['seed']) for r in found}) != len(found):
+    raise ValueError(f'{where} must be one row a run, got {len(found)}')
+  values = [r['value'] for r in found if r['value'] is not None]
+  if not values:
+    return ''
+  spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
+  return f'{statistics.mean(values):.3f}{spread}'
+
+
+def ranking(rows: Sequence[Row]) -> str:
+  """NDCG@5 of every system, for both perspectives, from the values of one variant."""
+  plain = {'split': rows[0]['split'], 'metric': 'ndcg@5', 'tau': None}
+  lines = ['| system | preference | qualification |', '|---|---:|---:|']
+  for system in SYSTEMS:
+    cells = [over_runs(rows, system=system, perspective=p, **plain)
+             for p in ('preference', 'qualification')]
+    lines.append(f'| {system.removeprefix("canary: ")} | {" | ".join(cells)} |')
+  cells = [over_runs(rows, system=f'true {letter} (ceiling)', perspective=p, **plain)
+           for letter, p in (('P', 'preference'), ('Q', 'qualification'))]
+  return '\n'.join([*lines, f'| the truth (ceiling) | {" | ".join(cells)} |'])
+
+
+def policy(rows: Sequence[Row]) -> str:
+  """What each requirement of the grid brings; each run has a grid of its own."""
+  lines = ["| requirement | τ | C, stage 2's lists | C, held-out lists | true C, held-out | true "
+           'eligibility of the top 5 | preference NDCG@5 |', '|---|---:|---:|---:|---:|---:|---:|']
+  split = rows[0]['split']
+  where = (('stage 2 lists', 'policy', 'predicted C'), ('held-out lists', 'policy', 'predicted C'),
+           ('held-out lists', 'policy', 'true C'), (split, 'policy', 'true eligibility@5'),
+           (split, 'preference', 'ndcg@5'))
+  for requirement in dict.fromkeys(r['requirement'] for r in rows if r['requirement']):
+    at = [r for r in rows if r['requirement'] == requirement]
+    cells = [over_runs(at, split=s, perspective=p, metric=m) for s, p, m in where]
+    tau = statistics.mean({(r['data_seed'], r['seed']): r['tau'] for r in at}.values())
+    name = requirement.removeprefix('requirement ').replace('no requirement', 'none')
+    lines.append(f'| {" | ".join([name, f"{tau:.3f}" if tau else "", *cells])} |')
+  return '\n'.join(lines)
+
+
+def pairs(rows: Sequence[Row]) -> str:
+  """Calibration and de-conflation over uniform pairs of held-out candidates."""
+  split = 'uniform test pairs'
+  lines = [f'| {split} | mean ± sd over runs |', '|---|---:|']
+  found = dict.fromkeys((r['system'], r['metric']) for r in rows if r['split'] == split)
+  for system, metric in found:
+    cell = over_runs(rows, system=system, metric=metric, split=split)
+    lines.append(f'| {system}: {metric} | {cell} |')
+  return '\n'.join(lines)
