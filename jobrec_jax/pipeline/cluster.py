@@ -72,7 +72,9 @@ def check_workers(client: Any, refusal: Callable[..., str | None], *arguments: A
   if not found:
     logging.warning('the scheduler has no worker yet; waiting for one')
   for worker, why in found.items():
-    if why is not None and not isinstance(why, OSError):  # one that was lost meanwhile
+    if isinstance(why, Exception):
+      why = None if isinstance(why, OSError) else f'{type(why).__name__}: {why}'  # or lost by now
+    if why is not None:
       raise ValueError(f'worker {worker}: {why}')
 
 

@@ -22,8 +22,11 @@ from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage, plain
 from jobrec_jax.pipeline.store import Store
+from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.settings import build
 from jobrec_jax.train.signals import Interrupted
+
+SHARED = '.shared'  # a file of a store by which workers know that they see it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,7 @@ def make_with_dask(client: Any, store: Path, todo: Sequence[Task],
   """
   from distributed import as_completed  # here, for a run on one machine needs none
   place, known = Store(store), Path(store).resolve()
-  known.mkdir(parents=True, exist_ok=True)
+  write_text(known / SHARED, 'Workers of a cluster make artefacts here.\n')
   missing = []
   for task in todo:
     if place.has(task.stage):
@@ -186,8 +189,8 @@ def make_in_worker(store: str, settings: Mapping[str, Any], key: str,
 
 def refusal(store: str, settings: Mapping[str, Any], key: str) -> str | None:
   """Why this process cannot make a stage for another one; None where it can."""
-  if not Path(store).is_dir():
-    return f'{store}: must be a folder that every worker sees, got none there'
+  if not (Path(store) / SHARED).is_file():
+    return f'{store}: must be a folder that every worker sees, got another or none there'
   try:
     _, stages = _workplace(store, _Frozen(settings))
   except ValueError as error:  # a setting that this version does not know
