@@ -38,7 +38,7 @@ def cluster(scheduler: str | None, workers: int) -> Iterator[Any]:
   if workers:
     # No limit of memory: what JAX holds is not Dask's to spill, and a worker must not pause for it.
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                      resources={'accelerator': 1}, dashboard_address=None) as local, \
+                      resources={'accelerator': 1}, dashboard_address='127.0.0.1:0') as local, \
          Client(local) as client:
       yield client
     return

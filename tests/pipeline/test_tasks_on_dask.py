@@ -18,7 +18,8 @@ from tests.pipeline.tiny import tiny_settings
 def client():
   """Two workers that are threads of this process."""
   from distributed import Client, LocalCluster
-  with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
+  with LocalCluster(n_workers=2, threads_per_worker=1, processes=False,
+                    dashboard_address='127.0.0.1:0',
                     resources={'accelerator': 1}) as local, Client(local) as client:
     yield client
 
