@@ -16,6 +16,7 @@ from absl import flags
 
 from jobrec_jax import command_line
 from jobrec_jax.pipeline import study_run
+from jobrec_jax.pipeline.cluster import cluster
 from jobrec_jax.pipeline.reasons import plan_text
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.study import members, read_study, shard
@@ -32,7 +33,7 @@ def main(run: Run) -> None:
   if FLAGS.dry_run:
     print(plan_text(study_run.plan(mine, store)))
     return
-  with study_run.cluster(FLAGS.scheduler, FLAGS.workers) as client:
+  with cluster(FLAGS.scheduler, FLAGS.workers) as client:
     if client is None:
       command_line.use_devices(run.settings)
     made = study_run.make(study, mine, run.folder, store, client)
@@ -51,6 +52,7 @@ if __name__ == '__main__':
   flags.DEFINE_bool('dry_run', False, 'say what is there, what would run and why, and stop')
   flags.DEFINE_integer('workers', 0, 'Dask workers to start on this machine; 0: this process',
                        lower_bound=0)
-  flags.DEFINE_string('scheduler', None, 'address of a Dask scheduler whose workers see WORKDIR')
+  flags.DEFINE_string('scheduler', None, 'address or file of a Dask scheduler whose workers see '
+                      'WORKDIR')
   flags.DEFINE_string('shard', None, "'i/n': only every n-th run from the i-th on")
   command_line.start(main, 'configs/quickstart.py', 'runs/study', devices=False)

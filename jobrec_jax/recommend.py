@@ -16,6 +16,7 @@ from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Policy, eligibility
 
+COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')  # of `ranking_table`
 _REMEMBERED = 4  # catalogues beside a recommender's own
 _PAIRS = 2**20  # that `recommend` scores at a time
 _eligibility = jax.jit(eligibility)
@@ -202,3 +203,23 @@ class _Catalogue(NamedTuple):
 def _reasons(schema: Schema, candidate: Entity, job: Entity) -> dict[str, list[str]]:
   layers = align(schema, candidate, job).layers
   return {l.layer.name: l.reasons() for l in layers if l.reasons()}
+
+
+def ranking_table(ranked: RankedJobs, tau: float) -> str:
+  """The ranking as aligned text, each job's reasons below it."""
+  rows = [(str(i + 1), j.job_id, f'{j.score:.3f}', f'{j.preference:.3f}',
+           f'{j.qualification:.3f}', f'{j.lam:.3f}') for i, j in enumerate(ranked.jobs)]
+  widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
+
+  def line(cells: Sequence[str]) -> str:
+    return '  '.join(c.ljust(w) if name == 'job' else c.rjust(w)
+                     for name, c, w in zip(COLUMNS, cells, widths))
+  lines = [line(COLUMNS)]
+  for row, job in zip(rows, ranked.jobs):
+    lines.append(line(row))
+    name_width = max(map(len, job.reasons), default=0)
+    lines += [f'{"":{widths[0]}}  {name.ljust(name_width)}  {", ".join(words)}'
+              for name, words in job.reasons.items()]
+  asked = f'asked for {tau:.6g}' if tau else 'no requirement'
+  lines.append(f'Eligibility C of the whole list: {ranked.eligibility:.3f} ({asked})')
+  return '\n'.join(lines)

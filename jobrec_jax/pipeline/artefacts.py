@@ -10,12 +10,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
-from jobrec_jax.data.files.records import entity_json, parse_entity
-from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.data.files.records import entity_json, read_entity_lines
 from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.schema.files import (
-    decode_json,
     load_array,
     read_json,
     replacing,
@@ -85,8 +83,7 @@ def save_entities(path: Path, entities: tuple[Entity, ...], schema: Schema, side
 
 def load_entities(path: Path, schema: Schema, side: str) -> tuple[Entity, ...]:
   """What `save_entities` wrote; raises a ValueError that names the line."""
-  return tuple(parse_entity(decode_json(line), schema, side, f'{path}:{number}')
-               for number, line in read_lines(path))
+  return tuple(entity for _, entity in read_entity_lines(path, schema, side))
 
 
 def save_dataset(folder: Path, dataset: Dataset, truth: Truth | None) -> None:

@@ -1,8 +1,6 @@
 """Making a study: its tasks here or on workers, its runs' folders, and study.json."""
 
-from collections.abc import Iterator, Sequence
-import contextlib
-import os
+from collections.abc import Sequence
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -27,7 +25,6 @@ from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import about
 
 FILE = 'study.json'
-PATIENCE = 30  # seconds until a scheduler must answer
 
 
 class Made(NamedTuple):
@@ -115,41 +112,6 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
     if {k: was.get(k) for k in told} == told:
       places = was['runs'] | places
   write_json(path, sealed(told | {'runs': places}), indent=1)
-
-
-@contextlib.contextmanager
-def cluster(scheduler: str | None, workers: int) -> Iterator[Any]:
-  """A Dask client: of a scheduler that runs, of workers on this machine, or None for neither.
-
-  Raises:
-    ValueError: both were asked for, or the scheduler does not answer, or has no worker with the
-      resource 'accelerator'.
-  """
-  if scheduler and workers:
-    raise ValueError(f'--workers must be left out with --scheduler, got {workers}')
-  if not scheduler and not workers:
-    yield None
-    return
-  # What Dask logs of workers that come and go: their processes read the environment, too.
-  os.environ.setdefault('DASK_LOGGING__DISTRIBUTED', 'critical')
-  from distributed import Client, LocalCluster  # here, for a run on one machine needs none
-  if workers:
-    with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
-                      resources={'accelerator': 1}, dashboard_address=None) as local, \
-         Client(local) as client:
-      yield client
-    return
-  try:
-    client = Client(scheduler, timeout=PATIENCE)
-  except (OSError, ValueError) as error:
-    raise ValueError('--scheduler must be the address of a Dask scheduler that answers, got '
-                     f'{scheduler!r}: {error}') from error
-  with client:
-    offered = [w.get('resources', {}) for w in client.scheduler_info(-1)['workers'].values()]
-    if offered and not any('accelerator' in r for r in offered):
-      raise ValueError('workers must be started with --resources accelerator=1, got workers '
-                       f'that offer {offered[0] or "nothing"}')
-    yield client
 
 
 def told(made: Made) -> str:

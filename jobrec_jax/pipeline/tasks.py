@@ -8,23 +8,25 @@ code gives another key. A stage that fails is told, with what stands on it; the 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 import traceback
 from typing import Any, NamedTuple
 
 from absl import logging
 
+from jobrec_jax.pipeline.cluster import cancelling, check_workers, submit, trouble
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.data import check_sizes
-from jobrec_jax.pipeline.road import Road, resources, road
+from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage, plain
 from jobrec_jax.pipeline.store import Store
+from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.settings import build
 from jobrec_jax.train.signals import Interrupted
 
-Trouble = tuple[str, str | None]  # what went wrong, and the failed stage that it stands on
-RETRIES = 2  # of a task whose worker was lost or that met a fault of the machine
+SHARED = '.shared'  # a file of a store by which workers know that they see it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +97,15 @@ def broken(stage: Stage, failed: Mapping[str, Failure]) -> str | None:
               None)
 
 
-def attempt(store: Store, stage: Stage, settings: Settings) -> str | None:
+def attempt(store: Store, stage: Stage, settings: Settings,
+            tried_again: tuple[type[Exception], ...] = ()) -> str | None:
   """Makes a stage; None where it is there, else what went wrong: a line, with a traceback behind
-  it where it is a fault of ours."""
+  it where it is a fault of ours. What is `tried_again` by the caller is raised."""
   try:
     if stage.name == 'warm_up' and not store.has(stage):
       check_sizes(settings, store.get(stage.inputs['data']))  # before anything is trained
     store.make(stage)
-  except (Interrupted, KeyboardInterrupt):
+  except (Interrupted, KeyboardInterrupt, *tried_again):
     raise
   except ValueError as error:
     return ' '.join(str(error).split())
@@ -115,61 +118,87 @@ def make_with_dask(client: Any, store: Path, todo: Sequence[Task],
                    done: Callable[[Task], None] = lambda task: None) -> list[Failure]:
   """Makes tasks on the workers of a Dask cluster, which all see the store's folder.
 
-  The name of a Dask task is the artefact's key. A worker that is lost is replaced: its task starts
-  again elsewhere, where its interrupted attempt left it. Each task takes one 'accelerator' of its
-  worker, so that a worker with one device never holds two.
+  The name of a Dask task is the artefact's key, with that of the store. An attempt that a lost
+  worker leaves is resumed by the next.
 
   Args:
     client: a `distributed.Client`; its workers offer the resource 'accelerator'.
     store, todo, done: as of `make_here`.
+
+  Raises:
+    ValueError: a worker does not see the store, or runs another version of the code.
   """
   from distributed import as_completed  # here, for a run on one machine needs none
-  by_key = {task.stage.key: task for task in todo}
+  place, known = Store(store), Path(store).resolve()
+  write_text(known / SHARED, 'Workers of a cluster make artefacts here.\n')
+  missing = []
+  for task in todo:
+    if place.has(task.stage):
+      done(task)
+    else:
+      missing.append(task)
+  if not missing:
+    return []
+  check_workers(client, refusal, str(known), plain(missing[0].settings), missing[0].stage.key)
+  suffix = hashlib.sha256(str(known).encode()).hexdigest()[:8]
   futures: dict[str, Any] = {}
-  for key, task in by_key.items():
-    inputs = [futures[i.key] for i in task.stage.inputs.values()]
-    futures[key] = client.submit(
-        make_in_worker, str(Path(store).resolve()), plain(task.settings), key, inputs, key=key,
-        retries=RETRIES, resources={'accelerator': 1}, allow_other_workers=False)
-  failed = {}
-  try:
+  messages: dict[str, str] = {}
+  with cancelling(client, futures):
+    for task in missing:
+      key = task.stage.key
+      inputs = [futures[i.key] for i in task.stage.inputs.values() if i.key in futures]
+      futures[key] = submit(client, make_in_worker, str(known), plain(task.settings), key, inputs,
+                            key=f'{key}-{suffix}')
+    by_name = {futures[task.stage.key].key: task for task in missing}
     for future in as_completed(futures.values()):
-      task = by_key[future.key]
-      if trouble := _outcome(future):
-        message, cause = trouble
-        failed[future.key] = message, None if cause == future.key else cause
-        logging.error('%s failed: %s', future.key, message.splitlines()[0])
+      task = by_name[future.key]
+      if message := trouble(future) or future.result():
+        messages[task.stage.key] = message
+        logging.error('%s failed: %s', task.stage.key, message.splitlines()[0])
       else:
         done(task)
-  except BaseException:
-    client.cancel(list(futures.values()))
-    raise
-  return [Failure(by_key[key].stage, *failed[key]) for key in by_key if key in failed]
-
-
-def _outcome(future: Any) -> Trouble | None:
-  if future.status == 'finished':
-    return future.result()
-  error = future.exception() if future.status == 'error' else None
-  return (f'{type(error).__name__}: {error}' if error else f'the cluster gave it up: '
-          f'{future.status}', None)
+  failed: dict[str, Failure] = {}
+  for task in missing:  # inputs come first
+    key = task.stage.key
+    if key in messages:
+      cause = broken(task.stage, failed)
+      failed[key] = Failure(task.stage, f'{cause} failed' if cause else messages[key], cause)
+  return list(failed.values())
 
 
 def make_in_worker(store: str, settings: Mapping[str, Any], key: str,
-                   inputs: Sequence[Trouble | None]) -> Trouble | None:
-  """One task, on a worker: None where it is there, else (message, cause)."""
-  lost = next(((message, cause) for message, cause in filter(None, inputs)), None)
-  if lost:
-    cause = lost[1] or 'an input'
-    return f'{cause} failed', cause
-  place, own = _workplace(store, _Frozen(settings))
-  stage = next((s for goal in (own.evaluation, own.catalogue) for s in goal.walk()
-                if s.key == key), None)
-  if stage is None:
-    return (f'{key}: must be a stage of this version of the code, got none; let all workers run '
-            'the same commit', None)
-  message = attempt(place, stage, build(Settings, settings))
-  return (message, key) if message else None
+                   inputs: Sequence[str | None]) -> str | None:
+  """One task, on a worker: None where it is there, else what went wrong.
+
+  Args:
+    store: the folder.
+    settings: of the run, as plain values.
+    key: of the stage.
+    inputs: what this function gave for the stages that it stands on.
+
+  Raises:
+    OSError: of the machine or its disk; another try may be luckier.
+  """
+  if any(inputs):
+    return 'an input failed'
+  if why := refusal(store, settings, key):
+    return why
+  place, stages = _workplace(store, _Frozen(settings))
+  return attempt(place, stages[key], build(Settings, settings), tried_again=(OSError,))
+
+
+def refusal(store: str, settings: Mapping[str, Any], key: str) -> str | None:
+  """Why this process cannot make a stage for another one; None where it can."""
+  if not (Path(store) / SHARED).is_file():
+    return f'{store}: must be a folder that every worker sees, got another or none there'
+  try:
+    _, stages = _workplace(store, _Frozen(settings))
+  except ValueError as error:  # a setting that this version does not know
+    return f'{error}; all workers must run the same commit'
+  if key not in stages:
+    return (f'{key}: must be a stage of this version of the code, got none; all workers must run '
+            'the same commit')
+  return None
 
 
 class _Frozen(dict):
@@ -180,10 +209,12 @@ class _Frozen(dict):
 
 
 @functools.lru_cache(maxsize=2)  # values of the last runs stay read
-def _workplace(store: str, settings: Mapping[str, Any]) -> tuple[Store, Road]:
+def _workplace(store: str, settings: Mapping[str, Any]) -> tuple[Store, dict[str, Stage]]:
   use_compilation_cache()
   built = build(Settings, settings)
-  return Store(store, resources(built)), road(built)
+  own = road(built)
+  stages = {s.key: s for goal in (own.evaluation, own.catalogue) for s in goal.walk()}
+  return Store(store, resources(built)), stages
 
 
 def runs_that_failed(failures: Iterable[Failure],

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jobrec_jax.pipeline import study_run
+from jobrec_jax.pipeline import cluster
 
 ROOT = Path(__file__).parents[2]
 CONFIG = '''
@@ -76,10 +76,10 @@ def test_a_killed_worker_changes_no_number(tiny_folder, tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
-  monkeypatch.setattr(study_run, 'PATIENCE', 0.3)
+  monkeypatch.setattr(cluster, 'PATIENCE', 0.3)
   with pytest.raises(ValueError, match='--scheduler must be the address of a Dask scheduler'), \
-       study_run.cluster('tcp://127.0.0.1:9', 0):
+       cluster.cluster('tcp://127.0.0.1:9', 0):
     pass
   with pytest.raises(ValueError, match='--workers must be left out with --scheduler'), \
-       study_run.cluster('tcp://127.0.0.1:9', 2):
+       cluster.cluster('tcp://127.0.0.1:9', 2):
     pass

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
-from jobrec_jax.data.files.records import entity_json, parse_entity
+from jobrec_jax.data.files.records import entity_json, read_entity_lines
 from jobrec_jax.data.files.tables import InteractionRows, read_lines
 from jobrec_jax.schema.files import decode_json, read_object, replacing
 from jobrec_jax.schema.schema import Entity, Schema
@@ -175,18 +175,9 @@ def _check_count(path: Path, count: int, head: dict[str, Any]) -> None:
 
 def _read_entities(path: Path, schema: Schema, side: str,
                    head: dict[str, Any]) -> tuple[Entity, ...]:
-  entities: dict[str, Entity] = {}
-  for line, text in read_lines(path):
-    try:
-      value = decode_json(text)
-    except ValueError as error:
-      raise ValueError(f'{path}:{line}: must be JSON, got: {error}') from error
-    entity = parse_entity(value, schema, side, f'{path}:{line}')
-    if entity.id in entities:
-      raise ValueError(f'{path}:{line}: id must be unique, got {entity.id!r} again')
-    entities[entity.id] = entity
+  entities = tuple(entity for _, entity in read_entity_lines(path, schema, side))
   _check_count(path, len(entities), head)
-  return tuple(entities.values())
+  return entities
 
 
 def _label(value: Any) -> int | None:

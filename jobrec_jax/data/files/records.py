@@ -1,13 +1,14 @@
 """Records as JSON: a candidate from a file, a catalogue of jobs from JSON or CSV."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from jobrec_jax.data.files.paper_csv import read_entities
-from jobrec_jax.schema.files import read_json, write_json
+from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.schema.files import decode_json, read_json, write_json
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -65,6 +66,32 @@ def read_entity_json(path: str | Path, schema: Schema, side: str) -> Entity:
     ValueError: with path and key, what was allowed and what came.
   """
   return parse_entity(read_json(path), schema, side, str(path), side)
+
+
+def read_entity_lines(path: str | Path, schema: Schema, side: str) -> Iterator[tuple[int, Entity]]:
+  """Reads records one by one from JSON lines, each an object with attributes by name and an `id`.
+
+  Args:
+    path: the file.
+    schema, side: as of `parse_entity`.
+
+  Yields:
+    The number of the line, from 1, and its record.
+
+  Raises:
+    ValueError: with path, line and key, what was allowed and what came; an id comes again.
+  """
+  seen = set()
+  for line, text in read_lines(path):
+    try:
+      value = decode_json(text)
+    except ValueError as error:
+      raise ValueError(f'{path}:{line}: must be JSON, got: {error}') from error
+    entity = parse_entity(value, schema, side, f'{path}:{line}')
+    if entity.id in seen:
+      raise ValueError(f'{path}:{line}: id must be unique, got {entity.id!r} again')
+    seen.add(entity.id)
+    yield line, entity
 
 
 def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:

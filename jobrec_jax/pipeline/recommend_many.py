@@ -1,0 +1,304 @@
+"""Ranking jobs for many candidates: their file in shards, each made here or by a Dask worker.
+
+  OUT            a line a candidate, in the order of their file; written when all rows are there
+  OUT.parts/     the rows of a shard a file, until then: a run that was killed goes on behind them
+
+The name of a shard is a hash of all that its rows depend on: the run's artefacts, tau, top_k, the
+catalogue and the shard's own lines. A worker reads files itself, and refuses where it finds others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+from pathlib import Path
+import time
+from typing import Any
+
+from absl import logging
+
+from jobrec_jax.data.files.records import parse_entity, read_catalogue, read_entity_lines
+from jobrec_jax.pipeline.artefacts import load_catalogue, load_policy
+from jobrec_jax.pipeline.cluster import cancelling, check_workers, submit, trouble
+from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
+from jobrec_jax.pipeline.load import PARTS, LoadedRun, find_parts, load, opened
+from jobrec_jax.pipeline.provenance import versions
+from jobrec_jax.pipeline.stage import key_of
+from jobrec_jax.recommend import RankedJobs
+from jobrec_jax.schema.files import decode_json, digest, read_text, replacing
+from jobrec_jax.schema.schema import Entity, Schema
+
+SHARD = 256  # candidates; the shards decide roundings, so that they must not follow the workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What is asked for.
+
+  Attributes:
+    run: a run folder, or a packed file.
+    candidates: the file of JSON lines.
+    tau, top_k: as of `Recommender.recommend`.
+    catalogue: a file of jobs; '' for the run's own.
+  """
+
+  run: str
+  candidates: str
+  tau: float
+  top_k: int = 5
+  catalogue: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """Candidates that are ranked together: a range of their file.
+
+  Attributes:
+    key: 'shard-0123456789abcdef'.
+    start, stop: its first byte, and the one behind its last.
+    line: its first line, from 1.
+    count: of its candidates.
+  """
+
+  key: str
+  start: int
+  stop: int
+  line: int
+  count: int
+
+
+def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: Any = None) -> int:
+  """Writes the ranking of every candidate of a file.
+
+  Each line of `out` is a JSON object: candidate, tau, eligibility (C of the whole list), and jobs,
+  each as a `recommend.Recommendation`.
+
+  Args:
+    asked: which run, candidates, requirement and catalogue.
+    out: the file to write.
+    size: candidates of a shard.
+    client: a `distributed.Client`, or None for this process.
+
+  Returns:
+    How many candidates there are.
+
+  Raises:
+    ValueError: a file or a setting is wrong, before anything is ranked; or a shard failed: what the
+      others made is kept, and the same call goes on behind it.
+  """
+  asked, out = _absolute(asked), Path(out).absolute()
+  if out.is_dir() or out.resolve() == Path(asked.candidates).resolve():
+    raise ValueError(f'--out must be a file of its own, got {out}')
+  basis, schema = check_request(asked)
+  shards = list(shards_of(asked, basis, schema, size))
+  folder = out.with_name(f'{out.name}.parts')
+  folder.mkdir(parents=True, exist_ok=True)
+  missing = [s for s in shards if part_rows(folder, s) is None]
+  total = sum(s.count for s in shards)
+  logging.info('recommend: %d candidates in %d shards, %d of them to be made', total, len(shards),
+               len(missing))
+  progress = _Progress(total, sum(s.count for s in missing))
+  if client is None:
+    for shard in missing:
+      make_shard(asked, basis, shard, folder)
+      progress.done(shard)
+  elif missing:
+    _make_with_dask(client, (asked, basis, folder), missing, progress)
+  with replacing(out) as file:
+    for shard in shards:
+      rows = part_rows(folder, shard)
+      if rows is None:
+        raise ValueError(f'{_part(folder, shard)}: must be what was made, got another content or '
+                         'none; the same command makes it again')
+      file.write(rows)
+  for path in folder.glob('shard-*.jsonl'):  # those of requests that were given up, too
+    path.unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # something else lies there
+    folder.rmdir()
+  return total
+
+
+def _absolute(asked: Request) -> Request:
+  """With paths that hold in a worker, too, whose folder is another one."""
+  paths = {name: value for name in ('run', 'candidates', 'catalogue')
+           if (value := getattr(asked, name))}
+  return dataclasses.replace(asked, **{k: str(Path(v).absolute()) for k, v in paths.items()})
+
+
+def check_request(asked: Request) -> tuple[str, Schema]:
+  """What the ranking stands on, as a hash, and the schema of the candidates; starts no device.
+
+  Raises:
+    ValueError: the run or the catalogue is not whole, or tau beyond what the policy can be asked.
+  """
+  with opened(asked.run) as folder:
+    parts = find_parts(folder)
+    schema, _ = load_catalogue(parts.folders['catalogue'])
+    load_policy(parts.folders['policy'])[0].check(asked.tau)
+  if asked.catalogue:
+    read_catalogue(asked.catalogue, schema)
+  settings = parts.record['settings']
+  return key_of({'name': 'ranking', 'tau': asked.tau, 'top_k': asked.top_k,
+                 'artefacts': {name: parts.record['artefacts'][name] for name in PARTS},
+                 'settings': {name: settings[name] for name in ('features', 'mesh')},
+                 'catalogue': digest(asked.catalogue) if asked.catalogue else None,
+                 'versions': versions()}), schema
+
+
+def shards_of(asked: Request, basis: str, schema: Schema, size: int) -> Iterator[Shard]:
+  """The shards of the candidates' file, all of whose lines are read and checked.
+
+  Raises:
+    ValueError: a line is wrong; names file and line.
+  """
+  path = Path(asked.candidates)
+  lines = [line for line, _ in read_entity_lines(path, schema, 'candidate')]
+  if not lines:
+    raise ValueError(f'{path}: must hold at least one candidate, got none')
+  with path.open('rb') as file:
+    for first in range(0, len(lines), size):
+      start, count = file.tell(), min(size, len(lines) - first)
+      data = b''.join(file.readline() for _ in range(count))
+      yield Shard(shard_key(basis, data), start, file.tell(), first + 1, count)
+
+
+def shard_key(basis: str, data: bytes) -> str:
+  """The name of the shard with these lines."""
+  return key_of({'name': 'shard', 'basis': basis, 'lines': hashlib.sha256(data).hexdigest()})
+
+
+def make_shard(asked: Request, basis: str, shard: Shard, folder: Path) -> None:
+  """Ranks the candidates of a shard into its part file.
+
+  Raises:
+    ValueError: the files are no longer those that were asked about, or a score is not finite.
+  """
+  run, jobs = _loaded(asked, basis)
+  with Path(asked.candidates).open('rb') as file:
+    file.seek(shard.start)
+    data = file.read(shard.stop - shard.start)
+  if shard_key(basis, data) != shard.key:
+    raise ValueError(f'{asked.candidates}: must stay as it was while candidates are ranked, got '
+                     'another content; start again')
+  candidates = [parse_entity(decode_json(text), run.schema, 'candidate',
+                             f'{asked.candidates}:{shard.line + i}')
+                for i, text in enumerate(data.decode().removesuffix('\n').split('\n'))]
+  ranked = run.recommend(candidates, asked.tau, asked.top_k, jobs)
+  warn_of_cuts(ranked, f'lines {shard.line} to {shard.line + shard.count - 1}')
+  rows = ''.join(row(c, r, asked.tau) + '\n' for c, r in zip(candidates, ranked))
+  with replacing(_part(folder, shard)) as file:
+    file.write(hashlib.sha256(rows.encode()).hexdigest() + '\n' + rows)
+
+
+def row(candidate: Entity, ranked: RankedJobs, tau: float) -> str:
+  """A line of the output."""
+  return json.dumps({'candidate': candidate.id, 'tau': tau, 'eligibility': ranked.eligibility,
+                     'jobs': [dataclasses.asdict(job) for job in ranked.jobs]},
+                    ensure_ascii=False, allow_nan=False)
+
+
+def warn_of_cuts(ranked: Sequence[RankedJobs], place: str) -> None:
+  """Says where texts were longer than what the experts read."""
+  cuts = {id(r.cut): r.cut for r in ranked}.values()  # one for those that were scored together
+  total = {name: n for name in ranked[0].cut if (n := sum(cut[name] for cut in cuts))}
+  if total:
+    logging.warning('%s: longer than what the experts read, their ends are lost: %s', place, total)
+
+
+def part_rows(folder: Path, shard: Shard) -> str | None:
+  """The rows of a shard; None where they are not there as they were written."""
+  path = _part(folder, shard)
+  if not path.is_file():
+    return None
+  with contextlib.suppress(ValueError):
+    head, _, rows = read_text(path).partition('\n')
+    if hashlib.sha256(rows.encode()).hexdigest() == head:
+      return rows
+  return None
+
+
+def _part(folder: Path, shard: Shard) -> Path:
+  return folder / f'{shard.key}.jsonl'
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(asked: Request, basis: str) -> tuple[LoadedRun, tuple[Entity, ...] | None]:
+  """The run and the jobs of a request, read once in a process."""
+  _check_same(asked, basis)
+  use_compilation_cache()
+  run = load(asked.run)
+  return run, read_catalogue(asked.catalogue, run.schema) if asked.catalogue else None
+
+
+@functools.lru_cache(maxsize=1)
+def _check_same(asked: Request, basis: str) -> None:
+  """Raises ValueError: what this process finds is not what `basis` is a hash of."""
+  found, _ = check_request(asked)
+  if found != basis:
+    raise ValueError(f'{asked.run}: must be the run that was asked for, with the same catalogue '
+                     f'and versions of packages ({basis}), got {found}')
+
+
+def _make_with_dask(client: Any, work: tuple[Request, str, Path], missing: Sequence[Shard],
+                    progress: '_Progress') -> None:
+  """Raises ValueError: a worker cannot do what is asked, or a shard failed."""
+  from distributed import as_completed  # here, for a run on one machine needs none
+  asked, basis, folder = work
+  plain = dataclasses.asdict(asked)
+  check_workers(client, refusal, plain, basis, str(folder))
+  place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+  by_name = {f'{shard.key}-{place}': shard for shard in missing}
+  futures: dict[str, Any] = {}
+  with cancelling(client, futures):
+    for name, shard in by_name.items():
+      futures[name] = submit(client, make_in_worker, plain, basis, dataclasses.asdict(shard),
+                             str(folder), key=name)
+    for future in as_completed(futures.values()):
+      shard = by_name[future.key]
+      if message := trouble(future) or future.result():
+        raise ValueError(f'{asked.candidates}:{shard.line}: the shard that begins here failed: '
+                         f'{message}')
+      progress.done(shard)
+
+
+def make_in_worker(asked: Mapping[str, Any], basis: str, shard: Mapping[str, Any],
+                   folder: str) -> str | None:
+  """`make_shard` on a worker, from plain values: None where it is there, else what went wrong."""
+  if why := refusal(asked, basis, folder):
+    return why
+  try:
+    make_shard(Request(**asked), basis, Shard(**shard), Path(folder))
+  except ValueError as error:
+    return ' '.join(str(error).split())
+  return None
+
+
+def refusal(asked: Mapping[str, Any], basis: str, folder: str) -> str | None:
+  """Why this process cannot rank for another one; None where it can."""
+  for path in (folder, asked['run'], asked['candidates']):
+    if not Path(path).exists():
+      return f'{path}: must be seen by every worker, got nothing there'
+  try:
+    _check_same(Request(**asked), basis)
+  except (TypeError, ValueError) as error:
+    return f'{error}; all workers must run the same commit on the same files'
+  return None
+
+
+class _Progress:
+  """Logs how many candidates are done, at which rate, and when the others may be."""
+
+  def __init__(self, total: int, missing: int):
+    self._total, self._before, self._done = total, total - missing, 0
+    self._start = time.monotonic()
+
+  def done(self, shard: Shard) -> None:
+    self._done += shard.count
+    rate = self._done / max(time.monotonic() - self._start, 1e-9)
+    ready = self._before + self._done
+    logging.info('recommend: %d of %d candidates, %.3g a second, about %s left', ready,
+                 self._total, rate,
+                 datetime.timedelta(seconds=round((self._total - ready) / rate)))
