@@ -44,7 +44,8 @@ def trade_off(points: Sequence[Point], x_name: str, y_name: str) -> str:
   for tick in ys:
     parts += [f'<path d="M{LEFT} {y(tick)} H{end}" stroke="{GREY}" stroke-opacity="0.3"/>',
               f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.2f}</text>']
-  parts += [f'<text x="{(LEFT + end) / 2:g}" y="{HEIGHT - 14}" text-anchor="middle">{x_name}</text>',
+  parts += [f'<text x="{(LEFT + end) / 2:g}" y="{HEIGHT - 14}" text-anchor="middle">'
+            f'{x_name}</text>',
             f'<text transform="translate(20 {(TOP + floor) / 2:g}) rotate(-90)" '
             f'text-anchor="middle">{y_name}</text>',
             '<polyline points="' + ' '.join(f'{x(p.x)},{y(p.y)}' for p in points)

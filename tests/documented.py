@@ -54,9 +54,12 @@ for module, arguments, execute, where, place in json.load(sys.stdin):
       runpy.run_module(module, run_name='__main__', alter_sys=True)
     except SystemExit as end:
       status = 0 if end.code is None else end.code
-    except BaseException:
-      traceback.print_exc()
-      status = 99
+    except BaseException as error:
+      known = command_line.ending(error)
+      if known is None:
+        traceback.print_exc()
+      line, status = known or ('', 99)
+      print(line, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,5 +1,7 @@
 """The policy on the host: one lambda for each requirement, and what it refuses."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
