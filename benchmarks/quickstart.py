@@ -5,7 +5,7 @@
 
 Every seed draws a market of its own and trains on it. benchmarks/results/quickstart.json keeps each
 run's rows that the tables are made from. --render writes their tables into README.md and
-docs/results.md, between their marks, without a run.
+docs/results.md, between their marks, and draws docs/pictures/result.svg, without a run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ import statistics
 
 from absl import flags
 
+from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.schema.files import null_for_nan, read_json, write_rows, write_text
@@ -23,6 +24,7 @@ RESULTS = Path(__file__).parent / 'results/quickstart.json'
 SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
            'logistic regression', 'schema rules', 'popularity', 'canary: constant')
 PAGES = [Path(__file__).parents[1] / name for name in ('README.md', 'docs/results.md')]
+PICTURE = Path(__file__).parents[1] / 'docs/pictures/result.svg'
 
 
 def measure(folder: Path, seeds: int) -> list[dict]:
@@ -88,6 +90,21 @@ def policy_table(rows: Sequence[dict]) -> str:
   return '\n'.join(lines)
 
 
+def picture(rows: Sequence[dict]) -> str:
+  """Preference against true eligibility of the top five, a point for each requirement."""
+  levels = sorted({r['level'] for r in rows if r['level'] is not None})
+  points = []
+  for level in levels:
+    at = [r for r in rows if r['level'] == level and r['split'] == 'cold candidates']
+    x, y = ([r['value'] for r in at if (r['perspective'], r['metric']) == where]
+            for where in (('policy', 'true eligibility@5'), ('preference', 'ndcg@5')))
+    tau = statistics.mean({r['seed']: r['tau'] for r in at}.values())
+    label = 'no requirement' if not level else f'τ = {tau:.2f}' if level == levels[-1] else ''
+    points.append(Point(label, statistics.mean(x), statistics.stdev(x), statistics.mean(y),
+                        statistics.stdev(y)))
+  return trade_off(points, 'true eligibility of the top five', 'preference NDCG@5')
+
+
 def pairs_table(rows: Sequence[dict]) -> str:
   """Calibration and de-conflation over uniform pairs of held-out candidates."""
   lines = ['| uniform pairs of held-out candidates | mean ± sd over seeds |', '|---|---:|']
@@ -114,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
   if flags.FLAGS.render:
     for page in PAGES:
       write_text(page, render(page.read_text(), read_json(RESULTS)))
+    write_text(PICTURE, picture(read_json(RESULTS)))
     return
   use_compilation_cache()
   rows = measure(Path(flags.FLAGS.workdir), flags.FLAGS.seeds)

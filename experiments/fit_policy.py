@@ -8,6 +8,8 @@ The settings are the run's own, with what is overridden. frontier.md, frontier.j
 figures/frontier.png hold what came out.
 """
 
+import shlex
+
 from jobrec_jax import command_line
 from jobrec_jax.pipeline.frontier import frontier_report
 from jobrec_jax.pipeline.run import Run
@@ -15,7 +17,8 @@ from jobrec_jax.pipeline.run import Run
 
 def main(run: Run) -> None:
   print(frontier_report(run))
-  print(f'The policy is trained. Next: python -m experiments.evaluate --workdir={run.folder}')
+  print('The policy is trained. Next: python -m experiments.evaluate '
+        f'--workdir={shlex.quote(str(run.folder))}')
 
 
 if __name__ == '__main__':

@@ -15,8 +15,8 @@ from jobrec_jax.pipeline.pack import pack
 def main(argv: Sequence[str]) -> None:
   _, run, file = argv
   pack(run, file)
-  print(f'{file}: {Path(file).stat().st_size / 2**20:.1f} MiB; load it by jobrec_jax.load, or '
-        f'python -m experiments.recommend --run {file} ...')
+  print(f'{file}: {Path(file).stat().st_size / 2**20:.1f} MiB. jobrec_jax.load and the flag --run '
+        'of experiments.recommend take it as they take a run folder.')
 
 
 if __name__ == '__main__':

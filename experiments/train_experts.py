@@ -3,6 +3,8 @@
   python -m experiments.train_experts --config=configs/base.py --workdir=runs/mine
 """
 
+import shlex
+
 from jobrec_jax import command_line
 from jobrec_jax.pipeline.run import Run
 
@@ -10,7 +12,7 @@ from jobrec_jax.pipeline.run import Run
 def main(run: Run) -> None:
   run.get(run.road.calibration)
   print('The experts are trained. Next: '
-        f'python -m experiments.fit_policy --workdir={run.folder}')
+        f'python -m experiments.fit_policy --workdir={shlex.quote(str(run.folder))}')
 
 
 if __name__ == '__main__':

@@ -7,8 +7,10 @@ SIGTERM, when the same command resumes. A fault of our own ends in a traceback.
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
+import functools
 from pathlib import Path
 import sys
+import textwrap
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # a script that makes no run must not wait for what training 
   from jobrec_jax.pipeline.run import Run
   from jobrec_jax.pipeline.settings import Settings
 
+HELP = {'--help', '-help', '-h'}
+WIDTH = 100  # of the lines of a help text
 OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
 
 
@@ -72,14 +76,14 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
 def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> None:
   """Parses the flags that are defined, and runs `main` with the arguments called `words`.
 
-  A last word '...' stands for any number of arguments more.
+  A last word '...' stands for any number of arguments more. With --help it prints what the script
+  does, and ends with status 0.
   """
-  more = bool(words) and words[-1] == '...'
+  if HELP & set(sys.argv[1:]):
+    print(help_text())
+    return
 
   def guarded(argv: Sequence[str]) -> None:
-    if len(argv) != 1 + len(words) and not (more and len(argv) >= len(words)):
-      _end(f"error: arguments must be {' '.join(words) or 'flags alone'}, got {argv[1:]}; "
-           '--help helps', 2)
     quiet_logs()
     raise_on_signals()
     try:
@@ -89,7 +93,19 @@ def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> 
       if known is None:
         raise
       _end(*known)
-  app.run(guarded, flags_parser=_parse)
+  app.run(guarded, flags_parser=functools.partial(_parse, words=words))
+
+
+def help_text() -> str:
+  """What the script says of itself, and its flags with their defaults."""
+  about = sys.modules['__main__'].__doc__ or ''
+  lines = [about.strip(), '', 'Flags:']
+  for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+    name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}'
+    default = '' if flag.default is None else f' (default: {flag.default_as_str})'
+    lines += textwrap.wrap(f'{name}: {flag.help}{default}', WIDTH, initial_indent='  ',
+                           subsequent_indent='      ', break_on_hyphens=False)
+  return '\n'.join(lines)
 
 
 def open_run(continues: bool, devices: bool = True) -> 'Run':
@@ -193,9 +209,14 @@ def _end(line: str, status: int) -> NoReturn:
   sys.exit(status)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], words: Sequence[str]) -> list[str]:
   with _flags_in_one_line():
-    return flags.FLAGS(list(argv))
+    left = flags.FLAGS(list(argv))
+  more = bool(words) and words[-1] == '...'
+  if len(left) != 1 + len(words) and not (more and len(left) >= len(words)):
+    _end(f"error: arguments must be {' '.join(words) or 'flags alone'}, got {left[1:]}; "
+         '--help helps', 2)
+  return left
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import re
 import subprocess
 import sys
 from typing import NamedTuple
@@ -156,5 +157,14 @@ def test_exit_statuses(commands):
 def test_every_script_helps(name):
   done = subprocess.run([sys.executable, '-m', f'experiments.{name}', '--help'], cwd=ROOT,
                         capture_output=True, text=True, check=False)
-  assert f'python -m experiments.{name}' in done.stdout and '--helpfull' in done.stdout
-  assert 'Traceback' not in done.stderr
+  assert done.returncode == 0 and not done.stderr
+  about, flags = done.stdout.split('\nFlags:\n')
+  assert f'python -m experiments.{name}' in about
+  source = (ROOT / f'experiments/{name}.py').read_text()
+  own = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
+  if 'command_line.start' in source:
+    own |= {'config', 'workdir', 'store'}
+    assert re.search(r"--config: settings; .* \(default: 'configs/\w+.py'\)", flags)
+  shown = set(re.findall(r'^  --(?:\[no\])?(\w+): .', flags, flags=re.M))
+  assert own <= shown and (own or not shown)
+  assert max(map(len, done.stdout.splitlines())) <= 100

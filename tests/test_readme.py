@@ -5,14 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import quickstart
 from jobrec_jax.schema.files import read_json
+from jobrec_jax.weights import families
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
+LINES, WORDS = 150, 900  # at most, for a page that is read through
 PAGES = [ROOT / 'README.md', ROOT / 'BUILD.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 
@@ -21,12 +24,46 @@ def examples(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize('page, said', [
-    ('docs/dual.md', 'mu after a step 0.0'), ('docs/runs.md', "[('data', False)")])
+    ('docs/dual.md', ['mu after a step 0.0']), ('docs/runs.md', ["[('data', False)"]),
+    ('docs/extend.md', ['shared skills (3,)', "reached {'eligible': 0.6, 'not popular': 0.6}",
+                        'heads of width 16', 'runs 12', 'precision@2 [0.75]',
+                        'years unmet by 1 years; taste: kitchen met'])])
 def test_the_examples_run(capsys, monkeypatch, tmp_path, page, said):
   monkeypatch.chdir(tmp_path)
-  (example,) = examples(page)
-  exec(compile(example, page, 'exec'), {})
-  assert said in capsys.readouterr().out
+  monkeypatch.setattr(families, 'FAMILIES', dict(families.FAMILIES))  # an example adds to it
+  for example, words in zip(examples(page), said, strict=True):
+    exec(compile(example, page, 'exec'), {})
+    assert words in capsys.readouterr().out
+
+
+def test_the_readme_is_read_through():
+  assert len(README.splitlines()) <= LINES and len(README.split()) <= WORDS
+
+
+def test_the_readme_leads_to_every_page():
+  links = set(re.findall(r'\]\(([^)#]+)\)', README))
+  assert {str(p.relative_to(ROOT)) for p in PAGES} - {'README.md'} <= links
+
+
+@pytest.mark.parametrize('name', sorted(p.name for p in ROOT.glob('docs/pictures/*')))
+def test_pictures_are_shown_and_have_words(name):
+  """They are drawn for light and dark pages alike: no ground, no black or white."""
+  picture = ElementTree.parse(ROOT / 'docs/pictures' / name).getroot()
+  (title,) = picture.findall('{*}title')
+  assert title.text and picture.get('role') == 'img'
+  assert re.search(rf'!\[[^\]]{{30,}}\]\(docs/pictures/{name}\)', README)
+  text = (ROOT / 'docs/pictures' / name).read_text()
+  for colour in re.findall(r'#([0-9a-f]{6})\b', text):
+    for ground in ('ffffff', '0d1117'):
+      lights = sorted(light(c) + 0.05 for c in (colour, ground))
+      assert lights[1] / lights[0] >= 3, f'{colour} on {ground}'
+
+
+def light(colour: str) -> float:
+  """Relative luminance, as WCAG 2 defines it."""
+  parts = [int(colour[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+  linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.slow
@@ -68,9 +105,19 @@ def test_every_room_says_what_it_is():
 def test_the_map_names_every_room_and_nothing_else():
   rooms = {p.name + '/' for p in (ROOT / 'jobrec_jax').iterdir()
            if p.is_dir() and p.name != '__pycache__'}
-  (section,) = re.findall(r'## The map\n(.*?)\n## ', README, flags=re.S)
+  page = (ROOT / 'docs/architecture.md').read_text()
+  (section,) = re.findall(r'## The map\n(.*?)\n## ', page, flags=re.S)
   named = set(re.findall(r'^  ([a-z_]+/)', section, flags=re.M))
   assert named == rooms
+  others = {p.name for p in (ROOT / 'jobrec_jax').glob('[a-z]*.py')}
+  assert set(re.findall(r'^  (\w+\.py)', section, flags=re.M)) == others
+
+
+def test_the_table_of_scripts_names_each_once():
+  page = (ROOT / 'docs/scripts.md').read_text()
+  named = re.findall(r'^\| `python -m experiments\.(\w+)` \|', page, flags=re.M)
+  scripts = sorted(p.stem for p in ROOT.glob('experiments/[a-z]*.py'))
+  assert sorted(named) == scripts
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
@@ -89,3 +136,4 @@ def test_the_tables_are_those_of_the_kept_rows():
   assert len({r['seed'] for r in rows}) >= 5
   for page in quickstart.PAGES:
     assert quickstart.render(page.read_text(), rows) == page.read_text()
+  assert quickstart.picture(rows) == quickstart.PICTURE.read_text()

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+ROUNDING = 5.1e-5  # a limit that was read with four digits may lie so far outside
+
 
 def attainable_range(low_scores: np.ndarray, high_scores: np.ndarray, q: np.ndarray,
                      mask: np.ndarray, temperature: float = 1.0) -> tuple[float, float]:
@@ -71,8 +73,11 @@ def _log_sums(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def check_attainable(tau: float, attainable: tuple[float, float]) -> None:
-  """Raises a ValueError that names tau and the range where tau lies outside of it."""
+  """Raises a ValueError that names tau and the range where tau lies outside of it.
+
+  A limit rounded to four digits is taken for the limit itself.
+  """
   least, greatest = attainable
-  if not least <= tau <= greatest:
+  if not least - ROUNDING <= tau <= greatest + ROUNDING:
     raise ValueError(f'tau must lie in [{least:.6g}, {greatest:.6g}], all that the constraint '
                      f'reaches on these lists and scores, got {tau:g}')

@@ -154,7 +154,7 @@ def make_policy(bench: Bench) -> None:
   low, high = reach(p, inputs)
   if p.constraint == 'inequality':
     low = unconstrained(p, inputs, seed)
-  logging.info("policy: C can lie in [%.3f, %.3f] on stage 2's lists", low, high)
+  logging.info("policy: C can lie in [%.4f, %.4f] on stage 2's lists", low, high)
   asked = requirements(p, (low, high))
   knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
   fitted = fit(p, inputs, knots, seed)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.lagrangian.attainable import ROUNDING
 from jobrec_jax.models.policy import HeadKind, PolicyHead, at_requirement, policy_scores
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import ExpertFeatures
@@ -106,13 +107,19 @@ class Policy:
       raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
 
   def check(self, tau: float | np.ndarray) -> None:
-    """Raises a ValueError that names tau and the trained range where a tau lies outside of it."""
-    low = self.knots[0] if self.constraint == 'equality' else -np.inf
-    for t in np.ravel(tau).astype(self.knots.dtype):  # 0.7 is not the float32 next to it
-      if not low <= t <= self.knots[-1]:
+    """Raises a ValueError that names tau and the trained range where a tau lies outside of it.
+
+    A limit rounded to four digits, as it is printed, is taken for the limit itself.
+    """
+    free = self.constraint == 'inequality'
+    low = 0.0 if free else self.knots[0] - ROUNDING
+    for t in np.ravel(tau):
+      if t < 0:
+        raise ValueError(f'tau must be at least 0, which asks for nothing, got {t:.6g}')
+      if not low <= t <= self.knots[-1] + ROUNDING:
         raise ValueError(f'tau must lie in the range that the policy was trained for, '
                          f'[{self.knots[0]:.4g}, {self.knots[-1]:.4g}]'
-                         + (', or below it to ask for nothing' if low < 0 else '')
+                         + (', or below it to ask for nothing' if free else '')
                          + f'; got {t:.6g}')
 
   def at(self, lam: np.ndarray, preference: np.ndarray, z_qual: np.ndarray,

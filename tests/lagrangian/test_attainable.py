@@ -76,7 +76,9 @@ def test_masked_items_do_not_matter_and_any_sign_of_q_is_exact():
 
 def test_check_names_tau_and_the_range():
   assert check_attainable(0.25, (0.25, 0.75)) is None
-  for tau in (0.2, 0.76, float('nan')):
+  for tau in (0.24995, 0.75005):  # rounded to four digits
+    assert check_attainable(tau, (0.25, 0.75)) is None
+  for tau in (0.2, 0.2498, 0.7502, 0.76, float('nan')):
     with pytest.raises(ValueError, match=rf'tau must lie in \[0\.25, 0\.75\].* got {tau:g}'):
       check_attainable(tau, (0.25, 0.75))
 

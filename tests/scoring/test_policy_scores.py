@@ -1,5 +1,7 @@
 """The policy on the host: one lambda for each requirement, and what it refuses."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -73,6 +75,25 @@ def test_a_requirement_beyond_the_training_is_named(policy, tau):
     policy.at(np.zeros((2, 3)), np.zeros(2), np.zeros(2), tau)
   with pytest.raises(ValueError, match='; got 0'):
     Policy(HEAD, policy.params, KNOTS, 1.0, 'equality').check(0.3)
+
+
+def test_a_limit_is_taken_as_it_is_printed(policy):
+  exact = np.array([0.40004, 0.5, 0.70706], np.float32)
+  for constraint in ('inequality', 'equality'):
+    limited = Policy(HEAD, policy.params, exact, 1.0, constraint)
+    with pytest.raises(ValueError, match=r'\[0.4, 0.7071\]'):
+      limited.check(0.7072)
+    for printed, limit in ((0.4, exact[0]), (0.7071, exact[-1])):
+      lam = np.array([[1.0, 2.0, 4.0]])
+      np.testing.assert_array_equal(limited.at(lam, [0.0], [1.0], printed),
+                                    limited.at(lam, [0.0], [1.0], limit))
+
+
+@pytest.mark.parametrize('tau', [-0.1, np.array([0.5, -1e-9])])
+def test_a_requirement_below_0_is_refused(policy, tau):
+  for constraint in ('inequality', 'equality'):
+    with pytest.raises(ValueError, match=r'tau must be at least 0, .*, got -(0\.1|1e-09)$'):
+      dataclasses.replace(policy, constraint=constraint).check(tau)
 
 
 @pytest.mark.parametrize('where', ['lam', 'preference', 'z_qual'])
