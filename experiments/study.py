@@ -20,7 +20,7 @@ from jobrec_jax.pipeline.cluster import cluster
 from jobrec_jax.pipeline.reasons import plan_text
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.study import members, read_study, shard
-from jobrec_jax.pipeline.study_report import text, write_study
+from jobrec_jax.pipeline.study_report import costs, text, write_study
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +38,8 @@ def main(run: Run) -> None:
       command_line.use_devices(run.settings)
     made = study_run.make(study, mine, run.folder, store, client)
   if made.complete and not FLAGS.shard:
-    print(text(write_study(study, made, run.folder, store, run.settings.evaluate.level)))
+    results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
+    print(f'{text(results)}\n{costs(origin)}')
   print(study_run.told(made))
   if made.failures:
     sys.exit(1)

@@ -100,21 +100,6 @@ def total(plan: Iterable[Reason]) -> tuple[float, int]:
       r.seconds is None for r in open_)
 
 
-def alone(todo: Iterable[Task], store: Path) -> tuple[float, float]:
-  """What a study took, from its artefacts.
-
-  Returns:
-    The seconds of all tasks once, and of the tasks of every run as if it had been made alone.
-  """
-  once = each = 0.0
-  for task in todo:
-    path = store / task.stage.key / ABOUT
-    if path.is_file():
-      took = float(read_json(path)['provenance']['seconds'])
-      once, each = once + took, each + took * len(task.runs)
-  return once, each
-
-
 def plan_text(plan: Sequence[Reason]) -> str:
   """A line for the stages of one name that are there, and for those with one reason to be made."""
   groups: dict[tuple[str, bool, str], list[Reason]] = {}

@@ -1,7 +1,7 @@
 """What came out of a study, kept as rows of numbers: tables and pages are made from them alone.
 
   STUDY/results.json     every variant beside the reference, and each run's main numbers
-  STUDY/results.md, report.html
+  STUDY/origin.json      where they come from: commits, versions, devices, seconds
 
 Nothing in results.json depends on when, where or in which order the runs were made.
 """
@@ -14,12 +14,13 @@ from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_system
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import UNIFORM
 from jobrec_jax.pipeline.scores import HELD_OUT
-from jobrec_jax.pipeline.store import check_whole
+from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
+from jobrec_jax.pipeline.tasks import Task
 from jobrec_jax.report.results import ResultRow
-from jobrec_jax.schema.files import null_for_nan, read_json, write_json
+from jobrec_jax.schema.files import null_for_nan, read_json
 
-RESULTS = 'results.json'
+RESULTS, ORIGIN = 'results.json', 'origin.json'
 Results = dict[str, Any]
 
 
@@ -78,8 +79,27 @@ def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
           or (row.system == 'policy' and row.split in (HELD_OUT, split, 'stage 2 lists'))]
 
 
-def write_results(folder: Path, results: Results) -> None:
-  write_json(folder / RESULTS, results, indent=1)
+def study_origin(todo: Sequence[Task], store: Path) -> dict[str, Any]:
+  """Where the artefacts of some tasks come from.
+
+  Returns:
+    'once', the seconds of all stages; 'alone', of the stages of every run as if it had been made
+    alone; 'stages', name -> (how many, seconds); 'commits', 'devices', 'versions'.
+  """
+  abouts = [(task, read_about(store / task.stage.key)['provenance']) for task in todo
+            if (store / task.stage.key / ABOUT).is_file()]
+  stages: dict[str, list[float]] = {}
+  for task, about in abouts:
+    stages.setdefault(task.stage.name, []).append(about['seconds'])
+  versions = {}
+  for _, about in abouts:
+    versions |= about['versions']
+  return {'once': sum(about['seconds'] for _, about in abouts),
+          'alone': sum(about['seconds'] * len(task.runs) for task, about in abouts),
+          'stages': {name: [len(took), round(sum(took), 1)] for name, took in stages.items()},
+          'commits': sorted({about['commit'] for _, about in abouts}),
+          'devices': sorted({about['device'] for _, about in abouts if ' x ' in about['device']}),
+          'versions': versions}
 
 
 def read_results(path: str | Path) -> Results:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from jobrec_jax.pipeline.progress import Kept
-from jobrec_jax.pipeline.reasons import Reason, alone, duration, reasons
+from jobrec_jax.pipeline.reasons import Reason, duration, reasons
 from jobrec_jax.pipeline.record import sealed
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT
@@ -34,14 +34,11 @@ class Made(NamedTuple):
     complete: runs whose every number is there.
     failures: stages that failed, and those that stand on them.
     lost: name of a run -> the stage that failed first.
-    once, alone: seconds of its stages, and of its runs if each had been made alone.
   """
 
   complete: list[Member]
   failures: list[Failure]
   lost: dict[str, str]
-  once: float
-  alone: float
 
 
 def todo(runs: Sequence[Member]) -> list[Task]:
@@ -76,7 +73,7 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
   complete = [m for m in runs if m.place not in lost]
   for member in complete:
     member.run(folder, store).write()
-  return Made(complete, failures, lost, *alone(work, store))
+  return Made(complete, failures, lost)
 
 
 class _Progress:
@@ -115,11 +112,8 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
 
 
 def told(made: Made) -> str:
-  """What was made and what failed, in lines."""
+  """How much is complete, and what failed, in lines."""
   lines = [f'{len(made.complete)} runs are complete; {len(made.lost)} lack something.']
-  if made.alone:
-    lines.append(f'Their stages took {duration(made.once)}; each run alone, '
-                 f'{duration(made.alone)} in all ({made.once / made.alone:.2f}).')
   lines += [f'failed: {f.stage.key}: {f.message.splitlines()[0]}' for f in made.failures
             if f.cause is None]
   lines += [f'lacks {key}: {place}' for place, key in made.lost.items()]

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from jobrec_jax.pipeline import study_run, tasks
-from jobrec_jax.pipeline.reasons import alone, differences, plan_text, reasons
+from jobrec_jax.pipeline.reasons import differences, plan_text, reasons
 from jobrec_jax.pipeline.road import road
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.study import Study, Variant, members, read_study, shard
+from jobrec_jax.pipeline.study_results import study_origin
 from jobrec_jax.pipeline.tasks import Task, make_here, runs_that_failed
 from jobrec_jax.schema.files import write_json
 from tests.pipeline.tiny import tiny_settings
@@ -137,8 +138,9 @@ def test_a_plan_says_why(tmp_path):
   assert plan[1].seconds is not None and plan[3].seconds is None
   text = plan_text(plan)
   assert '1 stages are there, 3 would be made' in text and 'value 0 → 2' in text
-  once, each = alone([Task(first, tiny_settings(), ('a', 'b', 'c'))], tmp_path)
-  assert each == pytest.approx(3 * once)
+  origin = study_origin([Task(first, tiny_settings(), ('a', 'b', 'c'))], tmp_path)
+  assert origin['alone'] == pytest.approx(3 * origin['once']) and origin['once'] > 0
+  assert origin['stages'] == {'first': [1, pytest.approx(origin['once'], abs=0.06)]}
 
 
 def test_the_nearest_stage_tells_why(tmp_path):

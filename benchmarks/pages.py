@@ -1,0 +1,107 @@
+"""The tables and the picture of README.md and docs/results.md, from kept rows of studies.
+
+  python -m experiments.study --study=configs/studies/seeds.py --workdir=runs/seeds
+  python -m benchmarks.pages --take=runs/seeds      keeps its rows in benchmarks/results/studies
+  python -m benchmarks.pages                        writes tables and picture again
+
+A table stands between `<!-- STUDY TABLE -->` and `<!-- end -->`, where TABLE is one of `TABLES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+import re
+import shutil
+import statistics
+from typing import Any
+
+from absl import flags
+
+from benchmarks.pictures import Point, trade_off
+from jobrec_jax.command_line import launch
+from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
+from jobrec_jax.report import study_tables
+from jobrec_jax.schema.files import read_json, write_text
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / 'benchmarks/results/studies'
+PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md')
+PICTURE = ROOT / 'docs/pictures/result.svg'
+Results = Mapping[str, Any]
+
+
+def of_reference(table: Callable[[Sequence[dict]], str]) -> Callable[[Results, Results], str]:
+  """A table of the values of a study's first variant."""
+  def written(results: Results, origin: Results) -> str:
+    del origin
+    first = next(iter(results['variants']))
+    return table([r for r in results['values'] if r['variant'] == first])
+  return written
+
+
+def origin_line(results: Results, origin: Results) -> str:
+  """Where the rows come from, and what they took."""
+  runs = {(r['variant'], r['data_seed'], r['seed']) for r in results['values']}
+  seeds, markets = ({r[k] for r in results['values']} for k in ('seed', 'data_seed'))
+  return (f"{len(results['variants'])} variant{'s' * (len(results['variants']) > 1)}, "
+          f"{len(seeds)} training seeds, {len(markets)} market{'s' * (len(markets) > 1)}: "
+          f"{len(runs)} runs. Their stages took {origin['once'] / 60:.0f} minutes; each run alone, "
+          f"{origin['alone'] / 60:.0f} ({origin['once'] / origin['alone']:.2f}). Made by "
+          f"{', '.join(origin['devices'])}, at commit {', '.join(origin['commits'])}, with "
+          + ', '.join(f'{name} {v}' for name, v in origin['versions'].items()) + '.')
+
+
+TABLES: dict[str, Callable[[Results, Results], str]] = {
+    'ranking': of_reference(study_tables.ranking), 'policy': of_reference(study_tables.policy),
+    'pairs': of_reference(study_tables.pairs),
+    'differences': lambda results, origin: study_tables.differences(results),
+    'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}
+MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(\n<!-- end -->)', re.S)
+
+
+def render(page: str, kept: Path = KEPT) -> str:
+  """A page with its tables written from kept rows."""
+  def written(match: re.Match) -> str:
+    start, study, table, end = match.groups()
+    results = read_results(kept / f'{study}.json')
+    return start + TABLES[table](results, read_json(kept / f'{study}.{ORIGIN}')) + end
+  return MARK.sub(written, page)
+
+
+def picture(results: Results) -> str:
+  """Preference against true eligibility of the top five, a point for each requirement."""
+  first = next(iter(results['variants']))
+  rows = [r for r in results['values'] if r['variant'] == first and r['requirement']]
+  split = results['values'][0]['split']
+  names = list(dict.fromkeys(r['requirement'] for r in rows))
+  points = []
+  for name in names:
+    at = [r for r in rows if r['requirement'] == name and r['split'] == split]
+    x, y = ([r['value'] for r in at if (r['perspective'], r['metric']) == where]
+            for where in (('policy', 'true eligibility@5'), ('preference', 'ndcg@5')))
+    tau = statistics.mean({(r['data_seed'], r['seed']): r['tau'] for r in at}.values())
+    label = 'no requirement' if not tau else f'τ = {tau:.2f}' if name == names[-1] else ''
+    points.append(Point(label, statistics.mean(x), statistics.stdev(x), statistics.mean(y),
+                        statistics.stdev(y)))
+  return trade_off(points, 'true eligibility of the top five', 'preference NDCG@5')
+
+
+def take(study: Path, kept: Path = KEPT) -> None:
+  """Keeps the rows of a study under its folder's name."""
+  read_results(study / RESULTS)
+  kept.mkdir(parents=True, exist_ok=True)
+  shutil.copyfile(study / RESULTS, kept / f'{study.name}.json')
+  shutil.copyfile(study / ORIGIN, kept / f'{study.name}.{ORIGIN}')
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  if flags.FLAGS.take:
+    take(Path(flags.FLAGS.take))
+  for page in PAGES:
+    write_text(page, render(page.read_text()))
+  write_text(PICTURE, picture(read_results(KEPT / 'seeds.json')))
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('take', None, 'the folder of a finished study whose rows are to be kept')
+  launch(main)
