@@ -1,0 +1,97 @@
+"""A study's rows, tables and pages, of made-up runs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import pages
+from jobrec_jax.evaluate.statistics import Estimate
+from jobrec_jax.pipeline.compare import Member
+from jobrec_jax.pipeline.study import Study, Variant
+from jobrec_jax.pipeline.study_report import text
+from jobrec_jax.pipeline.study_results import read_results, study_results
+from jobrec_jax.report import study_tables
+from jobrec_jax.report.results import ResultRow
+
+SPLIT = 'cold candidates'
+STUDY = Study('Does it help?', {'base': Variant('as it is'), 'good': Variant('helps'),
+                                'lost': Variant('no run came through')})
+ROWS = [('preference expert', None, SPLIT, 'preference', 'ndcg@5', 0.6),
+        ('qualification expert', None, SPLIT, 'qualification', 'ndcg@5', 0.7),
+        ('policy', 0.0, SPLIT, 'policy', 'true eligibility@5', 0.5),
+        ('policy', 0.5, SPLIT, 'policy', 'true eligibility@5', 0.6),
+        ('policy', 0.0, SPLIT, 'preference', 'ndcg@5', 0.6),
+        ('policy', 0.5, SPLIT, 'preference', 'ndcg@5', 0.5),
+        ('qualification expert', None, 'uniform test pairs', 'qualification', 'calibration error',
+         0.1)]
+
+
+def member(seed: int, plus: float) -> Member:
+  rng = np.random.default_rng(seed)
+  shift = 0.004 * (seed - 1)
+  rows = [ResultRow(system, tau, split, perspective, metric, value + plus + shift, math.nan,
+                    math.nan, 9) for system, tau, split, perspective, metric, value in ROWS]
+  return Member(seed, 0, rows, [
+      Estimate(r.value, 1e-3 * rng.normal(size=20), 1e-3 * rng.normal(size=10), 9, (20, 10))
+      for r in rows])
+
+
+@pytest.fixture
+def results():
+  systems = {'base': [member(s, 0.0) for s in range(3)],
+             'good': [member(s, 0.1) for s in range(3)]}
+  return json.loads(json.dumps(study_results(STUDY, systems, 0.95)))
+
+
+def test_rows_say_what_differs_and_hold_every_run(results):
+  assert results['variants'] == {'base': 'as it is', 'good': 'helps',
+                                 'lost': 'no run came through'}
+  by = {(r['system'], r['short']): r for r in results['compared']}
+  for short, verdict in (('preference: ndcg@5', 'better'), ('qualification: ndcg@5', 'better'),
+                         ('qualification: calibration error', 'worse'),
+                         ('true eligibility@5, 1 of 1', 'better')):
+    assert by['good', short]['verdict'] == verdict
+    assert by['good', short]['diff'] == pytest.approx(0.1, abs=1e-9)
+    assert by['base', short]['diff'] is None
+  values = [r['value'] for r in results['values'] if r['variant'] == 'good' and r['seed'] == 2
+            and r['metric'] == 'true eligibility@5' and r['requirement'] == 'requirement 1 of 1']
+  assert values == [member(2, 0.1).rows[3].value]
+
+
+def test_tables_mark_what_is_told_apart(results):
+  table = study_tables.differences(results)
+  assert '| good | +0.100 ▲ | +0.100 ▲ | +0.100 ▼ |' in table
+  assert table.splitlines()[2].startswith('| base | 0.600 ± 0.004 | 0.700 ± 0.004 |')
+  assert '| lost | no run came through |' in text(results)
+  rows = [r for r in results['values'] if r['variant'] == 'base']
+  assert '| preference expert | 0.600 ± 0.004 |  |' in study_tables.ranking(rows)
+  assert '| 1 of 1 | 0.500 |  |  |  | 0.600 ± 0.004 | 0.500 ± 0.004 |' in study_tables.policy(rows)
+  assert 'calibration error | 0.100 ± 0.004' in study_tables.pairs(rows)
+  with pytest.raises(ValueError, match='one row a run, got 6'):
+    study_tables.over_runs(rows, metric='true eligibility@5')
+
+
+def test_pages_are_written_between_their_marks(results, tmp_path):
+  study = tmp_path / 'mine'
+  study.mkdir()
+  (study / 'results.json').write_text(json.dumps(results))
+  (study / 'origin.json').write_text(json.dumps({
+      'once': 120, 'alone': 240, 'devices': ['2 x chip'], 'commits': ['abc'],
+      'versions': {'jax': '1'}, 'stages': {}}))
+  pages.take(study, tmp_path / 'kept')
+  page = 'before\n<!-- mine origin -->\nold\n<!-- end -->\n<!-- mine differences -->\n<!-- end -->'
+  page = page.replace('-->\n<!-- end -->', '-->\nold\n<!-- end -->')
+  once = pages.render(page, tmp_path / 'kept')
+  assert once.startswith('before\n') and 'old' not in once and '+0.100 ▲' in once
+  assert '6 runs. Their stages took 2 minutes; each run alone, 4 (0.50).' in once
+  assert pages.render(once, tmp_path / 'kept') == once
+  assert '<circle' in pages.picture(results)
+
+
+def test_other_files_are_no_results(tmp_path):
+  path = tmp_path / 'results.json'
+  path.write_text('[1]')
+  with pytest.raises(ValueError, match='must be the results of a study'):
+    read_results(path)
