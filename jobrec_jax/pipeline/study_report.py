@@ -45,5 +45,6 @@ def text(results: Mapping[str, Any]) -> str:
   """The study for a terminal and for results.md."""
   parts = [f"# {results['question']}"]
   if results['compared']:
-    parts += [study_tables.differences(results), KEY.format(share=1 - results['level'])]
+    parts += [study_tables.differences(results), KEY.format(share=1 - results['level']),
+              study_tables.told_apart(results)]
   return '\n\n'.join([*parts, study_tables.purposes(results)]) + '\n'

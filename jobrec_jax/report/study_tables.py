@@ -28,6 +28,18 @@ def differences(results: Mapping[str, Any]) -> str:
   return '\n'.join(lines)
 
 
+def told_apart(results: Mapping[str, Any]) -> str:
+  """A line for each difference that is told apart, with its interval and corrected p."""
+  lines = []
+  for r in results['compared']:
+    if r['verdict'] in ('better', 'worse'):
+      interval = ', '.join(f'{r[end]:.3f}'.replace('-', '−') for end in ('low', 'high'))
+      p = '< 0.001' if r['p_holm'] < 0.001 else f"{r['p_holm']:.3f}"
+      lines.append(f"- {r['system']} is {r['verdict']} in {r['metric']}: "
+                   f"{difference(r)[:6]} [{interval}], p {p}")
+  return '\n'.join(lines) or 'No variant is told apart from the first.'
+
+
 def purposes(results: Mapping[str, Any]) -> str:
   """What each variant is for."""
   lines = ['| variant | |', '|---|---|']
