@@ -65,7 +65,7 @@ def test_tables_mark_what_is_told_apart(results):
   assert '| good | +0.100 ▲ | +0.100 ▲ | +0.100 ▼ |' in table
   assert table.splitlines()[2].startswith('| base | 0.600 ± 0.004 | 0.700 ± 0.004 |')
   told = study_tables.told_apart(results)
-  assert '- good is better in preference expert preference ndcg@5, cold candidates: +0.100 [' in told
+  assert '- good is better in preference expert preference ndcg@5, cold candidates: +0.100' in told
   assert '- good is worse in qualification expert qualification calibration error' in told
   assert '| lost | no run came through |' in text(results)
   rows = [r for r in results['values'] if r['variant'] == 'base']
