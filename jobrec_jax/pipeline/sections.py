@@ -43,6 +43,7 @@ from jobrec_jax.report.results import (
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.train.loop import MetricsWriter
 
+GROUPS = ('experts', 'rivals', 'ceiling', 'canaries')
 STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q'}
@@ -71,10 +72,9 @@ def find(rows: Sequence[ResultRow], metric: str) -> dict[tuple[str, float | None
 
 def group_of(system: str) -> str:
   """How a system is drawn."""
-  kinds = {'canaries, which know nothing': system.startswith(CANARY),
-           'the truth itself': CEILING in system,
-           'rivals': system in RIVALS}
-  return next((name for name, fits in kinds.items() if fits), 'experts')
+  if system.startswith(CANARY):
+    return 'canaries'
+  return 'ceiling' if CEILING in system else 'rivals' if system in RIVALS else 'experts'
 
 
 def comparison_section(run: Run, results: Evaluation) -> Section:
@@ -82,20 +82,20 @@ def comparison_section(run: Run, results: Evaluation) -> Section:
           if r.system != 'policy' and r.split in (results.split, 'both cold', 'test')]
   plain_rows = [r for r in rows if r.split == results.split and r.metric == 'ndcg@5'
                 and not r.against]
-  drawn, chance = {}, {}
-  for perspective in PERSPECTIVES:
-    of = [r for r in plain_rows if r.perspective == perspective]
-    if of:
-      drawn[perspective] = [figures.Estimate(r.system, group_of(r.system), Interval(
-          r.value, r.low, r.high, r.n)) for r in sorted(of, key=lambda r: -r.value)]
-      chance |= {perspective: r.value for r in of if r.system == CHANCE}
-  picture = save(lambda narrow: figures.estimates(drawn, 'NDCG@5', chance, narrow),
+  drawn = {perspective: [
+      figures.Estimate(r.system, group_of(r.system), Interval(r.value, r.low, r.high, r.n))
+      for r in sorted(plain_rows, key=lambda r: -r.value) if r.perspective == perspective]
+      for perspective in PERSPECTIVES}
+  drawn = {perspective: of for perspective, of in drawn.items() if of}
+  chance = {r.perspective: r.value for r in plain_rows if r.system == CHANCE}
+  picture = save(lambda narrow: figures.estimates(drawn, GROUPS, 'NDCG@5', chance, narrow),
                  run / 'figures', 'ranking',
                  f'NDCG@5 of every system, {results.split}, with intervals. The dashed line is '
                  'chance.')
   return Section(
-      'Ranking: every system on the same held-out lists',
-      'Preference ranks jobs for a candidate, qualification ranks candidates for a job. Canaries '
+      'Ranking',
+      'Every system on the same held-out lists. Preference ranks jobs for a candidate, '
+      'qualification ranks candidates for a job. Canaries '
       'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the truth. '
       'Paired differences compare two systems list by list: the first is better where the interval '
       'lies above zero.', pictures=[picture], tables=result_tables(rows))
@@ -128,11 +128,18 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
         'one point each. Bars are intervals. No ranking lies far beyond the truth\'s bound, which '
         'knows P and Q.'))
   return Section(
-      'Recommending under a requirement',
+      'Preference against eligibility',
       'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
       'the candidate would like. Further right its recommendations are more often eligible, '
-      'further down they please less.', pictures=pictures,
-      tables=result_tables([r for r in rows if r.system == 'policy']))
+      f'further down they please less.{_rises(rows, ELIGIBILITY)}', pictures=pictures,
+      tables=result_tables([r for r in rows if r.system == 'policy' and r.tau is not None]))
+
+
+def _rises(rows: Sequence[ResultRow], metric: str) -> str:
+  """Whether a metric never falls with tau, as a sentence; '' where it was not measured."""
+  return ''.join(f' {metric[0].upper()}{metric[1:]} '
+                 + ('never falls from one τ to the next.' if r.value else 'does not rise at every τ.')
+                 for r in rows if r.metric == f'monotone {metric}')
 
 
 def control_section(run: Run, results: Evaluation) -> Section:
@@ -143,14 +150,15 @@ def control_section(run: Run, results: Evaluation) -> Section:
                  'true is what the market knows, where it is simulated: the distance between the '
                  'two is the error of the expert, not of the policy.')
   rows = [r for r in results.rows if r.split in (HELD_OUT, STAGE_2)]
-  return Section('Asked and reached', 'C is the eligibility that the policy expects over a list.',
-                 pictures=[picture], tables=result_tables(rows))
+  return Section('Asked and reached', 'C is the eligibility that the policy expects over a list.'
+                 + _rises(rows, 'true C'), pictures=[picture],
+                 tables=result_tables([r for r in rows if r.tau is not None]))
 
 
 def dial_section(run: Run) -> Section:
   dial = run.get(run.road.dial)
   return Section(
-      'A dial: what a requirement changes',
+      'A dial for the requirement',
       f'{len(dial["candidates"])} held-out candidates, each with a list of {dial["length"]} jobs, '
       'and the five that the policy ranks first at every knot of τ. τ binds the mean of C over '
       'lists: for one candidate C may lie beside it.', body=dial_html(dial))
@@ -182,7 +190,7 @@ def separation_section(run: Run, results: Evaluation) -> Section:
       'predictions are calibrated; below it they promise too much. Beside it, how often each '
       'prediction occurs.'))
   return Section(
-      'Are the experts apart, and can predicted eligibility be trusted?',
+      'De-conflation and calibration',
       'An expert without conflation tracks its own truth, and given that truth not the other.',
       pictures=pictures, tables=result_tables(rows))
 
@@ -266,20 +274,24 @@ def provenance_section(run: Run) -> Section:
   """Where the numbers come from: commit, versions, device, seeds, seconds, changed settings."""
   stages = {s.key: s for end in run.stages() for s in end.walk() if run.store.has(s)}
   about = {s.name: read_about(run.store.path(s))['provenance'] for s in stages.values()}
-  made = Table('Stages', ('stage', 'seconds when made', 'peak memory, MiB', 'commit', 'device'),
-               tuple((name, f'{a["seconds"]:.1f}', f'{a["peak_memory_mib"]:,}',
-                      a['commit'] or 'unknown', a['device']) for name, a in about.items()))
-  versions = {k: v for a in about.values() for k, v in a['versions'].items()}
-  versions |= {'python': next(iter(about.values()))['python']}
-  seeds = [('seed of training', str(run.settings.seed)),
-           ('seed of the data', str(run.settings.data.seed))]
+  shown = {'seconds': lambda a: f'{a["seconds"]:.1f}',
+           'peak MiB': lambda a: f'{a["peak_memory_mib"]:,}',
+           'commit': lambda a: a['commit'] or 'unknown', 'device': lambda a: a['device'],
+           'python': lambda a: a['python'],
+           **{k: lambda a, k=k: a['versions'][k] for k in next(iter(about.values()))['versions']}}
+  found = {k: {get(a) for a in about.values()} for k, get in shown.items()}
+  common = {k: values.pop() for k, values in found.items() if len(values) == 1}
+  columns = {k: get for k, get in shown.items() if k not in common}
+  made = Table('Stages', ('stage', *columns), tuple(
+      (name, *(get(a) for get in columns.values())) for name, a in about.items()))
   settings = changed(run.settings)
-  tables = [made, Table('Versions', ('package', 'version'), tuple(versions.items()))]
+  tables = [Table('The same of every stage', ('what', 'value'), tuple(common.items())), made]
   if settings:
-    tables.append(Table('Settings that differ from the defaults', ('setting', 'here', 'default'),
-                        tuple(settings)))
-  text = (f'{"; ".join(f"{name} {value}" for name, value in seeds)}; '
-          f'{sum(a["seconds"] for a in about.values()):.0f} s in all when its stages were made. '
+    tables.insert(0, Table('Settings that differ from the defaults',
+                           ('setting', 'here', 'default'), tuple(settings)))
+  text = (f'Seed of training {run.settings.seed}, of the data {run.settings.data.seed}. '
+          f'{sum(a["seconds"] for a in about.values()):.0f} s in all when the stages were made '
+          '(peak memory is that of the process until then). '
           + ('' if settings else 'All settings are the defaults. ')
           + 'run.json names the artefact of every stage; each holds the digests of its files.')
   return Section('Provenance', text, tables=tables)

@@ -41,10 +41,12 @@ def dial_html(dial: Mapping[str, Any]) -> str:
   static = '\n'.join(table_html(t) for t in (over_all(dial), of_candidate(dial, 0)))
   return f"""<div class="dial" id="dial">
 <div class="controls">
+<div class="knob">
 <div class="asked"><label>Candidate <select id="dial-candidate">{options}</select></label>
 <label for="dial-tau">Eligibility asked for: <output id="dial-value"></output></label></div>
 <input type="range" id="dial-tau" min="0" max="{len(dial['taus']) - 1}" step="1" value="0"
  aria-describedby="dial-hint">
+</div>
 <p class="hint" id="dial-hint">Move the slider, or press ← and → anywhere in this box. Home and End
 lead to the ends.</p>
 <p id="dial-says" role="status" aria-live="polite"></p>

@@ -1,6 +1,7 @@
 """The figures of a report. Each function returns a matplotlib Figure for a wide or narrow page."""
 
 from collections.abc import Mapping, Sequence
+import textwrap
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -40,19 +41,19 @@ class Estimate(NamedTuple):
   interval: Interval
 
 
-def estimates(rows: Mapping[str, Sequence[Estimate]], label: str, marks: Mapping[str, float],
-              narrow: bool = False) -> Figure:
+def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Sequence[str], label: str,
+              marks: Mapping[str, float], narrow: bool = False) -> Figure:
   """Numbers with intervals, one below the other, a panel for each kind.
 
   Args:
     rows: for each panel its numbers, from top to bottom.
+    groups: in the order of their colours.
     label: of the horizontal axis.
     marks: for each panel where a dashed line stands, e.g. at chance or at 0.
     narrow: whether the page is.
   """
   lines = max(map(len, rows.values()))
-  figure, axes_list = panels(len(rows), narrow, 5.2, 1.0 + 0.24 * lines)
-  groups = list(dict.fromkeys(r.group for of in rows.values() for r in of))
+  figure, axes_list = panels(len(rows), narrow, 5.2, 1.0 + (0.32 if narrow else 0.24) * lines)
   for axes, (title, of) in zip(axes_list, rows.items()):
     for i, group in enumerate(groups):
       at = [k for k, r in enumerate(of) if r.group == group]
@@ -63,7 +64,7 @@ def estimates(rows: Mapping[str, Sequence[Estimate]], label: str, marks: Mapping
                       elinewidth=1.4, label=group)
     if title in marks:
       axes.axvline(marks[title], color=SOFT, linewidth=0.9, linestyle='--', zorder=0)
-    axes.set_yticks(range(len(of)), [r.name for r in of])
+    axes.set_yticks(range(len(of)), [textwrap.fill(r.name, 20) if narrow else r.name for r in of])
     axes.set_ylim(len(of) - 0.4, -0.6)
     axes.set_title(title, fontsize=10, loc='left')
     axes.set_xlabel(label)
@@ -128,10 +129,10 @@ def policy_curves(history: Mapping[str, np.ndarray], taus: np.ndarray,
     if k % step == 0 or k == len(taus) - 1:
       reached.annotate(f'{tau:.3f}', (1.01, tau), xycoords=('axes fraction', 'data'), color=color,
                        fontsize=8, va='center')
-  reached.set_title('C of each requirement τ (named at the right)', fontsize=10, loc='left')
+  reached.set_title('C for each τ', fontsize=10, loc='left')
   reached.set_ylabel('predicted eligibility C')
-  multiplier.set_title('its multiplier μ', fontsize=10, loc='left')
-  multiplier.set_ylabel('μ (linear below 1, then logarithmic)')
+  multiplier.set_title('multiplier μ for each τ', fontsize=10, loc='left')
+  multiplier.set_ylabel('μ (linear to 1, then log)')
   multiplier.set_yscale('symlog', linthresh=1.0)
   multiplier.set_ylim(bottom=min(0.0, float(np.min(history['multiplier']))))
   for axes in (reached, multiplier):
@@ -164,14 +165,14 @@ def preference_against_eligibility(
     color = PALETTE[i % len(PALETTE)]
     axes.errorbar(
         [v.value for v in x], [v.value for v in y], xerr=_bars(x), yerr=_bars(y), color=color,
-        marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.4, elinewidth=0.7,
-        linestyle='-' if len(points) > 1 else 'none', label=name)
+        marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.4, elinewidth=0.8,
+        ecolor=(color, 0.4), linestyle='-' if len(points) > 1 else 'none', label=name)
     named = [p for p in (points[0], points[-1]) if p.tau is not None]
     for p, (dx, dy) in zip(named, ((-6, 6), (6, -10))):  # the points between lie close together
       axes.annotate(f'τ {p.tau:.3g}', (p.eligibility.value, p.preference.value), color=color,
                     xytext=(dx, dy), textcoords='offset points', fontsize=9,
                     ha='right' if dx < 0 else 'left')
-  axes.set_xlabel('true eligibility of what is recommended (probability)')
+  axes.set_xlabel('true eligibility of the five recommended')
   axes.set_ylabel(preference_label)
   axes.margins(x=0.08, y=0.08)
   clean(axes)

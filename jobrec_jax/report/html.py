@@ -14,7 +14,7 @@ from jobrec_jax.report.findings import MARKS, Finding
 from jobrec_jax.report.results import Table
 from jobrec_jax.schema.files import write_text
 
-CARDS = 4  # a table of so many columns becomes cards on a narrow page
+PHONE = 40  # letters of a table row that a phone shows beside each other
 NOTE = ('★ best of those that know no truth. ≈ compared with it list by list and not told from it. '
         'Where neither stands, a system is worse or was not compared.')
 
@@ -102,7 +102,7 @@ def table_html(table: Table) -> str:
   """A table that a narrow page shows as a card for each row; its roles outlive that change."""
   head = ''.join(f'<th scope="col" role="columnheader">{_text(c)}</th>' for c in table.header)
   body = '\n'.join(_row(table, i) for i in range(len(table.rows)))
-  kind = ' class="cards"' if len(table.header) >= CARDS else ''
+  kind = ' class="cards"' if _letters(table) > PHONE else ''
   note = f'<p class="note">{NOTE}</p>' if table.best else ''
   return (f'<table role="table"{kind} id="{anchor(table.title)}">'
           f'<caption>{_text(table.title)}</caption>\n'
@@ -110,9 +110,20 @@ def table_html(table: Table) -> str:
           f'<tbody role="rowgroup">{body}</tbody></table>{note}')
 
 
+def _letters(table: Table) -> int:
+  """How wide a row is at least: names and headers break between words, intervals stand below."""
+  width = 2 * len(table.header)
+  for j, column in enumerate(zip(table.header, *table.rows)):
+    words = [w for text in column[:1 if j else None] for w in re.split(r'[\s-]', text)]
+    parts = [] if j == 0 else [part for text in column[1:] for part in text.split(' [')]
+    width += max(map(len, [*words, *parts]))
+  return width
+
+
 def _row(table: Table, i: int) -> str:
   name, *cells = table.rows[i]
-  parts = [f'<th scope="row" role="rowheader">{_text(name)}</th>']
+  parts = [f'<th scope="row" role="rowheader" data-label="{_text(table.header[0])}">'
+           f'{_text(name)}</th>']
   for j, text in enumerate(cells, 1):
     kind = 'best' if (i, j) in table.best else 'level' if (i, j) in table.level else ''
     if not kind:

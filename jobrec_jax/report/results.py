@@ -13,6 +13,7 @@ from jobrec_jax.schema.files import read_json, write_rows, write_text
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
 HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true eligibility@\d+')  # better where it is greater
 LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?')
+YES_NO = re.compile(r'monotone .*|τ in the interval of C')
 CEILING, CANARY = '(ceiling)', 'canary:'  # how systems are named that know the truth, or nothing
 
 
@@ -216,7 +217,8 @@ def _pivot(title, corner, rows, name_of, column_of) -> Table:
     key = name_of(r), column_of(r)
     if key in cells:
       raise ValueError(f'two results for {key[0]!r}, {key[1]!r} in "{title}"')
-    cells[key] = interval_text(r.value, r.low, r.high)
+    cells[key] = (('yes' if r.value else 'no') if YES_NO.fullmatch(r.metric)
+                  else interval_text(r.value, r.low, r.high))
     counts.setdefault(key[0], set()).add(int(r.n))
   columns = _distinct(column_of(r) for r in rows)
   body = tuple(
