@@ -137,8 +137,9 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
 
 def _rises(rows: Sequence[ResultRow], metric: str) -> str:
   """Whether a metric never falls with tau, as a sentence; '' where it was not measured."""
-  return ''.join(f' {metric[0].upper()}{metric[1:]} '
-                 + ('never falls from one τ to the next.' if r.value else 'does not rise at every τ.')
+  name = metric[0].upper() + metric[1:]
+  return ''.join(f' {name} never falls from one τ to the next.' if r.value
+                 else f' {name} does not rise at every τ.'
                  for r in rows if r.metric == f'monotone {metric}')
 
 

@@ -119,7 +119,8 @@ def _svg(figure: Figure, name: str) -> str:
   text = text.replace('<svg', f'<svg aria-hidden="true" style="max-width: {width:.2f}in"', 1)
   text = re.sub(r'\bid="', f'id="{name}-', text)
   text = re.sub(r'(href="#|url\(#)', rf'\g<1>{name}-', text)
-  text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r'font: \1 var(--sans)', text)
+  text = re.sub(r'font-family: [^;"]*', 'font-family: var(--sans)', text)
+  text = re.sub(r'font: ([^;"]*?px) [^;"]*', r'font: \1 var(--sans)', text)
   for color, variable in VARIABLES.items():
     text = re.sub(rf'{color}\b', f'var(--{variable})', text)
   return text.strip()
