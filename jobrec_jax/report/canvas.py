@@ -41,11 +41,13 @@ class Picture:
 
   Attributes:
     wide, narrow: SVG elements.
+    width: of the wide one in inches.
     caption: below it, and its description for those who cannot see it.
   """
 
   wide: str
   narrow: str
+  width: float
   caption: str = ''
 
 
@@ -99,7 +101,8 @@ def save(draw: Draw, folder: str | Path, name: str, caption: str = '') -> Pictur
   folder = Path(folder)
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name, 'pdf.fonttype': 42}):
     wide = draw(False)
-    picture = Picture(_svg(wide, f'{name}-wide'), _svg(draw(True), f'{name}-narrow'), caption)
+    picture = Picture(_svg(wide, f'{name}-wide'), _svg(draw(True), f'{name}-narrow'),
+                      float(wide.get_size_inches()[0]), caption)
     for canvas, form, metadata in ((FigureCanvasAgg, 'png', {}),
                                    (FigureCanvasPdf, 'pdf', {'CreationDate': None})):
       with replacing(folder / f'{name}.{form}', 'wb') as file:
@@ -115,8 +118,7 @@ def _svg(figure: Figure, name: str) -> str:
   text = text[text.index('<svg'):]
   text = re.sub(r'<metadata>.*?</metadata>\s*', '', text, count=1, flags=re.S)
   text = re.sub(r' width="[^"]*pt" height="[^"]*pt"', '', text, count=1)
-  width = figure.get_size_inches()[0]
-  text = text.replace('<svg', f'<svg aria-hidden="true" style="max-width: {width:.2f}in"', 1)
+  text = text.replace('<svg', '<svg aria-hidden="true"', 1)
   text = re.sub(r'\bid="', f'id="{name}-', text)
   text = re.sub(r'(href="#|url\(#)', rf'\g<1>{name}-', text)
   text = re.sub(r'font-family: [^;"]*', 'font-family: var(--sans)', text)

@@ -66,7 +66,7 @@ def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Sequence[str], lab
       axes.axvline(marks[title], color=SOFT, linewidth=0.9, linestyle='--', zorder=0)
     axes.set_yticks(range(len(of)), [textwrap.fill(r.name, 20) if narrow else r.name for r in of])
     axes.set_ylim(len(of) - 0.4, -0.6)
-    axes.set_title(title, fontsize=10, loc='left')
+    axes.set_title(textwrap.fill(title, 24) if narrow else title, fontsize=10, loc='left')
     axes.set_xlabel(label)
     axes.margins(x=0.06)
     clean(axes)
@@ -156,7 +156,7 @@ def preference_against_eligibility(
   Returns:
     The figure; bars are the points' intervals.
   """
-  figure, (axes,) = panels(1, narrow, 7.6, 4.4 if not narrow else 5.4)
+  figure, (axes,) = panels(1, narrow, 6.0, 4.4 if not narrow else 5.4)
   for (name, line), style in zip(lines.items(), ('-', '--', ':')):
     axes.plot(*np.asarray(line).T, color=SOFT, linewidth=1.3, linestyle=style, label=name, zorder=0)
   for i, (name, points) in enumerate(series.items()):
@@ -223,7 +223,7 @@ def frontier(points: Mapping[str, Sequence[FrontierPoint]], exact: Mapping[str, 
     exact: for each kind of lists [N, 2] (C, J) of the exact dual.
     narrow: whether the page is.
   """
-  figure, axes_list = panels(len(points), narrow, 5.2, 3.6)
+  figure, axes_list = panels(len(points), narrow, 4.9, 3.6)
   for axes, (name, rows) in zip(axes_list, points.items()):
     axes.plot(*exact[name].T, color=SOFT, linewidth=1.3, label='exact dual', zorder=0)
     systems = dict.fromkeys(r.system for r in rows if r.system != 'exact dual')

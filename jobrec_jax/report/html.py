@@ -90,7 +90,9 @@ def section_html(section: Section) -> str:
   parts += [f'<p>{_text(p.strip())}</p>' for p in section.text.split('\n\n') if p.strip()]
   if section.findings:
     parts.append(f'<ul class="findings">{"".join(map(_finding, section.findings))}</ul>')
-  parts += [*map(_figure, section.pictures), section.body, *map(table_html, section.tables)]
+  if section.pictures:
+    parts.append(f'<div class="figures">{"".join(map(_figure, section.pictures))}</div>')
+  parts += [section.body, *map(table_html, section.tables)]
   if section.terms:
     terms = ''.join(f'<dt>{_text(term)}</dt><dd>{_text(what)}</dd>' for term, what in section.terms)
     parts.append(f'<dl class="terms">{terms}</dl>')
@@ -148,7 +150,8 @@ def _finding(finding: Finding) -> str:
 
 def _figure(picture: Picture) -> str:
   caption = f'<figcaption>{_text(picture.caption)}</figcaption>' if picture.caption else ''
-  return (f'<figure><div role="img" aria-label="{_text(picture.caption)}">'
+  return (f'<figure style="width: {picture.width:.2f}in">'
+          f'<div role="img" aria-label="{_text(picture.caption)}">'
           f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div></div>'
           f'{caption}</figure>')
 

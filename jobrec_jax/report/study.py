@@ -83,7 +83,7 @@ def study_findings(rows: Sequence[ComparedRow]) -> list[Finding]:
     parts = [f'{v} on {"; ".join(f"{r.metric} by {_change(r)}" for r in told[v])}'
              for v in ('better', 'worse') if told[v]]
     if told['open']:
-      parts.append(f'not told apart on {", ".join(r.metric for r in told["open"])}'
+      parts.append(f'not told apart on {"; ".join(r.metric for r in told["open"])}'
                    if parts else 'not told apart on any metric')
     shown = next((r for v in ('better', 'worse', 'open') for r in told[v]), own[0])
     verdict = ('open' if bool(told['better']) == bool(told['worse'])

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from jobrec_jax.report.html import Section, anchor
 from jobrec_jax.report.results import Table
 from jobrec_jax.report.study import (
@@ -11,6 +13,7 @@ from jobrec_jax.report.study import (
   study_findings,
   write_study,
 )
+from tests.refine.chromium import BROWSER, Chromium
 
 NAN = float('nan')
 METRICS = ('NDCG@5, preference', 'NDCG@5, qualification', 'true C at the highest τ')
@@ -65,7 +68,7 @@ def test_the_page_holds_everything(tmp_path):
   write_study(tmp_path / 'study.html', 'A study', rows, [('training seeds', '5')], extra)
   text = (tmp_path / 'study.html').read_text()
   assert '<b onload' not in text and '<script' not in text
-  assert text.count('<figure>') == 3 and text.count('<svg') == 6
+  assert text.count('<figure ') == 3 and text.count('<svg') == 6
   for form in ('png', 'pdf'):
     assert len(list((tmp_path / 'figures').glob(f'difference_*.{form}'))) == 3
   ids = re.findall(r'\bid="([^"]*)"', text)
@@ -74,3 +77,16 @@ def test_the_page_holds_everything(tmp_path):
   assert links <= set(ids) and anchor('Failures') in links
   for word in ('the baseline', 'p (Holm)', 'a, seed 3', 'training seeds', 'why no stage 1A'):
     assert word in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason='no Chromium or Chrome on this machine')
+def test_the_page_fits(tmp_path):
+  rows = [r._replace(system=f'{r.system}, with a long name of its own') for r in ROWS]
+  write_study(tmp_path / 'study.html', 'A study', rows)
+  with Chromium(tmp_path / 'profile') as browser:
+    browser.open(tmp_path / 'study.html')
+    browser.call('Log.enable')
+    for width in (1280, 390):
+      for scheme in ('light', 'dark'):
+        assert browser.show(tmp_path / 'study.html', width, scheme) == []
+    assert not browser.complaints()
