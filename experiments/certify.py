@@ -4,12 +4,12 @@
 """
 
 from jobrec_jax import command_line
-from jobrec_jax.pipeline.proof_report import proof_report
+from jobrec_jax.pipeline.report import certify_report
 from jobrec_jax.pipeline.run import Run
 
 
 def main(run: Run) -> None:
-  print(proof_report(run))
+  print(certify_report(run))
 
 
 if __name__ == '__main__':

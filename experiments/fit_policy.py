@@ -5,18 +5,18 @@
   ... --config.sweep.rules='((.3,0.,0.,0.),(.3,.5,0.,.5))'
 
 The settings are the run's own, with what is overridden. frontier.md, frontier.json and
-figures/frontier.png hold what came out.
+figures/frontier.* hold what came out.
 """
 
 import shlex
 
 from jobrec_jax import command_line
-from jobrec_jax.pipeline.frontier import frontier_report
+from jobrec_jax.pipeline.report import sweep_report
 from jobrec_jax.pipeline.run import Run
 
 
 def main(run: Run) -> None:
-  print(frontier_report(run))
+  print(sweep_report(run))
   print('The policy is trained. Next: python -m experiments.evaluate '
         f'--workdir={shlex.quote(str(run.folder))}')
 

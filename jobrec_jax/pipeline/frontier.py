@@ -1,47 +1,94 @@
-"""The policy beside separately trained heads and the exact dual, for people: table and figure."""
+"""What the best policies reach on the held-out lists: with the experts' scores, and with the truth.
+
+Both are shown beside the policy. On lists like stage 2's, J against predicted C: the exact dual.
+On the lists on which systems are compared, NDCG@5 against true eligibility of the best five: of the
+exact dual, which ranks by s_pref + mu p_qual, and of the truth, which ranks by P + mu Q.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
-from jobrec_jax.pipeline.road import sweep_stage
-from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.settings import PolicySettings
-from jobrec_jax.pipeline.sweep import EXACT, Frontier
-from jobrec_jax.report import figures
-from jobrec_jax.schema.files import null_for_nan, write_json, write_text
+from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.evaluate.eligibility import violation_rate_at_k
+from jobrec_jax.evaluate.frontier import FrontierLists, FrontierPoint, exact_frontier
+from jobrec_jax.evaluate.ranking import ranking_metrics
+from jobrec_jax.lagrangian.exact import policy as exact_policy, value
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema.files import load_arrays, save_arrays
 
-
-def table(p: PolicySettings, found: Frontier) -> str:
-  """Markdown: every point, then each system's share of the exact dual's hypervolume."""
-  lines = [f'Objective: {p.objective}. Regret is the loss of J against the exact dual at the '
-           'same C, as a share of what the range of requirements costs.', '',
-           '| lists | system | τ | C | J | regret | InfoNCE |',
-           '|---|---|---:|---:|---:|---:|---:|']
-  lines += [f'| {name} | {r.system} | {r.tau:.4f} | {r.reached:.4f} | {r.value:.4f} | '
-            f'{dashed(r.regret, ".2%")} | {dashed(r.info_nce, ".4f")} |'
-            for name, rows in found.points.items() for r in rows]
-  lines += ['', '| lists | system | hypervolume of (J, C) | of the exact dual\'s |',
-            '|---|---|---:|---:|']
-  lines += [f'| {name} | {system} | {dashed(v, ".4f")} | '
-            f'{dashed(share(v, volumes.get(EXACT)), ".1%")} |'
-            for name, volumes in found.volumes.items() for system, v in volumes.items()]
-  return '\n'.join(lines) + '\n'
+MULTIPLIERS = np.r_[0.0, np.geomspace(0.03, 300.0, 40)]
 
 
-def share(volume: float, exact: float | None) -> float:
-  """nan where the exact dual can meet no requirement on these lists, so that it has no volume."""
-  return volume / exact if exact else np.nan
+class Frontiers(NamedTuple):
+  """The policy at its knots and what no policy can pass.
+
+  Attributes:
+    policy: [K, 2] (C, J) on lists like stage 2's.
+    dual: [N, 2] (C, J) of the exact dual there.
+    ranked_dual, ranked_truth: [M, 2] (true eligibility@5, NDCG@5) where systems are compared, by
+      ascending mu; None where the truth is unknown.
+  """
+
+  policy: np.ndarray
+  dual: np.ndarray
+  ranked_dual: np.ndarray | None
+  ranked_truth: np.ndarray | None
 
 
-def dashed(value: float, form: str) -> str:
-  return format(value, form) if np.isfinite(value) else '–'
+def make_frontier(bench: Bench) -> None:
+  """Solves and measures both."""
+  objective = bench.settings['objective']
+  trained, scores = bench.inputs['policy'].policy, bench.inputs['scores']
+  calibration, lists = bench.inputs['calibration'].calibration, bench.inputs['lists']
+  held_out = lists.held_out
+  experts = scores.of(held_out)
+  z_qual = np.asarray(calibration.logit(experts.qualification))
+  of = FrontierLists(experts.preference.astype(np.float64),
+                     np.asarray(calibration.probability(experts.qualification), np.float64),
+                     held_out.mask, held_out.relevance.argmax(1))
+  how = {'objective': objective, 'temperature': trained.temperature}
+  ranked, _ = trained.at(scores.lam_of(held_out), experts.preference, z_qual, trained.knots)
+  points = np.array([_point(s, of, **how) for s in ranked])
+  found = {'policy': points,
+           'dual': exact_frontier(of, points[:, 0].min(), points[:, 0].max(), **how)}
+  truth = bench.inputs['data'].truth
+  if truth is not None:
+    wanted = lists.wanted
+    a, logit = scores.of(wanted).preference, scores.of(wanted).qualification
+    q = np.asarray(calibration.probability(logit))
+    pairs = wanted.candidate, wanted.job
+    P, Q = truth.preference[pairs], truth.qualification[pairs]
+    found['ranked_dual'] = np.array([_ranked(
+        a + mu * q if objective == 'expected_score'
+        else exact_policy(a, q, wanted.mask, mu, **how), wanted, Q) for mu in MULTIPLIERS])
+    found['ranked_truth'] = np.array([_ranked(P + mu * Q, wanted, Q) for mu in MULTIPLIERS])
+  save_arrays(bench.folder / 'frontier.npz', found)
 
 
-def frontier_report(run: Run) -> str:
-  """Writes frontier.json, frontier.md and figures/frontier.png; returns the table."""
-  found: Frontier = run.get(sweep_stage(run.settings, run.road))
-  text = table(run.settings.policy, found)
-  write_json(run / 'frontier.json', null_for_nan([
-      {'lists': name} | r._asdict() for name, rows in found.points.items() for r in rows]))
-  write_text(run / 'frontier.md', text)
-  figures.save(figures.frontier(found.points, found.curves), run / 'figures/frontier.png')
-  return text
+def read_frontier(bench: Bench) -> Frontiers:
+  found = load_arrays(bench.folder / 'frontier.npz')
+  return Frontiers(*(found.get(name) for name in Frontiers._fields))
+
+
+def as_points(points: np.ndarray, taus: np.ndarray, name: str) -> list[FrontierPoint]:
+  """[K, 2] (C, J) as the points of a figure."""
+  return [FrontierPoint(name, float(tau), float(c), float(J), np.nan, np.nan)
+          for tau, (c, J) in zip(taus, points)]
+
+
+def _point(scores: np.ndarray, of: FrontierLists, objective: str,
+           temperature: float) -> tuple[float, float]:
+  """(C, J) of the policy softmax(scores / T)."""
+  logits = np.where(of.mask, np.asarray(scores, np.float64) / temperature, -np.inf)
+  pi = softmax(logits, axis=-1)
+  J = value(pi, of.preference, of.mask, objective=objective, temperature=temperature)
+  return float((pi * of.q).sum(-1).mean()), float(J.mean())
+
+
+def _ranked(scores: np.ndarray, lists: RankingLists, Q: np.ndarray) -> tuple[float, float]:
+  """(true eligibility@5, NDCG@5), means over lists."""
+  eligible = 1 - violation_rate_at_k(scores, Q, lists.mask, 5)
+  ndcg = ranking_metrics(scores, lists.relevance, lists.mask)['ndcg@5']
+  return float(np.nanmean(eligible)), float(np.nanmean(ndcg))

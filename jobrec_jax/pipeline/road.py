@@ -7,8 +7,10 @@ from pathlib import Path
 from jobrec_jax.pipeline import (
     certify,
     data,
+    dial,
     evaluate,
     experts,
+    frontier,
     policy,
     scores,
     selection,
@@ -38,6 +40,8 @@ class Road:
     scores: what the experts and the policy say of them.
     evaluation: every number of the report.
     certified: certificates from held-back labels; only where the truth is known.
+    frontier: what the best policies reach on the held-out lists.
+    dial: rankings of some held-out candidates at every knot, to look at.
   """
 
   data: Stage
@@ -52,6 +56,8 @@ class Road:
   scores: Stage
   evaluation: Stage
   certified: Stage
+  frontier: Stage
+  dial: Stage
 
 
 def resources(settings: Settings, watching: Watching = Watching()) -> Resources:
@@ -95,8 +101,14 @@ def road(settings: Settings) -> Road:
       'certify': certify.of_run(s.certify)},
       expert | {'calibration': calibration, 'policy': of_policy, 'lists': lists,
                 'scores': of_scores}, certify.make_certified, certify.read_certified)
+  shown = {'data': of_data, 'lists': lists, 'scores': of_scores, 'policy': of_policy,
+           'calibration': calibration}
+  of_frontier = Stage('frontier', 1, {'objective': s.policy.objective}, shown,
+                      frontier.make_frontier, frontier.read_frontier)
+  of_dial = Stage('dial', 1, {}, shown, dial.make_dial, dial.read_dial)
   return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
-              data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified)
+              data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified,
+              of_frontier, of_dial)
 
 
 def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:

@@ -89,7 +89,7 @@ class Review:
     records = {}
     for side, entities, used in (('candidate', self.dataset.candidates, self.candidate),
                                  ('job', self.dataset.jobs, self.job)):
-      records[side] = {str(i): {'id': entities[i].id, **_words(entities[i], shown[side])}
+      records[side] = {str(i): {'id': entities[i].id, **in_words(entities[i], shown[side])}
                        for i in sorted({int(used[r]) for r in rows})}
     return {
         'questions': QUESTIONS, 'layers': layers, 'records': records,
@@ -126,7 +126,7 @@ def margin_in_words(field: FieldAlignment) -> str:
   return f'{abs(c.margin):g}{unit} {"above" if c.margin > 0 else "below"}'
 
 
-def _words(entity: Entity, attributes: Sequence[Attribute]) -> dict[str, str]:
+def in_words(entity: Entity, attributes: Sequence[Attribute]) -> dict[str, str]:
   """The attributes in words; those that are missing are left out."""
   return {a.name: _value(entity[a.name]) for a in attributes if entity[a.name] is not None}
 

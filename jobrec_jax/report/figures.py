@@ -1,11 +1,10 @@
-"""The figures of a report. Each function returns a matplotlib Figure; `save` writes it as PNG."""
+"""The figures of a report. Each function returns a matplotlib Figure for a wide or narrow page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+import textwrap
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy as np
@@ -14,12 +13,16 @@ from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.eligibility import Reliability
 from jobrec_jax.evaluate.frontier import FrontierPoint
 from jobrec_jax.evaluate.statistics import Interval
-from jobrec_jax.schema.files import replacing
-
-# Distinct in colour and in lightness for every common kind of colour vision.
-PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#555555')
-MARKERS = 'os^DvP*X'  # one more than colours, so that pairs repeat late
-GREY = '#777777'
+from jobrec_jax.report.canvas import (
+    BACK,
+    MARKERS,
+    PALETTE,
+    SOFT,
+    clean,
+    legend,
+    panels,
+    ramp,
+)
 
 
 class TradeoffPoint(NamedTuple):
@@ -30,90 +33,159 @@ class TradeoffPoint(NamedTuple):
   preference: Interval
 
 
-def save(figure: Figure, path: str | Path) -> None:
-  """Writes `figure` as PNG, whole, making the folder where it does not exist."""
-  with replacing(path, 'wb') as file:
-    FigureCanvasAgg(figure).print_figure(file, dpi=160, format='png')
+class Estimate(NamedTuple):
+  """A named number with its interval, of a group that is drawn in one colour."""
+
+  name: str
+  group: str
+  interval: Interval
 
 
-def training_curves(
-    rows: Sequence[Mapping],
-    metric: str = 'train/loss',
-    label: str = 'training loss (nats)',
-) -> Figure:
-  """One panel for each stage: a metric against steps, raw in faint and smoothed on top.
+def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Sequence[str], label: str,
+              marks: Mapping[str, float], narrow: bool = False) -> Figure:
+  """Numbers with intervals, one below the other, a panel for each kind.
 
   Args:
-    rows: dicts with 'stage', 'step' and metrics; those without `metric` are passed over.
-    metric: the key to draw.
-    label: of its axis, with the unit.
+    rows: for each panel its numbers, from top to bottom.
+    groups: in the order of their colours.
+    label: of the horizontal axis.
+    marks: for each panel where a dashed line stands, e.g. at chance or at 0.
+    narrow: whether the page is.
+  """
+  lines = max(map(len, rows.values()))
+  figure, axes_list = panels(len(rows), narrow, 5.2, 1.0 + (0.32 if narrow else 0.24) * lines)
+  for axes, (title, of) in zip(axes_list, rows.items()):
+    for i, group in enumerate(groups):
+      at = [k for k, r in enumerate(of) if r.group == group]
+      if at:
+        values = [of[k].interval for k in at]
+        axes.errorbar([v.value for v in values], at, xerr=_bars(values), linestyle='none',
+                      color=PALETTE[i % len(PALETTE)], marker=MARKERS[i], markersize=5,
+                      elinewidth=1.4, label=group)
+    if title in marks:
+      axes.axvline(marks[title], color=SOFT, linewidth=0.9, linestyle='--', zorder=0)
+    axes.set_yticks(range(len(of)), [textwrap.fill(r.name, 20) if narrow else r.name for r in of])
+    axes.set_ylim(len(of) - 0.4, -0.6)
+    axes.set_title(textwrap.fill(title, 24) if narrow else title, fontsize=10, loc='left')
+    axes.set_xlabel(label)
+    axes.margins(x=0.06)
+    clean(axes)
+  if len(groups) > 1:
+    legend(figure, narrow)
+  return figure
 
-  Returns:
-    The figure.
+
+def training_curves(rows: Sequence[Mapping], metrics: Mapping[str, str],
+                    narrow: bool = False) -> Figure:
+  """One panel for each stage: its losses against steps, faint as measured and smoothed on top.
+
+  Args:
+    rows: dicts with 'stage', 'step' and metrics.
+    metrics: key -> how it is called.
+    narrow: whether the page is.
 
   Raises:
-    ValueError: if no row has the metric.
+    ValueError: if no row has one of the metrics.
   """
-  stages: dict[str, list] = {}
+  stages: dict[str, dict[str, list]] = {}
   for row in rows:
-    if metric in row:
-      stages.setdefault(str(row['stage']), []).append((row['step'], row[metric]))
+    for metric in metrics.keys() & row.keys():
+      stages.setdefault(str(row['stage']), {}).setdefault(metric, []).append(
+          (row['step'], row[metric]))
   if not stages:
-    raise ValueError(f'no row has {metric!r}')
-  figure = _figure(1 + 3.2 * len(stages), 3.2)
-  panels = figure.subplots(1, len(stages), squeeze=False)[0]
-  for axes, (stage, points) in zip(panels, stages.items()):
-    step, value = np.asarray(sorted(points), np.float64).T
-    axes.plot(step, value, color=PALETTE[0], alpha=0.25, linewidth=1)
-    axes.plot(step, _smooth(value), color=PALETTE[0], linewidth=1.8)
+    raise ValueError(f'no row has one of {list(metrics)}')
+  figure, axes_list = panels(len(stages), narrow)
+  for axes, (stage, found) in zip(axes_list, stages.items()):
+    for i, (metric, name) in enumerate(metrics.items()):
+      if metric in found:
+        step, value = np.asarray(sorted(found[metric]), np.float64).T
+        axes.plot(step, value, color=PALETTE[i], alpha=0.3, linewidth=1)
+        axes.plot(step, _smooth(value), color=PALETTE[i], linewidth=1.8, label=name)
     axes.set_title(stage, fontsize=10, loc='left')
     axes.set_xlabel('step')
+    axes.set_ylabel('loss (nats)')
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _clean(axes)
-  panels[0].set_ylabel(label)
+    clean(axes)
+  legend(figure, narrow)
+  return figure
+
+
+def policy_curves(history: Mapping[str, np.ndarray], taus: np.ndarray,
+                  narrow: bool = False) -> Figure:
+  """Stage 2 over epochs, a line for each requirement: C, which it should reach, and mu.
+
+  Args:
+    history: 'eligibility' and 'multiplier', [epochs, K].
+    taus: [K] the requirements, ascending.
+    narrow: whether the page is.
+  """
+  figure, (reached, multiplier) = panels(2, narrow)
+  epochs = np.arange(1, len(history['eligibility']) + 1)
+  step = max(1, -(-len(taus) // 12))
+  for k, (tau, color) in enumerate(zip(taus, ramp(len(taus)))):
+    reached.plot(epochs, history['eligibility'][:, k], color=color, linewidth=1.3)
+    multiplier.plot(epochs, history['multiplier'][:, k], color=color, linewidth=1.3)
+    reached.axhline(tau, xmin=0.97, color=color, linewidth=2.6, clip_on=False)
+    if k % step == 0 or k == len(taus) - 1:
+      reached.annotate(f'{tau:.3f}', (1.01, tau), xycoords=('axes fraction', 'data'), color=color,
+                       fontsize=8, va='center')
+  reached.set_title('C for each τ', fontsize=10, loc='left')
+  reached.set_ylabel('predicted eligibility C')
+  multiplier.set_title('multiplier μ for each τ', fontsize=10, loc='left')
+  multiplier.set_ylabel('μ (linear to 1, then log)')
+  multiplier.set_yscale('symlog', linthresh=1.0)
+  multiplier.set_ylim(bottom=min(0.0, float(np.min(history['multiplier']))))
+  for axes in (reached, multiplier):
+    axes.set_xlabel('epoch')
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    clean(axes)
   return figure
 
 
 def preference_against_eligibility(
-    series: Mapping[str, Sequence[TradeoffPoint]],
-    preference_label: str = 'preference, NDCG@5',
-) -> Figure:
+    series: Mapping[str, Sequence[TradeoffPoint]], lines: Mapping[str, np.ndarray],
+    preference_label: str = 'preference, NDCG@5', narrow: bool = False) -> Figure:
   """What each system gives the candidate against how eligible its recommendations truly are.
 
   Args:
-    series: for each system its points, joined in the order of tau and labelled with it.
+    series: for each system its points, joined in the order of tau; the ends are labelled with it.
+    lines: for each bound [N, 2] (eligibility, preference).
     preference_label: of the vertical axis.
+    narrow: whether the page is.
 
   Returns:
     The figure; bars are the points' intervals.
   """
-  figure = _figure(7.6, 4.4)
-  axes = figure.subplots()
+  figure, (axes,) = panels(1, narrow, 6.0, 4.4 if not narrow else 5.4)
+  for (name, line), style in zip(lines.items(), ('-', '--', ':')):
+    axes.plot(*np.asarray(line).T, color=SOFT, linewidth=1.3, linestyle=style, label=name, zorder=0)
   for i, (name, points) in enumerate(series.items()):
     points = sorted(points, key=lambda p: -np.inf if p.tau is None else p.tau)
     x, y = [p.eligibility for p in points], [p.preference for p in points]
     color = PALETTE[i % len(PALETTE)]
     axes.errorbar(
         [v.value for v in x], [v.value for v in y], xerr=_bars(x), yerr=_bars(y), color=color,
-        marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.4, elinewidth=0.7,
-        linestyle='-' if len(points) > 1 else 'none', label=name)
-    for p in points:
-      if p.tau is not None:
-        axes.annotate(f'τ {p.tau:.3g}', (p.eligibility.value, p.preference.value), color=color,
-                      xytext=(5, 5), textcoords='offset points', fontsize=8)
-  axes.set_xlabel('true eligibility of what is recommended (probability)')
+        marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.4, elinewidth=0.8,
+        ecolor=(color, 0.4), linestyle='-' if len(points) > 1 else 'none', label=name)
+    named = [p for p in (points[0], points[-1]) if p.tau is not None]
+    for p, (dx, dy) in zip(named, ((-6, 6), (6, -10))):  # the points between lie close together
+      axes.annotate(f'τ {p.tau:.3g}', (p.eligibility.value, p.preference.value), color=color,
+                    xytext=(dx, dy), textcoords='offset points', fontsize=9,
+                    ha='right' if dx < 0 else 'left')
+  axes.set_xlabel('true eligibility of the five recommended')
   axes.set_ylabel(preference_label)
   axes.margins(x=0.08, y=0.08)
-  figure.legend(loc='outside right upper', frameon=False, fontsize=9)
-  _clean(axes)
+  clean(axes)
+  legend(figure, narrow, 3)
   return figure
 
 
-def reached_against_asked(rows: Sequence[ControlRow]) -> Figure:
+def reached_against_asked(rows: Sequence[ControlRow], narrow: bool = False) -> Figure:
   """Eligibility reached against the eligibility asked for; on the diagonal it is what was asked.
 
   Args:
     rows: one for each requirement.
+    narrow: whether the page is.
 
   Returns:
     The figure: predicted C on stage 2's lists and, with intervals, predicted and true eligibility
@@ -121,44 +193,39 @@ def reached_against_asked(rows: Sequence[ControlRow]) -> Figure:
   """
   rows = sorted(rows, key=lambda r: r.tau)
   tau = np.array([r.tau for r in rows])
-  figure = _figure(5.4, 4.6)
-  axes = figure.subplots()
+  figure, (axes,) = panels(1, narrow, 5.6, 4.4)
   # Side by side, so that intervals at the same tau do not hide each other.
   shift = 0.09 * (np.diff(tau).min() if len(tau) > 1 else 0.0)
   axes.plot(tau, [r.reached for r in rows], color=PALETTE[-1], marker='D', markersize=4,
             linestyle='none', label="predicted, stage 2's lists")
-  held = [r.heldout for r in rows]
-  _points(axes, tau - shift, held, 0, 'predicted, held-out lists')
+  _points(axes, tau - shift, [r.heldout for r in rows], 0, 'predicted, held-out lists')
   known = [(t, r.true) for t, r in zip(tau, rows) if r.true is not None]
   if known:
     _points(axes, np.array([t for t, _ in known]) + shift, [v for _, v in known], 1,
             'true, held-out lists')
   low, high = axes.get_xlim()
-  axes.plot([low, high], [low, high], color=GREY, linewidth=0.8, linestyle='--', zorder=0,
+  axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle='--', zorder=0,
             label='as asked')
   axes.set_xlim(low, high)
   axes.set_xlabel('eligibility asked for, τ (probability)')
   axes.set_ylabel('eligibility reached (probability)')
-  axes.legend(frameon=False, fontsize=9)
-  _clean(axes)
+  clean(axes)
+  legend(figure, narrow, 2)
   return figure
 
 
-def frontier(points: Mapping[str, Sequence[FrontierPoint]],
-             exact: Mapping[str, np.ndarray]) -> Figure:
+def frontier(points: Mapping[str, Sequence[FrontierPoint]], exact: Mapping[str, np.ndarray],
+             narrow: bool = False) -> Figure:
   """J against C of every system, a panel for each kind of lists; no policy lies above the line.
 
   Args:
     points: for each kind of lists its points; those of 'exact dual' are left to the line.
     exact: for each kind of lists [N, 2] (C, J) of the exact dual.
-
-  Returns:
-    The figure.
+    narrow: whether the page is.
   """
-  figure = _figure(1.6 + 3.8 * len(points), 4.0)
-  panels = figure.subplots(1, len(points), squeeze=False)[0]
-  for axes, (name, rows) in zip(panels, points.items()):
-    axes.plot(*exact[name].T, color=GREY, linewidth=1.2, label='exact dual', zorder=0)
+  figure, axes_list = panels(len(points), narrow, 4.9, 3.6)
+  for axes, (name, rows) in zip(axes_list, points.items()):
+    axes.plot(*exact[name].T, color=SOFT, linewidth=1.3, label='exact dual', zorder=0)
     systems = dict.fromkeys(r.system for r in rows if r.system != 'exact dual')
     for i, system in enumerate(systems):
       c, J = np.array([(r.reached, r.value) for r in rows if r.system == system]).T
@@ -168,35 +235,34 @@ def frontier(points: Mapping[str, Sequence[FrontierPoint]],
                 label=system)
     axes.set_title(name, fontsize=10, loc='left')
     axes.set_xlabel('predicted eligibility C (probability)')
-    _clean(axes)
-  panels[0].set_ylabel('objective J (nats)')
-  handles, labels = panels[0].get_legend_handles_labels()
-  if len(labels) <= 8:
-    figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
+    axes.set_ylabel('objective J (nats)')
+    clean(axes)
+  if len(figure.axes[0].get_legend_handles_labels()[1]) <= 8:
+    legend(figure, narrow)
   return figure
 
 
-def certified_eligibility(taus: np.ndarray, predicted: Mapping[str, np.ndarray],
-                          true: Mapping[str, np.ndarray], chosen: Mapping[str, float | None],
-                          level: float) -> Figure:
+def certified_eligibility(taus: np.ndarray, series: Mapping[str, Mapping[str, np.ndarray]],
+                          chosen: Mapping[str, float | None], level: float,
+                          narrow: bool = False) -> Figure:
   """Predicted, true and certified eligibility over tau, a panel for each loss.
 
   Args:
     taus: [M] ascending.
-    predicted, true: by loss, [M] mean eligibility.
+    series: for each loss its lines by name, [M] mean eligibility.
     chosen: by loss, the least certified tau; None where none is.
     level: the eligibility that is certified from there on.
+    narrow: whether the page is.
 
   Returns:
     The figure; the certified line begins where the certificate does.
   """
-  figure = _figure(1.6 + 3.4 * len(predicted), 3.8)
-  panels = figure.subplots(1, len(predicted), squeeze=False, sharey=True)[0]
-  for axes, loss in zip(panels, predicted):
-    axes.axhline(level, color=GREY, linewidth=0.8, linestyle='--', zorder=0, label='asked')
-    for i, (name, values) in enumerate((('predicted', predicted), ('true', true))):
-      axes.plot(taus, values[loss], color=PALETTE[i], marker=MARKERS[i], markersize=4,
-                linewidth=1.4, label=name)
+  figure, axes_list = panels(len(series), narrow, sharey=True)
+  for axes, (loss, lines) in zip(axes_list, series.items()):
+    axes.axhline(level, color=SOFT, linewidth=0.9, linestyle='--', zorder=0, label='asked')
+    for i, (name, values) in enumerate(lines.items()):
+      axes.plot(taus, values, color=PALETTE[i], marker=MARKERS[i], markersize=4, linewidth=1.4,
+                label=name)
     first = chosen[loss]
     if first is not None:
       axes.plot([first, taus[-1]], [level, level], color=PALETTE[2], marker='|', markersize=9,
@@ -204,58 +270,86 @@ def certified_eligibility(taus: np.ndarray, predicted: Mapping[str, np.ndarray],
     axes.set_title(loss if first is not None else f'{loss}: none certified', fontsize=10,
                    loc='left')
     axes.set_xlabel('eligibility asked for, τ (probability)')
-    _clean(axes)
-  panels[0].set_ylabel('eligibility (probability)')
-  handles = {label: handle for axes in panels
-             for handle, label in zip(*axes.get_legend_handles_labels())}
-  figure.legend(handles.values(), handles, loc='outside lower center', ncols=4, frameon=False,
-                fontsize=9)
+    clean(axes)
+  axes_list[0].set_ylabel('eligibility (probability)')
+  legend(figure, narrow)
   return figure
 
 
-def reliability_diagram(bins: Reliability, p: np.ndarray) -> Figure:
-  """Observed share of eligible pairs against p_qual, and below how often each p_qual occurs.
+def reliability_diagram(bins: Reliability, p: np.ndarray, narrow: bool = False) -> Figure:
+  """Observed share of eligible pairs against p_qual, and beside it how often each p_qual occurs.
 
   Args:
     bins: from `evaluate.eligibility.reliability`.
     p: [N] the predictions themselves.
+    narrow: whether the page is.
 
   Returns:
     The figure; axes end at the next tenth above the largest value drawn.
   """
-  figure = _figure(4.6, 5.2)
-  top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+  figure, (curve, counts) = panels(2, narrow)
   limit = max(np.max(p), np.max(bins.observed), np.max(bins.predicted))
   limit = min(1.0, np.ceil(10 * limit + 1e-9) / 10)
-  top.plot([0, limit], [0, limit], color=GREY, linewidth=0.8, linestyle='--')
-  top.annotate('calibrated', (0.97 * limit, 0.97 * limit), color=GREY, fontsize=8, ha='right',
-               xytext=(-8, 0), textcoords='offset points')
-  top.plot(bins.predicted, bins.observed, color=PALETTE[0], marker='o', markersize=5, linewidth=1.4)
-  top.set_xlim(-0.02 * limit, 1.02 * limit)
-  top.set_ylim(-0.02 * limit, 1.02 * limit)
-  top.set_ylabel('observed eligibility (share)')
-  below.hist(p, bins=np.linspace(0, limit, 31), color=PALETTE[0], alpha=0.6)
-  below.set_xlabel('predicted eligibility, p_qual (probability)')
-  below.set_ylabel('pairs')
-  for axes in (top, below):
-    _clean(axes)
+  curve.plot([0, limit], [0, limit], color=SOFT, linewidth=0.9, linestyle='--')
+  curve.annotate('calibrated', (0.97 * limit, 0.97 * limit), color=SOFT, fontsize=9, ha='right',
+                 xytext=(-8, 0), textcoords='offset points')
+  curve.plot(bins.predicted, bins.observed, color=PALETTE[0], marker='o', markersize=5,
+             linewidth=1.4)
+  curve.set_ylim(-0.02 * limit, 1.02 * limit)
+  curve.set_ylabel('observed eligibility (share)')
+  counts.hist(p, bins=np.linspace(0, limit, 31), color=PALETTE[0], alpha=0.6)
+  counts.set_ylabel('pairs')
+  for axes in (curve, counts):
+    axes.set_xlim(-0.02 * limit, 1.02 * limit)
+    axes.set_xlabel('predicted eligibility, p_qual (probability)')
+    clean(axes)
   return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-  return Figure(figsize=(width, height), layout='constrained', facecolor='white')
+class Separation(NamedTuple):
+  """An expert's correlations with both truths: plain, and each given the other."""
+
+  expert: str
+  plain: tuple[Interval, Interval]
+  given: tuple[Interval, Interval]
 
 
-def _clean(axes: Axes) -> None:
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.grid(color='#dddddd', linewidth=0.6)
-  axes.set_axisbelow(True)
-  axes.tick_params(labelsize=9)
+def separation(experts: Sequence[Separation], between: float, narrow: bool = False) -> Figure:
+  """De-conflation: arrows from plain to partial correlations with P (across) and Q (up).
+
+  Args:
+    experts: that of preference should end on the horizontal axis, that of qualification on the
+      vertical one.
+    between: the correlation of P and Q themselves, which puts perfect experts beside the axes.
+    narrow: whether the page is.
+  """
+  figure, (axes,) = panels(1, narrow, 5.6, 4.6 if not narrow else 4.4)
+  for line in (axes.axhline, axes.axvline):
+    line(0, color=SOFT, linewidth=1.1)
+  axes.plot([1, between], [between, 1], linestyle='none', marker='x', color=SOFT, markersize=6,
+            label='the truths themselves, plain')
+  for i, e in enumerate(experts):
+    (x0, y0), (x1, y1) = e.plain, e.given
+    for (x, y), fill, words in (((x0, y0), BACK, 'plain'),
+                                ((x1, y1), PALETTE[i], 'given the other')):
+      axes.errorbar([x.value], [y.value], xerr=_bars([x]), yerr=_bars([y]), color=PALETTE[i],
+                    marker=MARKERS[i], markersize=7, markerfacecolor=fill, elinewidth=1.2,
+                    linestyle='none', label=f'{e.expert}, {words}')
+    axes.annotate('', (x1.value, y1.value), (x0.value, y0.value), arrowprops={
+        'arrowstyle': '->', 'color': PALETTE[i], 'linewidth': 1.5, 'shrinkA': 5, 'shrinkB': 5})
+  low = min(-0.1, *(v.low for e in experts for v in (*e.plain, *e.given)))
+  axes.set_xlim(low, 1.05)
+  axes.set_ylim(low, 1.05)
+  axes.set_xlabel('correlation with P, what the candidate wants')
+  axes.set_ylabel('correlation with Q, what the employer accepts')
+  clean(axes)
+  legend(figure, narrow, 2)
+  return figure
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
   """A running mean over about a twentieth of the values, over fewer at the ends."""
-  reach = len(values) // 40
+  reach = max(len(values) // 40, min(2, len(values) // 8))
   total = np.cumsum(np.pad(values, (1, 0)))
   at = np.arange(len(values))
   low, high = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))

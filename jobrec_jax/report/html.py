@@ -1,41 +1,22 @@
-"""One self-contained report.html: no scripts, nothing fetched, figures inside."""
+"""One self-contained page: figures inside, nothing fetched, and only scripts of its own."""
 
 import base64
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 from html import escape
+from importlib import resources
 from pathlib import Path
+import re
 
+from jobrec_jax.report.canvas import Picture
+from jobrec_jax.report.findings import MARKS, Finding
 from jobrec_jax.report.results import Table
 from jobrec_jax.schema.files import write_text
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d9dee3; --back: #fff;
-  --card: #f4f6f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #9aa5b1; --line: #363d45; --back: #15181c; --card: #1f242a; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
-  background: var(--back); font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .6rem;
-  margin: 0; }
-dl div { background: var(--card); border-radius: .5rem; padding: .6rem .8rem; }
-dt { color: var(--soft); font-size: .8rem; }
-dd { margin: 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; }
-tr > :first-child { text-align: left; color: var(--ink); }
-figure { margin: 1rem 0; }
-img { display: block; max-width: 100%; background: #fff; border-radius: .5rem; }
-figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; }
-"""
+PHONE = 40  # letters of a table row that a phone shows beside each other
+NOTE = ('★ best of those that know no truth. ≈ compared with it list by list and not told from it. '
+        'Where neither stands, a system is worse or was not compared.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,48 +24,54 @@ class Section:
   """A part of the report, shown in this order; whatever is empty is left out.
 
   Attributes:
-    heading: its title.
+    heading: its title; the name that links lead to is made of it.
     text: paragraphs, parted by blank lines.
-    figure: path of a PNG, embedded.
-    caption: below the figure, and its description for those who cannot see it.
+    findings: sentences, each with a link to its numbers.
+    pictures: figures with their captions.
+    body: HTML that is safe already, e.g. the dial's.
     tables: below that.
+    terms: (term, what it means).
   """
 
   heading: str
   text: str = ''
-  figure: str | Path | None = None
-  caption: str = ''
+  findings: Sequence[Finding] = ()
+  pictures: Sequence[Picture] = ()
+  body: str = ''
   tables: Sequence[Table] = ()
+  terms: Sequence[tuple[str, str]] = ()
 
 
-def write_report(
-    path: str | Path,
-    title: str,
-    facts: Sequence[tuple[str, str]],
-    sections: Sequence[Section],
-) -> None:
+def write_report(path: str | Path, title: str, facts: Sequence[tuple[str, str]],
+                 sections: Sequence[Section], scripts: Sequence[str] = ()) -> None:
   """Writes the whole report as one file that opens anywhere. All text is escaped.
+
+  Its content security policy lets nothing be fetched or sent, and nothing run but `scripts`.
 
   Args:
     path: of the HTML file.
     title: of the page.
-    facts: (label, value) pairs for the top, e.g. ('candidates', '2,000').
+    facts: (label, value) pairs, below the first section.
     sections: in order.
-
-  Raises:
-    ValueError: if a figure is not a PNG file.
+    scripts: JavaScript of our own.
   """
-  summary = ''.join(f'<div><dt>{_text(label)}</dt><dd>{_text(value)}</dd></div>'
-                    for label, value in facts)
-  body = '\n'.join([f'<h1>{_text(title)}</h1>', f'<dl>{summary}</dl>' if summary else '',
-                    *map(_section, sections)])
+  style = resources.files('jobrec_jax.report').joinpath('page.css').read_text(encoding='utf-8')
+  allowed = ' '.join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
+  links = ''.join(f'<li><a href="#{anchor(s.heading)}">{_text(s.heading)}</a></li>'
+                  for s in sections)
+  first, *rest = map(section_html, sections)
+  body = '\n'.join([f'<h1>{_text(title)}</h1>',
+                    f'<nav aria-label="Contents"><ul>{links}</ul></nav>', first, _facts(facts),
+                    *rest, *(f'<script>{script}</script>' for script in scripts)])
   write_text(path, f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+style-src 'unsafe-inline'; script-src {allowed}">
 <title>{_text(title)}</title>
-<style>{STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
 {body}
@@ -93,35 +80,91 @@ def write_report(
 """)
 
 
-def _text(value) -> str:
-  return escape(str(value), quote=True)
+def anchor(*names: str) -> str:
+  """The name of a place in the page: of a section, of a table, or of a row of a table."""
+  return '--'.join(re.sub(r'[^\w.]+', '-', name.lower()).strip('-') for name in names)
 
 
-def _section(section: Section) -> str:
+def section_html(section: Section) -> str:
   parts = [f'<h2>{_text(section.heading)}</h2>']
   parts += [f'<p>{_text(p.strip())}</p>' for p in section.text.split('\n\n') if p.strip()]
-  if section.figure is not None:
-    parts.append(_figure(Path(section.figure), section.caption))
-  parts += map(_table, section.tables)
-  return '<section>\n' + '\n'.join(parts) + '\n</section>'
+  if section.findings:
+    parts.append(f'<ul class="findings">{"".join(map(_finding, section.findings))}</ul>')
+  if section.pictures:
+    parts.append(f'<div class="figures">{"".join(map(_figure, section.pictures))}</div>')
+  parts += [section.body, *map(table_html, section.tables)]
+  if section.terms:
+    terms = ''.join(f'<dt>{_text(term)}</dt><dd>{_text(what)}</dd>' for term, what in section.terms)
+    parts.append(f'<dl class="terms">{terms}</dl>')
+  return (f'<section id="{anchor(section.heading)}">\n' + '\n'.join(filter(None, parts))
+          + '\n</section>')
 
 
-def _figure(path: Path, caption: str) -> str:
-  data = path.read_bytes()
-  if not data.startswith(b'\x89PNG\r\n'):
-    raise ValueError(f'{path} must be a PNG file')
-  source = 'data:image/png;base64,' + base64.b64encode(data).decode('ascii')
-  width = int.from_bytes(data[16:20], 'big') * 5 // 8  # 160 dots an inch, shown at 100: stays sharp
-  below = f'<figcaption>{_text(caption)}</figcaption>' if caption else ''
-  return (f'<figure><img width="{width}" alt="{_text(caption)}" src="{source}">'
-          f'{below}</figure>')
+def table_html(table: Table) -> str:
+  """A table that a narrow page shows as a card for each row; its roles outlive that change."""
+  head = ''.join(f'<th scope="col" role="columnheader">{_text(c)}</th>' for c in table.header)
+  body = '\n'.join(_row(table, i) for i in range(len(table.rows)))
+  kind = ' class="cards"' if _letters(table) > PHONE else ''
+  note = f'<p class="note">{NOTE}</p>' if table.best else ''
+  return (f'<table role="table"{kind} id="{anchor(table.title)}">'
+          f'<caption>{_text(table.title)}</caption>\n'
+          f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
+          f'<tbody role="rowgroup">{body}</tbody></table>{note}')
 
 
-def _table(table: Table) -> str:
-  head = ''.join(f'<th scope="col">{_text(c)}</th>' for c in table.header)
-  rows = '\n'.join(
-      '<tr>' + f'<th scope="row">{_text(row[0])}</th>'
-      + ''.join(f'<td>{_text(c)}</td>' for c in row[1:]) + '</tr>' for row in table.rows)
-  # A wide table scrolls by itself, so that the page never does sideways.
-  return (f'<div class="scroll"><table><caption>{_text(table.title)}</caption>\n'
-          f'<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>')
+def _letters(table: Table) -> int:
+  """How wide a row is at least: names and headers break between words, intervals stand below."""
+  width = 2 * len(table.header)
+  for j, column in enumerate(zip(table.header, *table.rows)):
+    words = [w for text in column[:1 if j else None] for w in re.split(r'[\s-]', text)]
+    parts = [] if j == 0 else [part for text in column[1:] for part in text.split(' [')]
+    width += max(map(len, [*words, *parts]))
+  return width
+
+
+def _row(table: Table, i: int) -> str:
+  name, *cells = table.rows[i]
+  parts = [f'<th scope="row" role="rowheader" data-label="{_text(table.header[0])}">'
+           f'{_text(name)}</th>']
+  for j, text in enumerate(cells, 1):
+    kind = 'best' if (i, j) in table.best else 'level' if (i, j) in table.level else ''
+    if not kind:
+      kind = 'none' if not text else '' if re.match(r'[−–\d(]', text) else 'words'
+    value, bracket, interval = text.partition(' [')
+    words = {'best': ' (best)', 'level': ' (not told from the best)'}.get(kind, '')
+    hidden = f'<span class="hidden">{words}</span>' if words else ''
+    bounds = f' <span class="interval">[{_text(interval)}</span>' if bracket else ''
+    parts.append(f'<td role="cell" data-label="{_text(table.header[j])}"'
+                 f'{f" class={chr(34)}{kind}{chr(34)}" if kind else ""}>'
+                 f'<span><span class="value">{_text(value)}</span>{hidden}{bounds}</span></td>')
+  return f'<tr role="row" id="{anchor(table.title, name)}">{"".join(parts)}</tr>'
+
+
+def _finding(finding: Finding) -> str:
+  table, _ = finding.place
+  return (f'<li class="{finding.verdict}"><span class="mark" aria-hidden="true">'
+          f'{MARKS[finding.verdict]}</span><span class="hidden">{finding.verdict}: </span>'
+          f'{_text(finding.text)} '
+          f'<a href="#{anchor(*finding.place)}" title="{_text(table)}">numbers</a></li>')
+
+
+def _figure(picture: Picture) -> str:
+  caption = f'<figcaption>{_text(picture.caption)}</figcaption>' if picture.caption else ''
+  return (f'<figure style="width: {picture.width:.2f}in">'
+          f'<div role="img" aria-label="{_text(picture.caption)}">'
+          f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div></div>'
+          f'{caption}</figure>')
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+  inside = ''.join(f'<div><dt>{_text(label)}</dt><dd>{_text(value)}</dd></div>'
+                   for label, value in facts)
+  return f'<dl class="facts">{inside}</dl>' if facts else ''
+
+
+def _digest(script: str) -> str:
+  return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')
+
+
+def _text(value) -> str:
+  return escape(str(value), quote=True)

@@ -11,6 +11,10 @@ from jobrec_jax.schema.files import read_json, write_rows, write_text
 
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
+HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true eligibility@\d+')  # better where it is greater
+LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?')
+YES_NO = re.compile(r'monotone .*|τ in the interval of C')
+CEILING, CANARY = '(ceiling)', 'canary:'  # how systems are named that know the truth, or nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +46,35 @@ class ResultRow:
 
 
 class Table(NamedTuple):
-  """Cells as text, the first column naming the row."""
+  """Cells as text, the first column naming the row.
+
+  Attributes:
+    title, header, rows: what it shows.
+    best: (row, column) of the best value of each column, where that means something.
+    level: (row, column) of those that were compared with the best and not told from it.
+  """
 
   title: str
   header: tuple[str, ...]
   rows: tuple[tuple[str, ...], ...]
+  best: frozenset[tuple[int, int]] = frozenset()
+  level: frozenset[tuple[int, int]] = frozenset()
 
 
-def write_results(directory: str | Path, rows: Iterable[ResultRow]) -> None:
+def write_results(directory: str | Path, rows: Iterable[ResultRow],
+                  first: Sequence[str] = ()) -> None:
   """Writes `results.json`, a list of rows with null for nan, and `results.md`, tables of them.
 
   Args:
     directory: made where it does not exist.
     rows: all results, in the order in which systems and metrics are to be shown.
+    first: sentences before the tables.
   """
   rows, directory = list(rows), Path(directory)
   write_rows(directory / 'results.json', map(_to_json, rows))
-  tables = result_tables(rows)
-  write_text(directory / 'results.md', '\n'.join(['# Results\n', *map(to_markdown, tables)]))
+  sentences = ['\n'.join(f'- {line}' for line in first) + '\n'] if first else []
+  parts = ['# Results\n', *sentences, *map(to_markdown, result_tables(rows))]
+  write_text(directory / 'results.md', '\n'.join(parts))
 
 
 def read_results(path: str | Path) -> list[ResultRow]:
@@ -98,27 +113,50 @@ def result_tables(rows: Sequence[ResultRow]) -> list[Table]:
   for split in _distinct(r.split for r in rows):
     for perspective in _distinct(r.perspective for r in plain if r.split == split):
       chosen = [r for r in plain if (r.split, r.perspective) == (split, perspective)]
-      tables.append(_pivot(f'{split}: {perspective}', 'system', chosen,
-                           lambda r: r.system, lambda r: r.metric))
+      tables.append(_marked(_pivot(f'{split}: {perspective}', 'system', chosen,
+                                   lambda r: r.system, lambda r: r.metric), chosen, paired))
     for system in _distinct(r.system for r in policy if r.split == split):
       chosen = sorted((r for r in policy if (r.split, r.system) == (split, system)),
                       key=lambda r: r.tau)
-      tables.append(_pivot(f'{split}: {system} over τ', 'τ', chosen, lambda r: f'{r.tau:.4g}',
+      tables.append(_pivot(over_tau(split, system), 'τ', chosen, lambda r: f'{r.tau:.4g}',
                            lambda r: r.metric if r.perspective == 'policy'
                            else f'{r.perspective} {r.metric}'))
     for perspective in _distinct(r.perspective for r in paired if r.split == split):
       chosen = [r for r in paired if (r.split, r.perspective) == (split, perspective)]
-      tables.append(_pivot(f'{split}: {perspective}, paired differences', 'systems', chosen,
-                           _pair_name, lambda r: r.metric))
+      tables.append(_pivot(differences(split, perspective), 'systems', chosen, pair_name,
+                           lambda r: r.metric))
   return tables
 
 
+def over_tau(split: str, system: str = 'policy') -> str:
+  """The title of a table over requirements."""
+  return f'{split}: {system} over τ'
+
+
+def differences(split: str, perspective: str) -> str:
+  """The title of a table of paired differences."""
+  return f'{split}: {perspective}, paired differences'
+
+
+def pair_name(row: ResultRow) -> str:
+  """The name of a row of paired differences."""
+  at = '' if row.tau is None else f' (τ {row.tau:.4g})'
+  return f'{row.system} − {row.against}{at}'
+
+
 def to_markdown(table: Table) -> str:
-  """A heading and a pipe table, numbers to the right."""
+  """A heading and a pipe table, numbers to the right; the best in bold, `≈` those level with it."""
   def line(cells):
     return '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
+
+  def cell(i, j, text):
+    if (i, j) in table.best:
+      value, *interval = text.split(' ', 1)
+      return ' '.join([f'**{value}**', *interval])
+    return f'{text} ≈' if (i, j) in table.level else text
   rule = '|' + '|'.join(['---', *['---:'] * (len(table.header) - 1)]) + '|'
-  return '\n'.join([f'## {table.title}\n', line(table.header), rule, *map(line, table.rows), ''])
+  rows = [line([cell(i, j, c) for j, c in enumerate(row)]) for i, row in enumerate(table.rows)]
+  return '\n'.join([f'## {table.title}\n', line(table.header), rule, *rows, ''])
 
 
 def format_number(value: float) -> str:
@@ -137,16 +175,35 @@ def _to_json(row: ResultRow) -> dict:
   return record | {'n': int(row.n)}
 
 
-def _pair_name(row: ResultRow) -> str:
-  at = '' if row.tau is None else f' (τ {row.tau:.4g})'
-  return f'{row.system} − {row.against}{at}'
+def interval_text(value: float, low: float, high: float) -> str:
+  """'0.412 [0.400, 0.430]', or the value alone where it has no interval."""
+  if not (math.isfinite(low) and math.isfinite(high)):
+    return format_number(value)
+  return f'{format_number(value)} [{format_number(low)}, {format_number(high)}]'
 
 
-def _cell(row: ResultRow) -> str:
-  if not (math.isfinite(row.low) and math.isfinite(row.high)):
-    return format_number(row.value)
-  low, high = format_number(row.low), format_number(row.high)
-  return f'{format_number(row.value)} [{low}, {high}]'
+def _marked(table: Table, rows: Sequence[ResultRow], paired: Sequence[ResultRow]) -> Table:
+  """The table with the best of each column, and those whose paired interval holds 0.
+
+  Systems that know the truth or nothing at all are passed over.
+  """
+  at = {row[0]: i for i, row in enumerate(table.rows)}
+  best, level = set(), set()
+  for column, metric in enumerate(table.header):
+    sign = 1 if HIGHER.fullmatch(metric) else -1 if LOWER.fullmatch(metric) else 0
+    there = [r for r in rows if r.metric == metric and sign and math.isfinite(r.value)
+             and CEILING not in r.system and not r.system.startswith(CANARY)]
+    if len(there) < 2:
+      continue
+    first = max(there, key=lambda r: sign * r.value)
+    best.add((at[first.system], column))
+    for d in paired:
+      same = (d.split, d.perspective, d.metric, d.tau) == (
+          first.split, first.perspective, metric, None)
+      if same and first.system in (d.system, d.against) and d.low <= 0 <= d.high:
+        other = d.against if d.system == first.system else d.system
+        level |= {(at[other], column)} if other in at else set()
+  return table._replace(best=frozenset(best), level=frozenset(level))
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
@@ -160,7 +217,8 @@ def _pivot(title, corner, rows, name_of, column_of) -> Table:
     key = name_of(r), column_of(r)
     if key in cells:
       raise ValueError(f'two results for {key[0]!r}, {key[1]!r} in "{title}"')
-    cells[key] = _cell(r)
+    cells[key] = (('yes' if r.value else 'no') if YES_NO.fullmatch(r.metric)
+                  else interval_text(r.value, r.low, r.high))
     counts.setdefault(key[0], set()).add(int(r.n))
   columns = _distinct(column_of(r) for r in rows)
   body = tuple(

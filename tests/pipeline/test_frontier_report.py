@@ -8,11 +8,12 @@ import pytest
 
 from experiments import fit_policy
 from jobrec_jax.evaluate.frontier import FrontierPoint
-from jobrec_jax.pipeline.frontier import table
 from jobrec_jax.pipeline.policy import requirements
+from jobrec_jax.pipeline.report import report, sweep_tables
 from jobrec_jax.pipeline.road import road, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.sweep import Frontier
+from jobrec_jax.report.results import to_markdown
 from tests.pipeline.tiny import tiny_settings
 
 
@@ -37,15 +38,18 @@ def test_the_policy_stands_beside_separate_heads_and_the_exact_dual(tiny_folder,
   again = Run(run.folder, settings).get(stage)  # read, not made
   assert [p.reached for p in again.points['stage 2 lists']] == [
       r['reached'] for r in rows if r['lists'] == 'stage 2 lists']
+  assert 'a head for each' not in (run / 'report.html').read_text()  # made before the heads were
+  report(run)
+  assert 'One policy beside a head for each requirement' in (run / 'report.html').read_text()
 
 
 def test_without_an_exact_point_its_share_is_a_dash():
   point = FrontierPoint('one policy', 0.9, 0.5, 1.0, np.nan, np.inf)
   found = Frontier({'lists': [point]}, {'lists': {'one policy': 0.25}},
                    {'lists': np.zeros((0, 2))})
-  text = table(tiny_settings().policy, found)
-  assert '| lists | one policy | 0.9000 | 0.5000 | 1.0000 | – | – |' in text
-  assert '| lists | one policy | 0.2500 | – |' in text
+  text = '\n'.join(map(to_markdown, sweep_tables(found)))
+  assert '| one policy, τ 0.9000 | 0.5000 | 1.0000 | – | – |' in text
+  assert '| one policy | 0.2500 | – |' in text
 
 
 def test_the_sweeps_key_covers_what_it_shows_and_the_policys_does_not():

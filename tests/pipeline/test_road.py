@@ -37,7 +37,7 @@ OWN = {
     'policy.lists': {'inputs', *OWN_POLICY},
     'policy.list_length': {'inputs', 'lists', 'certified', 'proof', *OWN_POLICY},
     'policy.held_out': {'lists', 'certified', 'evaluation', 'sweep'},
-    'policy.grid': {'evaluation', 'sweep'},
+    'policy.grid': {'evaluation', 'sweep'}, 'policy.objective': {'frontier', *OWN_POLICY},
     'policy.temperature': {'proof', *OWN_POLICY},
     'sweep': {'sweep'}, 'evaluate': {'evaluation'}, 'evaluate.candidates': {'lists', 'evaluation'},
     'certify': {'certified', 'proof'}, 'refine': {'selection'},
@@ -158,6 +158,8 @@ STANDS_ON = {
     'certified': 'data experts tokenizer calibration policy lists scores',
     'proof': 'data experts tokenizer calibration policy lists scores',
     'sweep': 'data experts tokenizer calibration policy lists scores inputs',
+    'frontier': 'data calibration policy lists scores',
+    'dial': 'data calibration policy lists scores',
 }
 
 

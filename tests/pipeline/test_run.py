@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -145,11 +146,15 @@ def test_the_record_names_every_artefact(tiny_run):
   assert {p.name for p in tiny_run.store.folder.iterdir() if not p.name.startswith('.')} == set(
       record['artefacts'].values())
   assert set(record['report']) == {'results.json', 'results.md', 'report.html'}
-  for name in ('training', 'tradeoff', 'control', 'reliability'):
+  names = ('tradeoff', 'predicted_frontier', 'control', 'ranking', 'separation', 'reliability',
+           'training', 'policy_training')
+  for name in names:
     assert (tiny_run / f'figures/{name}.png').read_bytes().startswith(b'\x89PNG')
+    assert (tiny_run / f'figures/{name}.pdf').read_bytes().startswith(b'%PDF')
   page = (tiny_run / 'report.html').read_text()
-  assert page.count('data:image/png;base64,') == 4
-  assert 'http:' not in page and 'https:' not in page and '<script' not in page
+  assert page.count('<figure ') == len(names) and page.count('<svg') == 2 * len(names)
+  links = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)|@import', page)
+  assert links and all((a or b).startswith('#') for a, b in links)
 
 
 @pytest.mark.slow

@@ -14,6 +14,24 @@ BROWSER = next(filter(None, map(shutil.which, (
     'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
 
 
+# What does not fit the window: elements, letters of figures, and cells of tables that do not show.
+MISFITS = """(() => {
+  const wide = [...document.querySelectorAll('body *')].filter(e => {
+    const r = e.getBoundingClientRect();
+    return r.width && !e.closest('.hidden, thead') && (r.right > innerWidth + 0.5 || r.left < 0);
+  });
+  const cut = [...document.querySelectorAll('svg text')].filter(e => {
+    const r = e.getBoundingClientRect(), s = e.closest('svg').getBoundingClientRect();
+    return r.width && (r.right > s.right + 3 || r.left < s.left - 3 || r.bottom > s.bottom + 3);
+  });
+  const unseen = [...document.querySelectorAll('td')].filter(e => e.textContent.trim()
+      && !e.closest('.static') && !e.getBoundingClientRect().width);
+  const page = document.documentElement.scrollWidth > innerWidth ? ['the page itself'] : [];
+  return JSON.stringify([...page, ...[...wide, ...cut, ...unseen].map(
+      e => e.tagName + ' ' + e.textContent.trim().slice(0, 60))]);
+})()"""
+
+
 class Chromium:
   """A headless browser driven over its debugging pipe: messages of JSON, each ended by a zero."""
 
@@ -89,6 +107,20 @@ class Chromium:
                        awaitPromise=True)
     assert 'exceptionDetails' not in result, result
     return result['result'].get('value')
+
+  def show(self, path: Path, width: int, scheme: str) -> list[str]:
+    """Opens a page in a window of a width, 'light' or 'dark'; what does not fit it."""
+    self.call('Emulation.setDeviceMetricsOverride', width=width, height=900,
+              deviceScaleFactor=1, mobile=width < 500)
+    self.call('Emulation.setEmulatedMedia',
+              features=[{'name': 'prefers-color-scheme', 'value': scheme}])
+    self.open(path)
+    return json.loads(self.js(MISFITS))
+
+  def complaints(self) -> list[dict]:
+    """What the console was told; needs Log to be enabled before."""
+    return [e for e in self.events if e.get('method') in (
+        'Runtime.exceptionThrown', 'Runtime.consoleAPICalled', 'Log.entryAdded')]
 
   def text(self, element: str) -> str:
     return self.js(f'document.getElementById("{element}").innerText')

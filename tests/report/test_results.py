@@ -78,6 +78,43 @@ def test_tables_group_by_split_and_perspective():
   assert tables['test: qualification'].rows == (('jobrec', '–', '0'),)
 
 
+def compared(*diffs, metric='ndcg@5'):
+  systems = [ResultRow(name, None, 'test', 'preference', metric, v, v - 0.1, v + 0.1, 9)
+             for name, v in (('a', 0.5), ('b', 0.6), ('c', 0.4), ('canary: x', 0.9),
+                             ('true P (ceiling)', 1.0))]
+  return systems + [ResultRow(x, None, 'test', 'preference', metric, 0.0, low, high, 9, y)
+                    for x, y, low, high in diffs]
+
+
+@pytest.mark.parametrize('diffs, level', [
+    ([('b', 'a', -0.1, 0.1)], {(0, 1)}), ([('a', 'b', -0.1, 0.1)], {(0, 1)}),
+    ([('b', 'a', 0.01, 0.2)], set()), ([('a', 'b', -0.2, -0.01)], set()),
+    ([('a', 'c', -0.1, 0.1)], set()), ([('b', 'a', NAN, NAN)], set())])
+def test_the_best_and_those_level_with_it_are_marked(diffs, level):
+  table = result_tables(compared(*diffs))[0]
+  assert table.best == {(1, 1)} and table.level == level
+  text = to_markdown(table)
+  assert '| **0.600** [0.500, 0.700] |' in text
+  assert ('| 0.500 [0.400, 0.600] ≈ |' in text) == bool(level)
+
+
+def test_the_least_is_best_where_less_is_better_and_nothing_where_neither_is():
+  assert result_tables(compared(metric='mean_rank'))[0].best == {(2, 1)}
+  assert not result_tables(compared(metric='correlation with P'))[0].best
+
+
+def test_what_is_true_or_not_is_told_in_words():
+  for value, word in ((1.0, 'yes'), (0.0, 'no')):
+    row = ResultRow('policy', None, 'test', 'policy', 'monotone true C', value, NAN, NAN, 7)
+    assert result_tables([row])[0].rows == (('policy', word, '7'),)
+
+
+def test_sentences_come_before_the_tables(tmp_path):
+  write_results(tmp_path, ROWS, ['It holds.', 'So does this.'])
+  lines = (tmp_path / 'results.md').read_text().splitlines()
+  assert lines[:5] == ['# Results', '', '- It holds.', '- So does this.', '']
+
+
 def test_two_results_for_one_cell_are_refused():
   with pytest.raises(ValueError, match="two results for 'jobrec', 'ndcg@5'"):
     result_tables([ROWS[0], ROWS[0]])

@@ -1,0 +1,313 @@
+"""The sections of a run's report: which rows, figures and words stand together."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jobrec_jax.evaluate.certification import CRC, LTT, CertifiedRow, CertifyConfig
+from jobrec_jax.evaluate.eligibility import reliability
+from jobrec_jax.evaluate.statistics import Interval
+from jobrec_jax.pipeline.certify import Proof
+from jobrec_jax.pipeline.evaluate import Evaluation
+from jobrec_jax.pipeline.frontier import Frontiers, as_points
+from jobrec_jax.pipeline.measures.subject import (
+    APPLICANTS,
+    CEILINGS,
+    ELIGIBILITY,
+    PREFERENCE,
+    QUALIFICATION,
+    STAGE_2,
+    UNIFORM,
+)
+from jobrec_jax.pipeline.policy import TrainedPolicy
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
+from jobrec_jax.pipeline.settings import Settings
+from jobrec_jax.pipeline.stage import plain
+from jobrec_jax.pipeline.store import read_about
+from jobrec_jax.pipeline.sweep import Frontier
+from jobrec_jax.report import figures
+from jobrec_jax.report.canvas import Picture, save
+from jobrec_jax.report.dial import dial_html
+from jobrec_jax.report.findings import CHANCE
+from jobrec_jax.report.html import Section
+from jobrec_jax.report.results import (
+    CANARY,
+    CEILING,
+    ResultRow,
+    Table,
+    format_number,
+    result_tables,
+)
+from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.train.loop import MetricsWriter
+
+GROUPS = ('experts', 'rivals', 'ceiling', 'canaries')
+STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
+LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
+          'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q'}
+
+
+def facts(run: Run, results: Evaluation) -> list[tuple[str, str]]:
+  """What the run is, in a few numbers."""
+  dataset, _ = run.get(run.road.data)
+  log, experts = dataset.interactions, run.get(run.road.cooperative)
+  parameters = sum(x.size for x in jax.tree.leaves(experts.params))
+  low, high = results.attainable
+  return [('data', run.settings.data.source),
+          ('candidates', f'{len(dataset.candidates):,}'), ('jobs', f'{len(dataset.jobs):,}'),
+          ('pairs shown', f'{len(log):,}'),
+          ('applications', f'{(log.preference == 1).sum():,}'),
+          ('acceptances', f'{(log.qualification == 1).sum():,}'),
+          ('parameters of the experts', f'{parameters:,}'),
+          ("attainable C, stage 2's lists", f'{low:.3f} to {high:.3f}')]
+
+
+def find(rows: Sequence[ResultRow], metric: str) -> dict[tuple[str, float | None], Interval]:
+  """(system, tau) -> the interval of a metric."""
+  return {(r.system, r.tau): Interval(r.value, r.low, r.high, r.n) for r in rows
+          if r.metric == metric}
+
+
+def group_of(system: str) -> str:
+  """How a system is drawn."""
+  if system.startswith(CANARY):
+    return 'canaries'
+  return 'ceiling' if CEILING in system else 'rivals' if system in RIVALS else 'experts'
+
+
+def comparison_section(run: Run, results: Evaluation) -> Section:
+  rows = [r for r in results.rows
+          if r.system != 'policy' and r.split in (results.split, 'both cold', 'test')]
+  plain_rows = [r for r in rows if r.split == results.split and r.metric == 'ndcg@5'
+                and not r.against]
+  drawn = {perspective: [
+      figures.Estimate(r.system, group_of(r.system), Interval(r.value, r.low, r.high, r.n))
+      for r in sorted(plain_rows, key=lambda r: -r.value) if r.perspective == perspective]
+      for perspective in PERSPECTIVES}
+  drawn = {perspective: of for perspective, of in drawn.items() if of}
+  chance = {r.perspective: r.value for r in plain_rows if r.system == CHANCE}
+  picture = save(lambda narrow: figures.estimates(drawn, GROUPS, 'NDCG@5', chance, narrow),
+                 run / 'figures', 'ranking',
+                 f'NDCG@5 of every system, {results.split}, with intervals. The dashed line is '
+                 'chance.')
+  return Section(
+      'Ranking',
+      'Every system on the same held-out lists. Preference ranks jobs for a candidate, '
+      'qualification ranks candidates for a job. Canaries '
+      'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the truth. '
+      'Paired differences compare two systems list by list: the first is better where the interval '
+      'lies above zero.', pictures=[picture], tables=result_tables(rows))
+
+
+def frontier_section(run: Run, results: Evaluation) -> Section:
+  """The trade of preference against eligibility, and its bounds."""
+  rows = [r for r in results.rows if r.split == results.split and r.against is None]
+  bounds: Frontiers = run.get(run.road.frontier)
+  policy = run.get(run.road.policy).policy
+  points = {HELD_OUT: as_points(bounds.policy, policy.knots, 'the policy at its knots')}
+  pictures = [save(
+      lambda narrow: figures.frontier(points, {HELD_OUT: bounds.dual}, narrow),
+      run / 'figures', 'predicted_frontier',
+      'What the policy optimises: its objective J against predicted C, on held-out lists. The line '
+      'is the exact dual, the best that these scores allow; no policy lies above it.')]
+  eligibility = find(rows, ELIGIBILITY)
+  preference = find([r for r in rows if r.perspective == 'preference'], 'ndcg@5')
+  if eligibility:  # only truths tell how eligible a recommendation is
+    shown = ('policy', PREFERENCE, QUALIFICATION, *RIVALS, CEILINGS['preference'])
+    series = {s: [figures.TradeoffPoint(tau, eligibility[s, tau], preference[s, tau])
+                  for system, tau in eligibility if system == s] for s in shown}
+    lines = {"truth's bound, P + μ Q": bounds.ranked_truth,
+             'exact dual, s_pref + μ p_qual': bounds.ranked_dual}
+    pictures.insert(0, save(
+        lambda narrow: figures.preference_against_eligibility(series, lines, narrow=narrow),
+        run / 'figures', 'tradeoff',
+        f'Preference against true eligibility of the five jobs recommended, {results.split}. Each '
+        'point of the policy is a requirement τ. The other systems know no requirement and have '
+        'one point each. Bars are intervals. No ranking lies far beyond the truth\'s bound, which '
+        'knows P and Q.'))
+  return Section(
+      'Preference against eligibility',
+      'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
+      'the candidate would like. Further right its recommendations are more often eligible, '
+      f'further down they please less.{_rises(rows, ELIGIBILITY)}', pictures=pictures,
+      tables=result_tables([r for r in rows if r.system == 'policy' and r.tau is not None]))
+
+
+def _rises(rows: Sequence[ResultRow], metric: str) -> str:
+  """Whether a metric never falls with tau, as a sentence; '' where it was not measured."""
+  name = metric[0].upper() + metric[1:]
+  return ''.join(f' {name} never falls from one τ to the next.' if r.value
+                 else f' {name} does not rise at every τ.'
+                 for r in rows if r.metric == f'monotone {metric}')
+
+
+def control_section(run: Run, results: Evaluation) -> Section:
+  picture = save(lambda narrow: figures.reached_against_asked(results.control, narrow),
+                 run / 'figures', 'control',
+                 'Eligibility reached against the eligibility asked for. Points on the dashed line '
+                 'are as asked. Predicted is what the calibrated qualification expert believes; '
+                 'true is what the market knows, where it is simulated: the distance between the '
+                 'two is the error of the expert, not of the policy.')
+  rows = [r for r in results.rows if r.split in (HELD_OUT, STAGE_2)]
+  return Section('Asked and reached', 'C is the eligibility that the policy expects over a list.'
+                 + _rises(rows, 'true C'), pictures=[picture],
+                 tables=result_tables([r for r in rows if r.tau is not None]))
+
+
+def dial_section(run: Run) -> Section:
+  dial = run.get(run.road.dial)
+  return Section(
+      'A dial for the requirement',
+      f'{len(dial["candidates"])} held-out candidates, each with a list of {dial["length"]} jobs, '
+      'and the five that the policy ranks first at every knot of τ. τ binds the mean of C over '
+      'lists: for one candidate C may lie beside it.', body=dial_html(dial))
+
+
+def separation_section(run: Run, results: Evaluation) -> Section:
+  """De-conflation and calibration."""
+  rows = [r for r in results.rows if r.split in (UNIFORM, APPLICANTS)]
+  pictures = []
+  found = {(r.system, r.metric): Interval(r.value, r.low, r.high, r.n) for r in rows}
+  P, Q = 'correlation with P', 'correlation with Q'
+  if (PREFERENCE, P) in found:
+    drawn = [figures.Separation(
+        expert, (found[expert, P], found[expert, Q]),
+        (found[expert, f'{P} given Q'], found[expert, f'{Q} given P']))
+        for expert in (PREFERENCE, QUALIFICATION)]
+    between = found[CEILINGS['preference'].removesuffix(f' {CEILING}'), Q].value
+    pictures.append(save(
+        lambda narrow: figures.separation(drawn, between, narrow), run / 'figures', 'separation',
+        'Each expert\'s correlation with both truths: hollow as it is, full given the other truth. '
+        'Without conflation the preference expert\'s arrow ends on the horizontal axis and the '
+        'qualification expert\'s on the vertical one. Crosses are where the truths themselves '
+        f'stand, for P and Q correlate by {between:.2f}.'))
+  bins = reliability(results.predicted, results.outcome)
+  pictures.append(save(
+      lambda narrow: figures.reliability_diagram(bins, results.predicted, narrow),
+      run / 'figures', 'reliability',
+      'Observed against predicted eligibility in bins of as many pairs each. On the dashed line '
+      'predictions are calibrated; below it they promise too much. Beside it, how often each '
+      'prediction occurs.'))
+  return Section(
+      'De-conflation and calibration',
+      'An expert without conflation tracks its own truth, and given that truth not the other.',
+      pictures=pictures, tables=result_tables(rows))
+
+
+def certified_table(rows: Sequence[CertifiedRow], c: CertifyConfig, true: str) -> Table:
+  """Args: true: whose mean the true column is."""
+  level = 1 - c.alpha
+  promise = {LTT: f'≥ {level:.3g} with probability {1 - c.delta:.3g}',
+             CRC: f'≥ {level:.3g} on average'}
+
+  def number(value):
+    return '–' if value is None else format_number(value)
+  cells = tuple((f'{r.loss}, {r.method}', number(r.tau), number(r.predicted), number(r.observed),
+                 number(r.true), 'none' if r.tau is None else promise[r.method], f'{r.n:,}')
+                for r in rows)
+  return Table('Certified eligibility',
+               ('of', 'τ', 'predicted', 'labels seen', f'true, {true}', 'certified', 'n'), cells)
+
+
+def certified_section(c: CertifyConfig, rows: Sequence[CertifiedRow]) -> list[Section]:
+  """Nothing where there are no rows."""
+  if not rows:
+    return []
+  return [Section(
+      'Certified',
+      'The least τ at which labels show, not the expert, that the share of ineligible jobs '
+      f'recommended is at most α = {c.alpha:g}: of the whole distribution, and of the top {c.k}. '
+      'Learn-then-test is wrong with a probability of at most '
+      f'δ = {c.delta:g} over the candidates that it sees; conformal risk control promises the same '
+      'on average alone. The lists seen are of calibration candidates that no fit has used, one '
+      'each.\n\nBoth assume that candidates to come are like these (exchangeable), and that every '
+      'label of a list is known, as in a simulated market: labels of applicants alone show '
+      'something else, and certify nothing.',
+      tables=[certified_table(rows, c, 'test candidates')])]
+
+
+def proof_picture(run: Run, proof: Proof) -> Picture:
+  """Certificates beside what is true of a fresh population."""
+  chosen = {r.loss: r.tau for r in proof.certified if r.method == LTT}
+  series = {loss: {'predicted': proof.predicted[loss], 'true': proof.true[loss]}
+            for loss in proof.predicted}
+  return save(
+      lambda narrow: figures.certified_eligibility(proof.taus, series, chosen,
+                                                   1 - run.settings.certify.alpha, narrow),
+      run / 'figures', 'certificates',
+      'Predicted and true eligibility of a fresh population over τ, and from where on it is '
+      'certified to be at least what was asked.')
+
+
+def sweep_picture(run: Run, found: Frontier) -> Picture:
+  """The policy beside heads trained one for each requirement."""
+  return save(lambda narrow: figures.frontier(found.points, found.curves, narrow),
+              run / 'figures', 'frontier',
+              'J against predicted C: one policy for every τ, a head trained for each τ, and the '
+              'exact dual.')
+
+
+def training_section(run: Run) -> Section:
+  """The course of stages 1A, 1B and 2."""
+  road, pictures = run.road, []
+  rows = [row | {'stage': STAGES[stage.name]} for stage in (road.warm_up, road.cooperative)
+          for row in MetricsWriter(run.store.path(stage) / 'metrics.jsonl').read()]
+  if any(LOSSES.keys() & row.keys() for row in rows):
+    pictures.append(save(
+        lambda narrow: figures.training_curves(rows, LOSSES, narrow), run / 'figures', 'training',
+        'Losses of the experts over steps: faint as measured, bold as a running mean. The stages '
+        'add up different terms, so that the whole losses of two panels do not compare.'))
+  trained: TrainedPolicy = run.get(road.policy)
+  if len(trained.history.get('multiplier', ())):
+    pictures.append(save(
+        lambda narrow: figures.policy_curves(trained.history, np.asarray(trained.policy.knots),
+                                             narrow),
+        run / 'figures', 'policy_training',
+        'Stage 2 over epochs, a line for each requirement τ from low (blue) to high (orange): C '
+        'should settle at its τ, marked at the right, and its multiplier μ should then be still.'))
+  return Section('Training', 'Stage 1A trains preference alone, stage 1B both experts together, '
+                 'stage 2 the policy on their frozen scores.', pictures=pictures)
+
+
+def provenance_section(run: Run) -> Section:
+  """Where the numbers come from: commit, versions, device, seeds, seconds, changed settings."""
+  stages = {s.key: s for end in run.stages() for s in end.walk() if run.store.has(s)}
+  about = {s.name: read_about(run.store.path(s))['provenance'] for s in stages.values()}
+  shown = {'seconds': lambda a: f'{a["seconds"]:.1f}',
+           'peak MiB': lambda a: f'{a["peak_memory_mib"]:,}',
+           'commit': lambda a: a['commit'] or 'unknown', 'device': lambda a: a['device'],
+           'python': lambda a: a['python'],
+           **{k: lambda a, k=k: a['versions'][k] for k in next(iter(about.values()))['versions']}}
+  found = {k: {get(a) for a in about.values()} for k, get in shown.items()}
+  common = {k: values.pop() for k, values in found.items() if len(values) == 1}
+  columns = {k: get for k, get in shown.items() if k not in common}
+  made = Table('Stages', ('stage', *columns), tuple(
+      (name, *(get(a) for get in columns.values())) for name, a in about.items()))
+  settings = changed(run.settings)
+  tables = [Table('The same of every stage', ('what', 'value'), tuple(common.items())), made]
+  if settings:
+    tables.insert(0, Table('Settings that differ from the defaults',
+                           ('setting', 'here', 'default'), tuple(settings)))
+  text = (f'Seed of training {run.settings.seed}, of the data {run.settings.data.seed}. '
+          f'{sum(a["seconds"] for a in about.values()):.0f} s in all when the stages were made '
+          '(peak memory is that of the process until then). '
+          + ('' if settings else 'All settings are the defaults. ')
+          + 'run.json names the artefact of every stage; each holds the digests of its files.')
+  return Section('Provenance', text, tables=tables)
+
+
+def changed(settings: Settings) -> list[tuple[str, str, str]]:
+  """(key, value, default) of every setting that is not the default."""
+  here, default = _leaves(plain(settings)), _leaves(plain(Settings()))
+  return [(key, str(value), str(default.get(key, '–'))) for key, value in here.items()
+          if value != default.get(key)]
+
+
+def _leaves(values: dict, prefix: str = '') -> dict:
+  found = {}
+  for key, value in values.items():
+    found |= (_leaves(value, f'{prefix}{key}.') if isinstance(value, dict)
+              else {f'{prefix}{key}': value})
+  return found

@@ -1,0 +1,48 @@
+"""What the words and letters of a report mean."""
+
+RUN = (
+    ('P, Q', 'The truths of a simulated market: the probability that a candidate wants a job, and '
+     'that its employer accepts the candidate.'),
+    ('s_pref', "The preference expert's logit of a pair: how much the candidate wants the job."),
+    ('p_qual, z_qual', 'The calibrated probability that the candidate is qualified, and its '
+     'logit.'),
+    ('C', 'Eligibility of a list: the mean of p_qual under the policy, C = Σ π p_qual. True C has '
+     'Q in place of p_qual.'),
+    ('τ (tau)', 'The requirement: the C asked for, on average over lists. At 0 nothing is asked.'),
+    ('λ (lambda)', 'How far eligibility counts for a pair: the policy ranks by '
+     's_pref + λ z_qual.'),
+    ('μ (mu)', 'The multiplier of a requirement in training: the price of a unit of C, in the '
+     "objective's unit. It rises while C is below τ."),
+    ('knot', 'A τ that the policy was trained for; between knots λ is linear in τ.'),
+    ('J', 'The objective of stage 2, in nats: what the policy keeps of preference.'),
+    ('exact dual', 'The best policy for the same frozen scores, solved list by list; no policy '
+     'lies above it.'),
+    ("truth's bound", 'A ranking by P + μ Q: what one who knows both truths reaches.'),
+    ('ceiling', 'A system that ranks by the truth itself.'),
+    ('canary', 'Scores that know nothing of candidates and jobs, such as a hash of their names. '
+     'One that beats chance tells of a leak.'),
+    ('chance', 'A ranking in random order, in expectation.'),
+    ('NDCG@5', 'Quality of the first five places, 1 for the best order possible; a place counts '
+     'less the lower it is.'),
+    ('recall@5, MRR', 'The share of all relevant items among the first five; the mean of 1 / the '
+     'first relevant place.'),
+    ('eligibility@5', 'The mean Q of the five jobs recommended. Violation@5 is the share of them '
+     'that is not eligible.'),
+    ('cold candidates', 'Candidates that training has not seen, with jobs that it has. Both cold: '
+     'the jobs are new as well.'),
+    ('held-out lists', "Lists of the size and sampling of stage 2's, of cold candidates."),
+    ('de-conflation', "Each expert learns its own truth and nothing of the other's: its partial "
+     'correlation with the other, given its own, is 0.'),
+    ('calibration error', 'The mean distance of predicted and observed eligibility over bins of '
+     'as many pairs each.'),
+    ('hypervolume', 'The area that points (J, C) dominate: one number for a whole frontier.'),
+    ('[low, high]', 'An interval that holds the true value at the stated level, 95% by default, '
+     'by resampling. Paired: of the difference, list by list.'),
+)
+STUDY = (
+    ('variant', 'The same road with some settings changed; its purpose stands beside it.'),
+    ('mean ± sd', 'Over training seeds: the mean and the standard deviation.'),
+    ('difference', 'Variant minus baseline, with its interval.'),
+    ('p (Holm)', 'How often chance alone would give so great a difference, corrected for the '
+     'number of comparisons (Holm, 1979).'),
+)

@@ -1,0 +1,144 @@
+"""The page of a study: variants compared over training seeds, in sentences, tables and figures."""
+
+from collections.abc import Sequence
+import math
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jobrec_jax.evaluate.statistics import Interval
+from jobrec_jax.report import glossary
+from jobrec_jax.report.canvas import Picture, save
+from jobrec_jax.report.figures import Estimate, estimates
+from jobrec_jax.report.findings import Finding
+from jobrec_jax.report.html import Section, write_report
+from jobrec_jax.report.results import Table, format_number, interval_text
+
+Compared = Literal['baseline', 'better', 'worse', 'open']
+SIGNS: dict[Compared, str] = {'baseline': '', 'better': '▲', 'worse': '▼', 'open': '≈'}
+WORDS: dict[Compared, str] = {'baseline': 'the baseline', 'better': 'better', 'worse': 'worse',
+                              'open': 'not told apart'}
+MEANS = 'Means ± standard deviations over training seeds'
+
+
+class ComparedRow(NamedTuple):
+  """One metric of one variant, beside the baseline.
+
+  Attributes:
+    system: the variant.
+    purpose: why it is there, a line.
+    metric: e.g. 'NDCG@5, preference'.
+    mean, sd: over training seeds; sd nan with one seed.
+    diff, low, high: variant − baseline with its interval; nan of the baseline itself.
+    p_holm: corrected for the number of comparisons; nan of the baseline itself.
+    verdict: 'baseline', 'better', 'worse', or 'open' where they are not told apart.
+    seeds: how many runs stand behind the mean.
+  """
+
+  system: str
+  purpose: str
+  metric: str
+  mean: float
+  sd: float
+  diff: float
+  low: float
+  high: float
+  p_holm: float
+  verdict: Compared
+  seeds: int
+
+
+def write_study(path: str | Path, title: str, rows: Sequence[ComparedRow],
+                facts: Sequence[tuple[str, str]] = (), extra: Sequence[Section] = ()) -> None:
+  """Writes one HTML file for a study, and its figures into `figures/` beside it.
+
+  Args:
+    path: of the HTML file.
+    title: of the page.
+    rows: every variant × metric, in the order in which they are shown.
+    facts: (label, value) pairs, e.g. ('training seeds', '5').
+    extra: further sections before the glossary, e.g. failures, costs, provenance.
+  """
+  purposes = tuple(dict.fromkeys((r.system, r.purpose) for r in rows))
+  sections = [
+      Section('What came out', findings=study_findings(rows)),
+      Section('Variants', terms=purposes),
+      Section('Differences to the baseline',
+              'Variant minus baseline, with intervals. Where an interval lies beside the dashed '
+              'line, the two are told apart before any correction; p is corrected for the number '
+              'of comparisons.', pictures=forest(rows, Path(path).parent / 'figures'),
+              tables=difference_tables(rows)),
+      Section('All means', '▲ better than the baseline, ▼ worse, ≈ not told apart from it.',
+              tables=[mean_table(rows)]),
+      *extra, Section('Glossary', terms=glossary.STUDY + glossary.RUN)]
+  write_report(path, title, facts, sections)
+
+
+def study_findings(rows: Sequence[ComparedRow]) -> list[Finding]:
+  """A sentence for each variant: where it is better, where worse, where nothing can be told."""
+  found = []
+  baseline = next((r.system for r in rows if r.verdict == 'baseline'), 'the baseline')
+  for system in dict.fromkeys(r.system for r in rows if r.verdict != 'baseline'):
+    own = [r for r in rows if r.system == system]
+    told = {v: [r for r in own if r.verdict == v] for v in ('better', 'worse', 'open')}
+    parts = [f'{v} on {"; ".join(f"{r.metric} by {_change(r)}" for r in told[v])}'
+             for v in ('better', 'worse') if told[v]]
+    if told['open']:
+      parts.append(f'not told apart on {"; ".join(r.metric for r in told["open"])}'
+                   if parts else 'not told apart on any metric')
+    shown = next((r for v in ('better', 'worse', 'open') for r in told[v]), own[0])
+    verdict = ('open' if bool(told['better']) == bool(told['worse'])
+               else 'yes' if told['better'] else 'no')
+    found.append(Finding(f'{system} against {baseline}: {", and ".join(parts)}.',
+                         (difference_title(shown.metric), system), verdict))
+  return found
+
+
+def forest(rows: Sequence[ComparedRow], folder: Path) -> list[Picture]:
+  """A figure for each metric: every variant's difference with its interval, 0 dashed."""
+  pictures = []
+  for i, metric in enumerate(dict.fromkeys(r.metric for r in rows)):
+    drawn = [Estimate(r.system, WORDS[r.verdict], Interval(r.diff, r.low, r.high, r.seeds))
+             for r in rows if r.metric == metric and math.isfinite(r.diff)]
+    if drawn:
+      groups = [WORDS[v] for v in ('better', 'worse', 'open')]
+
+      def draw(narrow, metric=metric, drawn=drawn, groups=groups):
+        return estimates({metric: drawn}, groups, 'difference to the baseline', {metric: 0.0},
+                         narrow)
+      pictures.append(save(draw, folder, f'difference_{i + 1}',
+                           f'{metric}: difference of each variant to the baseline.'))
+  return pictures
+
+
+def mean_table(rows: Sequence[ComparedRow]) -> Table:
+  """Variants × metrics."""
+  metrics = list(dict.fromkeys(r.metric for r in rows))
+  cells, seeds = {}, {}
+  for r in rows:
+    spread = f' ± {format_number(r.sd)}' if math.isfinite(r.sd) else ''
+    cells[r.system, r.metric] = f'{format_number(r.mean)}{spread} {SIGNS[r.verdict]}'.strip()
+    seeds.setdefault(r.system, set()).add(r.seeds)
+  body = tuple((system, *(cells.get((system, m), '') for m in metrics),
+                '–'.join(map(str, sorted({min(n), max(n)})))) for system, n in seeds.items())
+  return Table(MEANS, ('variant', *metrics, 'seeds'), body)
+
+
+def difference_title(metric: str) -> str:
+  return f'{metric}: differences'
+
+
+def difference_tables(rows: Sequence[ComparedRow]) -> list[Table]:
+  """For each metric every variant's difference, p and verdict."""
+  return [Table(difference_title(metric), ('variant', 'difference', 'p (Holm)', 'verdict'), tuple(
+      (r.system, interval_text(r.diff, r.low, r.high), _p(r.p_holm),
+       f'{SIGNS[r.verdict]} {WORDS[r.verdict]}'.strip()) for r in rows
+      if r.metric == metric and r.verdict != 'baseline'))
+      for metric in dict.fromkeys(r.metric for r in rows)]
+
+
+def _change(row: ComparedRow) -> str:
+  return f'{interval_text(row.diff, row.low, row.high)} (p {_p(row.p_holm)})'
+
+
+def _p(p: float) -> str:
+  return '–' if not math.isfinite(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'

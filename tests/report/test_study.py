@@ -1,0 +1,92 @@
+"""A study's page: sentences, marks and figures from plain rows."""
+
+import re
+
+import pytest
+
+from jobrec_jax.report.html import Section, anchor
+from jobrec_jax.report.results import Table
+from jobrec_jax.report.study import (
+  ComparedRow,
+  difference_tables,
+  mean_table,
+  study_findings,
+  write_study,
+)
+from tests.refine.chromium import BROWSER, Chromium
+
+NAN = float('nan')
+METRICS = ('NDCG@5, preference', 'NDCG@5, qualification', 'true C at the highest τ')
+
+
+def compared(system, metric, diff, verdict, p=0.2):
+  return ComparedRow(system, f'why {system}', metric, 0.5 + diff, 0.01, diff, diff - 0.02,
+                     diff + 0.02, p, verdict, 5)
+
+
+ROWS = [
+    *(ComparedRow('whole road', 'the baseline', m, 0.5, 0.02, NAN, NAN, NAN, NAN, 'baseline', 5)
+      for m in METRICS),
+    compared('raw text', METRICS[0], -0.1, 'worse', 0.0001),
+    compared('raw text', METRICS[1], 0.05, 'better', 0.01),
+    compared('raw text', METRICS[2], 0.0, 'open'),
+    *(compared('no stage 1A', m, 0.001, 'open') for m in METRICS)]
+
+
+def test_each_variant_has_its_sentence():
+  mixed, nothing = study_findings(ROWS)
+  assert mixed.text == (
+      'raw text against whole road: better on NDCG@5, qualification by 0.050 [0.030, 0.070] '
+      '(p 0.010), and worse on NDCG@5, preference by −0.100 [−0.120, −0.080] (p < 0.001), and not '
+      'told apart on true C at the highest τ.')
+  assert mixed.verdict == nothing.verdict == 'open'
+  assert nothing.text == 'no stage 1A against whole road: not told apart on any metric.'
+  better = [r._replace(verdict='better') for r in ROWS if r.system == 'raw text']
+  assert study_findings(better)[0].verdict == 'yes'
+  assert study_findings([r._replace(verdict='worse') for r in better])[0].verdict == 'no'
+
+
+def test_means_carry_spread_and_marks():
+  table = mean_table(ROWS)
+  assert table.header == ('variant', *METRICS, 'seeds')
+  assert table.rows[0] == ('whole road', *['0.500 ± 0.020'] * 3, '5')
+  assert table.rows[1] == ('raw text', '0.400 ± 0.010 ▼', '0.550 ± 0.010 ▲', '0.500 ± 0.010 ≈', '5')
+  alone = mean_table([ROWS[0]._replace(sd=NAN, seeds=1)])
+  assert alone.rows == (('whole road', '0.500', '1'),)
+
+
+def test_differences_leave_the_baseline_out():
+  first, *_ = difference_tables(ROWS)
+  assert first.rows == (('raw text', '−0.100 [−0.120, −0.080]', '< 0.001', '▼ worse'),
+                        ('no stage 1A', '0.001 [−0.019, 0.021]', '0.200', '≈ not told apart'))
+
+
+def test_the_page_holds_everything(tmp_path):
+  rows = [r._replace(system=r.system.replace('raw text', '<b onload="x">&')) for r in ROWS]
+  failures = Table('Runs that failed', ('run', 'why'), (('a, seed 3', 'disk'),))
+  extra = [Section('Failures', tables=[failures])]
+  write_study(tmp_path / 'study.html', 'A study', rows, [('training seeds', '5')], extra)
+  text = (tmp_path / 'study.html').read_text()
+  assert '<b onload' not in text and '<script' not in text
+  assert text.count('<figure ') == 3 and text.count('<svg') == 6
+  for form in ('png', 'pdf'):
+    assert len(list((tmp_path / 'figures').glob(f'difference_*.{form}'))) == 3
+  ids = re.findall(r'\bid="([^"]*)"', text)
+  assert len(ids) == len(set(ids))
+  links = set(re.findall(r'href="#([^"]*)"', text))
+  assert links <= set(ids) and anchor('Failures') in links
+  for word in ('the baseline', 'p (Holm)', 'a, seed 3', 'training seeds', 'why no stage 1A'):
+    assert word in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason='no Chromium or Chrome on this machine')
+def test_the_page_fits(tmp_path):
+  rows = [r._replace(system=f'{r.system}, with a long name of its own') for r in ROWS]
+  write_study(tmp_path / 'study.html', 'A study', rows)
+  with Chromium(tmp_path / 'profile') as browser:
+    browser.open(tmp_path / 'study.html')
+    browser.call('Log.enable')
+    for width in (1280, 390):
+      for scheme in ('light', 'dark'):
+        assert browser.show(tmp_path / 'study.html', width, scheme) == []
+    assert not browser.complaints()
