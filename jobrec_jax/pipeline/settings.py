@@ -224,7 +224,7 @@ class RefineSettings:
 class Settings:
   """All settings; see the sections."""
 
-  # Root of training's random streams: weights, order, dropout, negatives, lists, the bootstrap.
+  # Root of training's random streams: weights, order, dropout, negatives, lists.
   seed: Annotated[int, at_least(0)] = 0
   log_every: Annotated[int, at_least(1)] = 10  # steps between two lines of progress and metrics
   # An interruption that gives no notice loses at most so much training.

@@ -1,5 +1,6 @@
 """The files that a person opens after a study: results.md and report.html."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from jobrec_jax.pipeline.study_results import (
     ORIGIN,
     RESULTS,
     Results,
+    compared_rows,
     read_runs,
     study_origin,
     study_results,
 )
 from jobrec_jax.pipeline.study_run import Made, todo
-from jobrec_jax.report import study_tables
+from jobrec_jax.report import study as study_page, study_tables
+from jobrec_jax.report.html import Section
+from jobrec_jax.report.results import Table
+from jobrec_jax.report.study import write_page
 from jobrec_jax.schema.files import write_json, write_text
 
 Origin = dict[str, Any]
@@ -32,7 +37,40 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
   origin = study_origin(todo(made.complete), store)
   write_json(folder / ORIGIN, origin, indent=1)
   write_text(folder / 'results.md', text(results))
+  write_page(folder / 'report.html', study.question, page_rows(results), [
+      ('variants', str(len(study.variants))), ('complete runs', str(len(made.complete))),
+      ('runs that lack something', str(len(made.lost))), ('commits', ', '.join(origin['commits'])),
+      ('devices', ', '.join(origin['devices'])),
+      *((name, version) for name, version in origin['versions'].items())],
+      [Section('What it took', costs(origin), tables=[cost_table(origin)]), *failures(made)])
   return results, origin
+
+
+def page_rows(results: Results) -> list[study_page.ComparedRow]:
+  """The compared rows as the page shows them."""
+  words = {'better': 'better', 'worse': 'worse', 'not different': 'open', 'no test': 'baseline'}
+  runs = Counter((r['variant']) for r in {(r['variant'], r['data_seed'], r['seed']): r
+                                          for r in results['values']}.values())
+  return [study_page.ComparedRow(
+      r.system, results['variants'][r.system], row['short'], r.mean, r.sd, r.diff, r.low, r.high,
+      r.p_holm, words[r.verdict], runs[r.system])
+      for r, row in zip(compared_rows(results), results['compared'])]
+
+
+def cost_table(origin: Mapping[str, Any]) -> Table:
+  """What the stages of each name took."""
+  return Table('Stages', ('stage', 'made', 'in all', 'each'), tuple(
+      (name, str(count), duration(seconds), duration(seconds / count))
+      for name, (count, seconds) in origin['stages'].items()))
+
+
+def failures(made: Made) -> list[Section]:
+  """What could not be made; nothing where all could."""
+  rows = tuple((f.stage.key, f.message.splitlines()[0]) for f in made.failures if f.cause is None)
+  if not rows:
+    return []
+  return [Section('What failed', 'Runs that stand on these stages are left out: '
+                  + ', '.join(made.lost) + '.', tables=[Table('Failures', ('stage', 'why'), rows)])]
 
 
 def costs(origin: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ class ComparedRow(NamedTuple):
   seeds: int
 
 
-def write_study(path: str | Path, title: str, rows: Sequence[ComparedRow],
+def write_page(path: str | Path, title: str, rows: Sequence[ComparedRow],
                 facts: Sequence[tuple[str, str]] = (), extra: Sequence[Section] = ()) -> None:
   """Writes one HTML file for a study, and its figures into `figures/` beside it.
 

@@ -11,8 +11,8 @@ import pytest
 
 import jobrec_jax
 from jobrec_jax.pipeline.artefacts import load_policy
-from jobrec_jax.pipeline.measures.subject import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.frontier import frontier_report
+from jobrec_jax.pipeline.measures.subject import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.pack import pack
 from jobrec_jax.pipeline.report import report
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage

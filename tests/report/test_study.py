@@ -11,7 +11,7 @@ from jobrec_jax.report.study import (
   difference_tables,
   mean_table,
   study_findings,
-  write_study,
+  write_page,
 )
 from tests.refine.chromium import BROWSER, Chromium
 
@@ -65,7 +65,7 @@ def test_the_page_holds_everything(tmp_path):
   rows = [r._replace(system=r.system.replace('raw text', '<b onload="x">&')) for r in ROWS]
   failures = Table('Runs that failed', ('run', 'why'), (('a, seed 3', 'disk'),))
   extra = [Section('Failures', tables=[failures])]
-  write_study(tmp_path / 'study.html', 'A study', rows, [('training seeds', '5')], extra)
+  write_page(tmp_path / 'study.html', 'A study', rows, [('training seeds', '5')], extra)
   text = (tmp_path / 'study.html').read_text()
   assert '<b onload' not in text and '<script' not in text
   assert text.count('<figure ') == 3 and text.count('<svg') == 6
@@ -82,7 +82,7 @@ def test_the_page_holds_everything(tmp_path):
 @pytest.mark.skipif(BROWSER is None, reason='no Chromium or Chrome on this machine')
 def test_the_page_fits(tmp_path):
   rows = [r._replace(system=f'{r.system}, with a long name of its own') for r in ROWS]
-  write_study(tmp_path / 'study.html', 'A study', rows)
+  write_page(tmp_path / 'study.html', 'A study', rows)
   with Chromium(tmp_path / 'profile') as browser:
     browser.open(tmp_path / 'study.html')
     browser.call('Log.enable')
