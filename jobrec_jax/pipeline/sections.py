@@ -28,7 +28,7 @@ from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import read_about
 from jobrec_jax.pipeline.sweep import Frontier
 from jobrec_jax.report import figures
-from jobrec_jax.report.canvas import Picture, save
+from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.dial import dial_html
 from jobrec_jax.report.findings import CHANCE
 from jobrec_jax.report.html import Section
@@ -43,7 +43,7 @@ from jobrec_jax.report.results import (
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.train.loop import MetricsWriter
 
-GROUPS = ('experts', 'rivals', 'ceiling', 'canaries')
+GROUPS = dict(zip(('experts', 'rivals', 'ceiling', 'canaries'), PALETTE))
 STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q'}

@@ -41,13 +41,13 @@ class Estimate(NamedTuple):
   interval: Interval
 
 
-def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Sequence[str], label: str,
+def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Mapping[str, str], label: str,
               marks: Mapping[str, float], narrow: bool = False) -> Figure:
   """Numbers with intervals, one below the other, a panel for each kind.
 
   Args:
     rows: for each panel its numbers, from top to bottom.
-    groups: in the order of their colours.
+    groups: name -> colour, in the order of their markers.
     label: of the horizontal axis.
     marks: for each panel where a dashed line stands, e.g. at chance or at 0.
     narrow: whether the page is.
@@ -55,12 +55,12 @@ def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Sequence[str], lab
   lines = max(map(len, rows.values()))
   figure, axes_list = panels(len(rows), narrow, 5.2, 1.0 + (0.32 if narrow else 0.24) * lines)
   for axes, (title, of) in zip(axes_list, rows.items()):
-    for i, group in enumerate(groups):
+    for i, (group, colour) in enumerate(groups.items()):
       at = [k for k, r in enumerate(of) if r.group == group]
       if at:
         values = [of[k].interval for k in at]
         axes.errorbar([v.value for v in values], at, xerr=_bars(values), linestyle='none',
-                      color=PALETTE[i % len(PALETTE)], marker=MARKERS[i], markersize=5,
+                      color=colour, marker=MARKERS[i], markersize=5,
                       elinewidth=1.4, label=group)
     if title in marks:
       axes.axvline(marks[title], color=SOFT, linewidth=0.9, linestyle='--', zorder=0)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from jobrec_jax.evaluate.statistics import Interval
 from jobrec_jax.report import glossary
-from jobrec_jax.report.canvas import Picture, save
+from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.figures import Estimate, estimates
 from jobrec_jax.report.findings import Finding
 from jobrec_jax.report.html import Section, write_report
@@ -17,6 +17,7 @@ Compared = Literal['baseline', 'better', 'worse', 'open']
 SIGNS: dict[Compared, str] = {'baseline': '', 'better': '▲', 'worse': '▼', 'open': '≈'}
 WORDS: dict[Compared, str] = {'baseline': 'the baseline', 'better': 'better', 'worse': 'worse',
                               'open': 'not told apart'}
+COLOURS = (PALETTE[0], PALETTE[1], PALETTE[-1])  # of better, worse and not told apart
 MEANS = 'Means ± standard deviations over training seeds'
 
 
@@ -100,7 +101,7 @@ def forest(rows: Sequence[ComparedRow], folder: Path) -> list[Picture]:
     drawn = [Estimate(r.system, WORDS[r.verdict], Interval(r.diff, r.low, r.high, r.seeds))
              for r in rows if r.metric == metric and math.isfinite(r.diff)]
     if drawn:
-      groups = [WORDS[v] for v in ('better', 'worse', 'open')]
+      groups = {WORDS[v]: c for v, c in zip(('better', 'worse', 'open'), COLOURS)}
 
       def draw(narrow, metric=metric, drawn=drawn, groups=groups):
         return estimates({metric: drawn}, groups, 'difference to the baseline', {metric: 0.0},

@@ -82,14 +82,14 @@ def test_tradeoff_joins_points_by_tau_and_labels_its_ends():
 def test_estimates_stand_in_their_order_and_colour():
   rows = {'p': [Estimate('a', 'x', around(0.5)), Estimate('b', 'y', around(0.4))],
           'q': [Estimate('c', 'y', around(0.1))]}
-  first, second = estimates(rows, ['x', 'y'], 'NDCG@5', {'p': 0.3}).axes
+  first, second = estimates(rows, {'x': '#0072b2', 'y': '#d55e00'}, 'NDCG@5', {'p': 0.3}).axes
   assert [t.get_text() for t in first.get_yticklabels()] == ['a', 'b']
   assert first.get_ylim()[0] > first.get_ylim()[1]  # the first on top
   a, b = first.containers
   (c,) = second.containers
   assert a.lines[0].get_color() != b.lines[0].get_color() == c.lines[0].get_color()
   np.testing.assert_array_equal(first.lines[-1].get_xdata(), [0.3, 0.3])
-  tall = estimates(rows, ['x', 'y'], 'NDCG@5', {}, True)
+  tall = estimates(rows, {'x': '#0072b2', 'y': '#d55e00'}, 'NDCG@5', {}, True)
   assert tall.get_size_inches()[0] < 4
   assert [a.get_subplotspec().colspan.start for a in tall.axes] == [0, 0]
 
