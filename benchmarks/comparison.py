@@ -127,6 +127,8 @@ def study(name: str, repeats: int, data_seeds: int, seeds: int, worse: float) ->
   begun = time.perf_counter()
   with multiprocessing.Pool() as pool:
     found = pool.starmap(repeat, [(i, data_seeds, seeds, worse) for i in range(repeats)], 1)
+    pool.close()
+    pool.join()  # workers end by themselves; a signal would be told
   seconds, rows = time.perf_counter() - begun, []
   for p in PERSPECTIVES:
     value, low, high, plain_low, plain_high = np.array([f[p] for f in found]).T

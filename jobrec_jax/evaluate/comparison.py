@@ -45,7 +45,7 @@ def combine(estimates: Sequence[Sequence[Estimate]], level: float = 0.95,
   jobs are the same for all of them), V_seed = s² / S of their S values. Over data seeds, whose
   markets are drawn anew, the means themselves show their variance, training data included:
   V = max(their s², mean V) / D, with D − 1 degrees of freedom where s² is the greater, else those
-  of the V together (Satterthwaite).
+  of the V together (Satterthwaite). Where s² is the greater two data seeds show next to nothing.
 
   Args:
     estimates: of each data seed its runs', e.g. paired differences of two systems.

@@ -85,6 +85,8 @@ def note(rows: Sequence[ComparedRow], level: float) -> str:
     text += ' One training seed: another may turn a verdict.'
   if tested and data < 2:
     text += ' One data seed: they hold for this market and its training data.'
+  elif tested and data == 2:
+    text += ' Two data seeds show little; take three or more.'
   return text
 
 

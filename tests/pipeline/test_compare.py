@@ -1,0 +1,183 @@
+"""Systems of made-up runs compared, and run folders told apart by their settings."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from jobrec_jax.evaluate.comparison import combine, holm
+from jobrec_jax.evaluate.statistics import Estimate
+from jobrec_jax.pipeline.compare import (
+    Member,
+    as_systems,
+    compare_systems,
+    load_run,
+    of_system,
+)
+from jobrec_jax.pipeline.compare_report import compare_report
+from jobrec_jax.pipeline.measures.subject import PREFERENCE, QUALIFICATION, UNIFORM
+from jobrec_jax.pipeline.record import read_record, write_record
+from jobrec_jax.report.results import ResultRow
+
+SPLIT = 'cold candidates'
+
+
+def row(system, metric, perspective='policy', split=UNIFORM, tau=None, against=None):
+  return ResultRow(system, tau, split, perspective, metric, 0.0, 0.0, 0.0, 9, against)
+
+
+ROWS = [row(PREFERENCE, 'ndcg@5', 'preference', SPLIT),
+        row('logistic regression', 'ndcg@5', 'preference', SPLIT),
+        row(QUALIFICATION, 'calibration error', 'qualification'),
+        row(PREFERENCE, 'correlation with Q given P'),
+        row(PREFERENCE, 'mean_rank', 'preference', SPLIT),
+        row(PREFERENCE, 'ndcg@5', 'preference', SPLIT, against='logistic regression')]
+
+
+def member(seed, values, data_seed=0, moved=0.001, taus=()):
+  """A run whose rows have these values; candidates and jobs move each by its own amount."""
+  rng = np.random.default_rng((seed, data_seed))
+  rows = [*ROWS, *(row('policy', 'true C', split='held-out lists', tau=t) for t in taus)]
+  values = [*values, *values[:1] * (len(rows) - len(values))]
+  estimates = [Estimate(v, moved * rng.normal(size=20), moved * rng.normal(size=10), 9, (20, 10))
+               for v in values]
+  return Member(seed, data_seed, rows, estimates)
+
+
+BASE = [0.6, 0.5, 0.20, -0.30, 4.0, 0.1]
+OTHER = [0.7, 0.5, 0.10, 0.10, 3.0, 0.2]
+
+
+def jittered(values, seed, data_seed=0):
+  rng = np.random.default_rng((7, seed, data_seed))
+  return member(seed, [v + 0.001 * rng.normal() for v in values], data_seed)
+
+
+def test_verdicts_know_what_is_better():
+  systems = {'base': [jittered(BASE, s) for s in range(4)],
+             'other': [jittered(OTHER, s) for s in range(4)]}
+  rows = {r.metric: r for r in compare_systems(systems, 'base', everything=True)
+          if r.system == 'other'}
+  verdicts = {m: r.verdict for m, r in rows.items()}
+  assert verdicts == {
+      f'{PREFERENCE} preference ndcg@5, {SPLIT}': 'better',
+      f'logistic regression preference ndcg@5, {SPLIT}': 'not different',
+      f'{QUALIFICATION} qualification calibration error, {UNIFORM}': 'better',  # lower
+      f'{PREFERENCE} correlation with Q given P, {UNIFORM}': 'better',  # nearer to 0, and higher
+      f'{PREFERENCE} preference mean_rank, {SPLIT}': 'better'}  # lower
+  back = compare_systems(systems, 'other', everything=True)
+  assert {r.verdict for r in back if r.system == 'base'} == {'worse', 'not different'}
+  assert all(r.verdict == 'no test' and np.isnan(r.diff) for r in back if r.system == 'other')
+  one = rows[f'{PREFERENCE} preference ndcg@5, {SPLIT}']
+  values = [m.estimates[0].value for m in systems['other']]
+  assert (one.mean, one.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+  pairs = [[b.estimates[0] - a.estimates[0] for a, b in zip(*systems.values())]]
+  assert (one.diff, one.low, one.high, one.p) == pytest.approx(combine(pairs)[:4])
+  assert (one.n_seeds, one.n_data_seeds) == (4, 1)
+  tested = [r for r in compare_systems(systems, 'base', everything=True) if r.p == r.p]
+  assert len(tested) == 5
+  np.testing.assert_allclose([r.p_holm for r in tested], holm([r.p for r in tested]))
+
+
+def test_the_headline_is_less_than_everything_and_holm_counts_what_is_shown():
+  systems = {'base': [jittered(BASE, s) for s in range(3)],
+             'other': [jittered(OTHER, s) for s in range(3)]}
+  shown = [r.metric.split(',')[0] for r in compare_systems(systems, 'base') if r.system == 'base']
+  assert shown == [f'{PREFERENCE} preference ndcg@5', f'{QUALIFICATION} qualification calibration '
+                   'error', f'{PREFERENCE} correlation with Q given P']
+
+
+def test_other_training_seeds_are_not_paired():
+  systems = {'base': [jittered(BASE, s) for s in (0, 1, 2)],
+             'other': [jittered(OTHER, s) for s in (1, 2)]}
+  (found,) = [r for r in compare_systems(systems, 'base')
+              if r.system == 'other' and 'ndcg' in r.metric]
+  a, b = ([m.estimates[0] for m in s] for s in systems.values())
+  assert found[4:8] == pytest.approx(combine([b], against=[a])[:4])
+  assert found.n_seeds == 2
+
+
+def test_runs_pair_by_their_data_seed():
+  systems = {'base': [jittered(BASE, s, d) for d in (0, 1, 2) for s in (0, 1)],
+             'other': [jittered(OTHER, s, d) for d in (2, 1, 5) for s in (1, 0)]}
+  (found,) = [r for r in compare_systems(systems, 'base')
+              if r.system == 'other' and 'ndcg' in r.metric]
+  at = {name: {(m.data_seed, m.seed): m.estimates[0] for m in s} for name, s in systems.items()}
+  pairs = [[at['other'][d, s] - at['base'][d, s] for s in (0, 1)] for d in (1, 2)]
+  assert found[4:8] == pytest.approx(combine(pairs)[:4]) and found.n_data_seeds == 2
+  apart = {'base': systems['base'][:2], 'other': systems['other'][-2:]}
+  rows = compare_systems(apart, 'base')
+  assert {r.verdict for r in rows} == {'no test'} and all(r.mean == r.mean for r in rows)
+
+
+def test_requirements_match_by_rank_not_by_tau():
+  a = [member(0, BASE, taus=(0.0, 0.2, 0.4, 0.6))]
+  b = [member(0, OTHER, taus=(0.0, 0.3, 0.5, 0.7))]
+  labels = [r.metric for r in compare_systems({'a': a, 'b': b}, 'a') if r.system == 'b']
+  assert [x for x in labels if 'policy' in x] == [
+      'policy true C, requirement 2 of 3, held-out lists',
+      'policy true C, requirement 3 of 3, held-out lists']
+  fewer = [member(0, OTHER, taus=(0.0, 0.3, 0.5))]
+  rows = compare_systems({'a': a, 'b': fewer}, 'a', everything=True)
+  assert [r.metric for r in rows if 'policy' in r.metric and r.system == 'b'] == [
+      'policy true C, no requirement, held-out lists']
+
+
+def test_systems_of_one_run():
+  runs = [jittered(BASE, s) for s in range(3)]
+  rows = compare_systems({name: [of_system(m, name) for m in runs]
+                          for name in ('logistic regression', PREFERENCE)}, 'logistic regression')
+  (found,) = [r for r in rows if r.system == PREFERENCE and r.p == r.p and 'ndcg' in r.metric]
+  assert found.metric == f'preference ndcg@5, {SPLIT}' and found.verdict == 'better'
+  with pytest.raises(ValueError, match=r"system must be one of .* got 'nobody'"):
+    of_system(runs[0], 'nobody')
+
+
+def test_a_run_twice_is_refused():
+  with pytest.raises(ValueError, match='a: must be runs of different seeds'):
+    compare_systems({'a': [member(0, BASE)] * 2, 'b': [member(0, BASE)]}, 'b')
+
+
+def like(folder, path, change):
+  """A run folder on the artefacts of another, with other settings."""
+  record = read_record(folder)
+  change(record)
+  write_record(path, settings=record['settings'], artefacts=record['artefacts'], report={},
+               store=os.path.relpath(folder / record['store'], path))
+  return path
+
+
+@pytest.mark.slow
+def test_run_folders_are_told_apart_by_their_settings(tiny_folder, tmp_path):
+  def seeded(seed):
+    return lambda record: record['settings'].update(seed=seed)
+
+  def changed(record):
+    record['settings']['seed'] = 8
+    record['settings']['cooperative']['steps'] = 99
+  a, b = (like(tiny_folder, tmp_path / f'plain-{s}', seeded(s)) for s in (3, 8))
+  c = like(tiny_folder, tmp_path / 'longer', changed)
+  systems = as_systems([load_run(f) for f in (a, b, c)])
+  assert {n: len(r) for n, r in systems.items()} == {'plain': 2, 'longer': 1}
+  text = compare_report([str(a), str(b), str(c)], csv_file=tmp_path / 'rows.csv')
+  assert '| cooperative.steps | 160 | 99 |' in text and '| plain | 2 | 3, 8 | 5 |' in text
+  assert '## longer against plain' in text and 'One training seed' in text
+  assert 'not different' in text and 'requirement 2 of 4' in text
+  rows = list(csv.DictReader((tmp_path / 'rows.csv').open()))
+  assert {r['system'] for r in rows} == {'plain', 'longer'} and len(rows) == 22
+  with pytest.raises(ValueError, match='of two systems at least'):
+    as_systems([load_run(f) for f in (a, b)])
+
+
+@pytest.mark.slow
+def test_other_data_and_runs_without_estimates_are_refused(tiny_folder, tmp_path):
+  def other_data(record):
+    record['settings']['market']['rho_x'] = 0.9
+    record['artefacts']['data'] = 'data-0123456789abcdef'
+  c = like(tiny_folder, tmp_path / 'other', other_data)
+  with pytest.raises(ValueError, match=r'other: must be over the data of .*market.rho_x differ'):
+    as_systems([load_run(tiny_folder), load_run(c)])
+  d = like(tiny_folder, tmp_path / 'none', lambda record: record['artefacts'].pop('evaluation'))
+  with pytest.raises(ValueError, match=r'experiments\.evaluate --workdir='):
+    load_run(d)
