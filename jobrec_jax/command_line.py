@@ -31,15 +31,25 @@ WIDTH = 100  # of the lines of a help text
 OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
 
 
-def define_flags(config: str, workdir: str | None) -> None:
-  """Defines --config (with --config.key=value overrides), --workdir and --store."""
+def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
+  """Defines --config (with --config.key=value overrides), --workdir and --store.
+
+  Scripts that train have --watch and --profile, too.
+  """
   with _flags_in_one_line():  # overrides are looked up in the default config at once
     config_flags.DEFINE_config_file('config', config,
                                     'settings; override with --config.key=value')
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   flags.DEFINE_string('store', None, 'where the results of stages are kept, to be shared by runs; '
                       'WORKDIR/store without it')
-  for name in ('config', 'workdir', 'store'):  # so that --help of the script shows them
+  names = ['config', 'workdir', 'store']
+  if trains:
+    flags.DEFINE_list('watch', [], 'where the course of training goes beside the log: tensorboard '
+                      '(in WORKDIR/tensorboard), wandb')
+    flags.DEFINE_bool('profile', False, 'leave a trace of a few steps of each training stage in '
+                      'WORKDIR/profile')
+    names += ['watch', 'profile']
+  for name in names:  # so that --help of the script shows them
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
@@ -55,7 +65,7 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
       only where it holds none.
     devices: whether the script computes on devices, which the mesh must then cover.
   """
-  define_flags(config, workdir)
+  define_flags(config, workdir, devices)
 
   def run(argv: Sequence[str]) -> None:
     del argv
@@ -66,7 +76,8 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
 def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> None:
   """Parses the flags that are defined, and runs `main` with the arguments called `words`.
 
-  With --help it prints what the script does, and ends with status 0.
+  A last word '...' stands for any number of arguments more. With --help it prints what the script
+  does, and ends with status 0.
   """
   if HELP & set(sys.argv[1:]):
     print(help_text())
@@ -104,16 +115,19 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
     ValueError: a setting, or --workdir or --store, is wrong.
   """
   from jobrec_jax.pipeline.run import Run
+  from jobrec_jax.train.watch import Watching
   folder, store = flags.FLAGS.workdir, flags.FLAGS.store
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
   settings = read_settings(Path(folder), continues)
+  watching = Watching()
   if devices:
+    watching = Watching(tuple(flags.FLAGS.watch), flags.FLAGS.profile)
     use_devices(settings)
   if store is None and (Path(folder) / 'run.json').is_file():
     store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
-  return Run(folder, settings, store)
+  return Run(folder, settings, store, watching)
 
 
 def use_devices(settings: 'Settings') -> None:
@@ -198,7 +212,8 @@ def _end(line: str, status: int) -> NoReturn:
 def _parse(argv: Sequence[str], words: Sequence[str]) -> list[str]:
   with _flags_in_one_line():
     left = flags.FLAGS(list(argv))
-  if len(left) != 1 + len(words):
+  more = bool(words) and words[-1] == '...'
+  if len(left) != 1 + len(words) and not (more and len(left) >= len(words)):
     _end(f"error: arguments must be {' '.join(words) or 'flags alone'}, got {left[1:]}; "
          '--help helps', 2)
   return left

@@ -13,12 +13,17 @@ ROOT = Path(__file__).parents[1]
 # Imports once, then forks for each command: what is imported takes longer than what is tested.
 DRIVER = '''
 import json, os, sys
+sys.modules['wandb'] = None  # as where it is not installed
 import jobrec_jax.pipeline.run, ml_collections, configs.base
 from jobrec_jax import command_line
 
 def show(run):
   print(json.dumps([str(run.folder), run.settings.seed, run.settings.policy.grid]))
   run.write()
+
+def watched(run):
+  w = run.store.resources.watching
+  print(json.dumps([w.watch, w.profile, w.folder]))
 
 def ours(run):
   raise AssertionError('a fault of our own')
@@ -75,6 +80,10 @@ REFUSED = {
     'a mesh too large': (['--workdir=RUN', '--config.mesh.data=3'], 'mesh.data'),
     'no such config': (['--workdir=RUN', '--config=configs/nowhere.py'], 'nowhere.py'),
     'a file as a folder': (['--workdir=RUN.file/run'], 'RUN.file'),
+    'an unknown watch': (['--workdir=RUN', '--watch=tensorboard,wand'],
+                         "watch must be a tuple, each one of ('tensorboard', 'wandb'), got 'wand'"),
+    'a watch that is not installed': (['--workdir=RUN', '--watch=wandb'],
+                                      "pip install 'jobrec_jax[wandb]'"),
 }
 
 
@@ -120,6 +129,13 @@ def test_flags_become_settings_and_a_run_goes_on_with_its_own(commands):
   assert [json.loads(x.out) for x in (first, second, base)] == [
       ['RUN', 4, 3], ['RUN', 4, 5], ['RUN', 0, 6]]
   assert first.status == second.status == base.status == 0
+
+
+def test_what_is_watched_follows_from_flags_and_enters_no_setting(commands):
+  plain, both = commands(('watched', ['--workdir=RUN']), ('watched', [
+      '--workdir=RUN', '--watch=tensorboard', '--profile']))
+  assert json.loads(plain.out) == [[], False, 'RUN']
+  assert json.loads(both.out) == [['tensorboard'], True, 'RUN']
 
 
 def test_exit_statuses(commands):

@@ -129,9 +129,9 @@ def test_scores_serve_every_requirement(make, dataset):
 def test_a_catalogue_is_read_once(make, dataset, monkeypatch):
   rendered = []
 
-  def counting(schema, side, entity):
+  def counting(schema, side, entity, layout):
     rendered.append(side)
-    return render(schema, side, entity)
+    return render(schema, side, entity, layout)
   render = tokens.render_entity
   monkeypatch.setattr(tokens, 'render_entity', counting)
   recommender = make()

@@ -1,7 +1,7 @@
 """From records to token blocks: a tokenizer for the domain's text, and padded blocks."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
 import functools
@@ -324,6 +324,11 @@ class BlockEncoder:
     return {'candidate': self.candidates[candidate],
             'job': self.jobs[job if shared else pairs],
             'alignment': self.alignments(candidate, pairs)}
+
+
+def count_tokens(lists: Mapping[str, np.ndarray]) -> int:
+  """Tokens, and codes of verdicts, in lists of blocks; padding is left out."""
+  return sum(int((lists[block] != PAD).sum()) for block in ('candidate', 'job', 'alignment'))
 
 
 def _rounded(length: int) -> int:

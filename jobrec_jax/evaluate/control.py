@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Bootstrap, Interval, bootstrap_mean
+from jobrec_jax.evaluate.statistics import Estimate, Interval, interval
 
 
 class ControlRow(NamedTuple):
@@ -16,7 +16,7 @@ class ControlRow(NamedTuple):
     reached: mean predicted C on the lists that stage 2 trained on.
     gap: |reached − tau|.
     heldout: mean predicted C on held-out lists.
-    covered: whether tau lies in the interval of `heldout`.
+    covered: whether tau lies in an interval about `heldout` that takes the sampling of both lists.
     true: mean true eligibility on held-out lists; None where the truth is unknown.
   """
 
@@ -53,40 +53,42 @@ def tau_grid(low: float, high: float, count: int, margin: float = 0.1) -> np.nda
 
 def control_rows(
     taus: Sequence[float],
-    trained: np.ndarray,
-    heldout: np.ndarray,
-    how: Bootstrap,
-    true: np.ndarray | None = None,
+    trained: Sequence[Estimate],
+    heldout: Sequence[Estimate],
+    level: float,
+    true: Sequence[Estimate] | None = None,
 ) -> list[ControlRow]:
   """Reached against asked eligibility for each requirement.
 
   C of a single list varies by about 0.2, so on held-out lists of the same size and sampling the
-  question is whether tau lies in the bootstrap interval of the mean; a bound on the difference
-  alone would measure luck.
+  question is whether tau lies in the interval of the mean; a bound on the difference alone would
+  measure luck. The lists that tau was met on are a sample, too: the interval is that of
+  C held-out − C trained, so that candidates of both move it, and jobs as far as they
+  do not move both alike.
 
   Args:
     taus: [T] requirements.
-    trained: [T, M] predicted C of each list that stage 2 trained on, for each requirement's policy.
-    heldout: [T, N] predicted C of each held-out list.
-    how: the bootstrap over held-out lists, the same for every requirement.
-    true: [T, N] true eligibility of each held-out list.
+    trained: [T] predicted C on the lists that stage 2 trained on, for each requirement's policy.
+    heldout: [T] predicted C on held-out lists.
+    level: of the intervals.
+    true: [T] true eligibility on held-out lists.
 
   Returns:
     One row for each requirement, in the order given.
 
   Raises:
-    ValueError: if an array does not have one row for each requirement.
+    ValueError: if there is not one estimate for each requirement.
   """
   for name, values in (('trained', trained), ('heldout', heldout), ('true', true)):
-    if values is not None and (np.ndim(values) != 2 or len(values) != len(taus)):
-      raise ValueError(f'{name} must be [{len(taus)}, lists], got {np.shape(values)}')
+    if values is not None and len(values) != len(taus):
+      raise ValueError(f'{name} must be {len(taus)} estimates, got {len(values)}')
   rows = []
-  for t, tau in enumerate(taus):
-    reached = float(np.mean(trained[t]))
-    held = bootstrap_mean(heldout[t], how)
-    truth = None if true is None else bootstrap_mean(true[t], how)
-    rows.append(ControlRow(float(tau), reached, abs(reached - float(tau)), held,
-                           held.low <= tau <= held.high, truth))
+  for t, tau in enumerate(map(float, taus)):
+    reached, (missed, low, high, _) = trained[t].value, interval(heldout[t] - trained[t], level)
+    covered = low - missed <= tau - heldout[t].value <= high - missed
+    truth = None if true is None else interval(true[t], level)
+    rows.append(ControlRow(tau, reached, abs(reached - tau), interval(heldout[t], level), covered,
+                           truth))
   return rows
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Bootstrap, Interval, bootstrap_sums
+from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, summed
 
 AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
@@ -17,13 +17,13 @@ class DeconflationRow(NamedTuple):
     expert: 'preference' or 'qualification', by its logit; 'truth' for the truth logit P itself.
     truth: 'preference' or 'qualification', by its logit.
     given: the truth held fixed (a partial correlation), or None.
-    correlation: with its interval; `n` counts pairs.
+    correlation: as an estimate; `n` counts pairs.
   """
 
   expert: str
   truth: str
   given: str | None
-  correlation: Interval
+  correlation: Estimate
 
 
 # Columns of the moments: the two experts' logits, then logit P and logit Q.
@@ -66,28 +66,29 @@ def _correlations(sums: np.ndarray) -> np.ndarray:
   return np.stack(columns, axis=1)
 
 
-def _moments(arrays: list[np.ndarray], candidate: np.ndarray) -> np.ndarray:
-  """[G, 1 + 4 + 16] sums of (1, x, x xᵀ) over the pairs of each candidate, x standardised.
+def _moments(arrays: list[np.ndarray], groups: Groups) -> Moments:
+  """Sums of (1, x, x xᵀ) over the pairs, 1 + 4 + 16 numbers, x standardised.
 
   Some pairs at a time: those of a large market would take gigabytes at once.
   """
-  index = np.unique(candidate, return_inverse=True)[1]
-  count = int(index.max()) + 1
-  blocks = [slice(i, i + AT_ONCE) for i in range(0, len(index), AT_ONCE)]
+  n = len(arrays[0])
+  blocks = [slice(i, i + AT_ONCE) for i in range(0, n, AT_ONCE)]
 
   def x(at: slice) -> np.ndarray:  # [n, 4]
     s_pref, s_qual, p, q = (a[at].astype(np.float64) for a in arrays)
     return np.stack([s_pref, s_qual, logit(p), logit(q)], axis=1)
-  mean = sum(x(at).sum(0) for at in blocks) / len(index)
-  spread = np.sqrt(sum(((x(at) - mean) ** 2).sum(0) for at in blocks) / len(index))
+  mean = sum(x(at).sum(0) for at in blocks) / n
+  spread = np.sqrt(sum(((x(at) - mean) ** 2).sum(0) for at in blocks) / n)
   spread = np.where(spread > 1e-9, spread, np.inf)  # second moments then lose no digits
-  sums = np.zeros((count, 21))
+  parts = []
   for at in blocks:
     z = (x(at) - mean) / spread
     products = (z[:, :, None] * z[:, None, :]).reshape(len(z), 16)
     columns = np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
-    sums += np.stack([np.bincount(index[at], c, count) for c in columns.T], axis=1)
-  return sums
+    some = groups._replace(candidate=groups.candidate[at], job=groups.job[at])
+    parts.append(summed(columns.T, some))
+  *sums, there = zip(*parts)
+  return Moments(*map(sum, sums), tuple(np.any(side, axis=0) for side in zip(*there)))
 
 
 def deconflation_rows(
@@ -95,8 +96,7 @@ def deconflation_rows(
     s_qual: np.ndarray,
     p: np.ndarray,
     q: np.ndarray,
-    candidate: np.ndarray,
-    how: Bootstrap,
+    groups: Groups,
 ) -> list[DeconflationRow]:
   """Correlations of both experts with both truths on uniformly random pairs, all on logits.
 
@@ -108,8 +108,7 @@ def deconflation_rows(
   Args:
     s_pref, s_qual: [N] logits of the experts.
     p, q: [N] true probabilities of preference and qualification of the same pairs.
-    candidate: [N] the pair's candidate; the bootstrap draws candidates.
-    how: the draws and the level.
+    groups: [N] of the pairs' candidates and jobs.
 
   Returns:
     For each expert its correlation with its own truth, with the other's, with its own given the
@@ -120,13 +119,11 @@ def deconflation_rows(
     ValueError: if shapes differ, or a value is not finite.
   """
   arrays = [np.asarray(a) for a in (s_pref, s_qual, p, q)]
-  shapes = [a.shape for a in (*arrays, np.asarray(candidate))]
+  shapes = [a.shape for a in (*arrays, groups.candidate, groups.job)]
   if len(set(shapes)) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
-    raise ValueError(f'experts, truths and candidate must be [N] alike with N > 0, got {shapes}')
+    raise ValueError(f'experts, truths and groups must be [N] alike with N > 0, got {shapes}')
   for name, a in zip(('s_pref', 's_qual', 'p', 'q'), arrays):
     if not np.isfinite(a).all():
       raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
-  sums = _moments(arrays, candidate)
-  estimates = bootstrap_sums(sums, _correlations, how)
-  return [DeconflationRow(*names, Interval(*map(float, estimate), len(arrays[0])))
-          for (names, _), estimate in zip(_ROWS, estimates.T)]
+  estimates = jackknife(_moments(arrays, groups), _correlations, len(arrays[0]))
+  return [DeconflationRow(*names, estimate) for (names, _), estimate in zip(_ROWS, estimates)]

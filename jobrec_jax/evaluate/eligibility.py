@@ -1,10 +1,19 @@
 """How eligible a policy's recommendations are, and how far predicted eligibility can be trusted."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from jobrec_jax.evaluate.ranking import tie_groups
+from jobrec_jax.evaluate.statistics import (
+    PAIRS,
+    Estimate,
+    Groups,
+    Moments,
+    jackknife,
+    present,
+)
 
 
 def policy_probabilities(
@@ -93,8 +102,9 @@ class Reliability(NamedTuple):
   share: np.ndarray
 
 
-def _bin_sums(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray]:
-  """Sums of (w p, w y, w, 1) over equal-mass bins of each group, and the group of each bin.
+def _bins(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Equal-mass bins of each group: [N] the bin of each pair, [N, 4] its (w p, w y, w, 1), and [B]
+  the group of each bin.
 
   Pairs with the same prediction share a bin (that of their middle), so that the order of the rows
   means nothing; a constant prediction has one bin.
@@ -113,20 +123,27 @@ def _bin_sums(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray]:
   if not (np.isfinite(weights) & (weights > 0)).all():
     raise ValueError(f'weights must be positive, got {weights.min()} to {weights.max()}')
 
+  moments = np.stack([weights * p, weights * y, weights, np.ones_like(p)], axis=1)
   group = np.unique(groups, return_inverse=True)[1]
   order = np.lexsort((p, group))
-  p, y, weights, group = p[order], y[order], weights[order], group[order]
-  moments = np.stack([weights * p, weights * y, weights, np.ones_like(p)], axis=1)
-  new_group = np.r_[True, group[1:] != group[:-1]]
-  new_value = np.r_[True, p[1:] != p[:-1]] | new_group
-  tied = np.add.reduceat(moments, np.flatnonzero(new_value))  # one row for each (group, value)
-  group = group[new_value]
-  total = np.bincount(group, tied[:, 2])
+  p, weights, group = p[order], weights[order], group[order]
+  new_value = np.r_[True, (p[1:] != p[:-1]) | (group[1:] != group[:-1])]
+  tied = np.add.reduceat(weights, np.flatnonzero(new_value))  # one for each (group, value)
+  of_value = group[new_value]
+  total = np.bincount(of_value, tied)
   before = np.cumsum(total) - total
-  middle = (np.cumsum(tied[:, 2]) - tied[:, 2] / 2 - before[group]) / total[group]
-  cell = group * bins + np.clip((bins * middle).astype(int), 0, bins - 1)
-  new_cell = np.r_[True, cell[1:] != cell[:-1]]
-  return np.add.reduceat(tied, np.flatnonzero(new_cell)), group[new_cell]
+  middle = (np.cumsum(tied) - tied / 2 - before[of_value]) / total[of_value]
+  cell = of_value * bins + np.clip((bins * middle).astype(int), 0, bins - 1)
+  cells, cell = np.unique(cell, return_inverse=True)
+  bin_of = np.empty(len(p), np.int64)
+  bin_of[order] = cell[np.cumsum(new_value) - 1]
+  return bin_of, moments, cells // bins
+
+
+def _bin_sums(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray]:
+  """Sums of (w p, w y, w, 1) over equal-mass bins of each group, and the group of each bin."""
+  bin_of, moments, group = _bins(p, y, weights, groups, bins)
+  return np.stack([np.bincount(bin_of, m) for m in moments.T], axis=1), group
 
 
 def reliability(
@@ -192,3 +209,46 @@ def calibration_error_by_group(
   sums, group = _bin_sums(p, y, weights, groups, bins)
   return (np.bincount(group, np.abs(sums[:, 0] - sums[:, 1]))
           / np.bincount(group, sums[:, 2]))
+
+
+def calibration_estimates(p: np.ndarray, y: np.ndarray, groups: Groups,
+                          job: np.ndarray) -> tuple[Estimate, Estimate]:
+  """`calibration_error`, and the mean over jobs of `calibration_error_by_group`, as estimates.
+
+  Bins stay as they are while candidates and jobs are left out.
+
+  Args:
+    p, y: [N], as in `reliability`.
+    groups: [N] of the pairs' candidates and jobs.
+    job: [N] the job of each pair.
+
+  Returns:
+    The error over all pairs (`n` counts pairs), and by job (`n` counts jobs).
+  """
+  found = []
+  for of, bins in ((np.zeros(len(p), int), 15), (job, 5)):
+    bin_of, moments, group = _bins(p, y, None, of, bins)
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    whole = _binned((moments[:, 0] - moments[:, 1], moments[:, 2]), bin_of, groups)
+    found += jackknife(whole, functools.partial(_mean_error, starts),
+                       len(p) if len(starts) == 1 else len(starts))
+  return tuple(found)
+
+
+def _binned(columns: tuple[np.ndarray, ...], bin_of: np.ndarray, groups: Groups) -> Moments:
+  """Sums of columns by bin: as many columns as bins, one after another."""
+  bins = bin_of.max() + 1
+  sides = [np.concatenate([np.bincount(g * bins + bin_of, c, count * bins).reshape(count, bins)
+                           for c in columns], axis=1)
+           for g, count in zip((groups.candidate, groups.job, groups.pair),
+                               (*groups.counts, PAIRS))]
+  return Moments(sides[0].sum(0), *sides, present(groups))
+
+
+def _mean_error(starts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+  """[R, 2 B] sums of w (p − y) and w by bin to [R, 1], the mean over what is left of the groups
+  whose bins start at `starts`."""
+  gap, weight = np.split(sums, 2, axis=1)
+  weight = np.add.reduceat(weight, starts, axis=1)
+  error = np.add.reduceat(np.abs(gap), starts, axis=1) / np.where(weight > 0.5, weight, np.nan)
+  return np.nanmean(error, axis=1, keepdims=True)

@@ -21,6 +21,7 @@ from jobrec_jax.data.tokens import (
     BlockEncoder,
     add_phrases,
     corpus,
+    count_tokens,
     load_tokenizer,
     phrase_pieces,
     save_tokenizer,
@@ -36,7 +37,7 @@ from jobrec_jax.pipeline.artefacts import (
     save_params,
 )
 from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
-from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
 from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
@@ -176,9 +177,10 @@ class _Trainer:
     folder, r = self.bench.folder, self.bench.resources
     done = folder / PARAMS
     if not done.is_file():  # else the attempt before was stopped behind its last step
-      with Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept:
+      with (Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept,
+            r.watching.stage(folder.name, plain(self.bench.settings)) as watch):
         loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
-                    r.log_every, r.save_seconds)
+                    r.log_every, r.save_seconds, lambda batch: sum(map(count_tokens, batch)), watch)
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)

@@ -1,5 +1,6 @@
 """Stage 2: its lists as the frozen experts see them, and one policy for every requirement."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import RankingLists, policy_lists
 from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
@@ -16,7 +18,7 @@ from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.pipeline.artefacts import load_policy, save_params
 from jobrec_jax.pipeline.experts import scorer
 from jobrec_jax.pipeline.settings import PolicySettings
-from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, save_arrays, write_json
 from jobrec_jax.scoring.policy import (
@@ -26,7 +28,14 @@ from jobrec_jax.scoring.policy import (
     head_scores,
     policy_inputs,
 )
-from jobrec_jax.train.policy import PolicyResult, make_policy_trainer, policy_trial
+from jobrec_jax.train import speed
+from jobrec_jax.train.loop import MetricsWriter
+from jobrec_jax.train.policy import (
+    PolicyResult,
+    PolicyTrial,
+    make_policy_trainer,
+    policy_trial,
+)
 
 PyTree = Any
 MARGIN = 0.08  # share of the attainable range above the last knot
@@ -50,8 +59,7 @@ class TrainedPolicy(NamedTuple):
 def make_inputs(bench: Bench) -> None:
   """Stage 2's lists and the experts' features of their pairs, computed once."""
   s = bench.settings
-  lists = policy_lists(bench.inputs['data'].dataset, 'train', s['list_length'], s['lists'],
-                       streams.seed32(s['seed'], 'stage 2 lists'))
+  lists = stage_2_lists(bench.inputs['data'].dataset, s['list_length'], s['lists'], s['seed'])
   score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
   features = score.features(lists.candidate, lists.job, 'stage 2 features')
   inputs = policy_inputs(features, lists, bench.inputs['calibration'].calibration)
@@ -65,8 +73,15 @@ def read_inputs(bench: Bench) -> PolicyInputs:
   return PolicyInputs(**jax.tree.map(jnp.asarray, load_arrays(bench.folder / 'inputs.npz')))
 
 
-def read_lists(bench: Bench) -> RankingLists:
-  return RankingLists('preference', **load_arrays(bench.folder / 'lists.npz'))
+def stage_2_lists(dataset: Dataset, items: int, count: int, seed: int) -> RankingLists:
+  """The lists that stage 2 trains on.
+
+  Args:
+    dataset: of the run.
+    items, count: policy.list_length and policy.lists.
+    seed: of the run.
+  """
+  return policy_lists(dataset, 'train', items, count, streams.seed32(seed, 'stage 2 lists'))
 
 
 def make_head(p: PolicySettings, outputs: int) -> PolicyHead:
@@ -81,13 +96,26 @@ def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
                           p.temperature)
 
 
-def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> PolicyResult:
+class Fitted(NamedTuple):
+  """A trained head, the seconds behind compilation, and its matrix products; see `train.speed`."""
+
+  result: PolicyResult
+  seconds: float
+  flops: Mapping[str, float]
+
+
+def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> Fitted:
   """A head with an output for each tau; 'off' learns nothing, and one epoch measures it."""
   if p.head == 'off':
     p = dataclasses.replace(p, epochs=1)
-  train = jax.jit(make_policy_trainer(make_head(p, len(taus)), p))
-  seed = streams.seed32(seed, 'policy') >> 1  # JAX wants an int32
-  return jax.block_until_ready(train(inputs, policy_trial(p, taus, seed)))
+  logging.info('policy: compiling %d epochs for %d requirements as one program', p.epochs,
+               len(taus))
+  return Fitted(*speed.timed(make_policy_trainer(make_head(p, len(taus)), p), inputs,
+                             trial_of(p, taus, seed)))
+
+
+def trial_of(p: PolicySettings, taus: np.ndarray, seed: int) -> PolicyTrial:
+  return policy_trial(p, taus, streams.seed32(seed, 'policy') >> 1)  # JAX wants an int32
 
 
 def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
@@ -100,7 +128,7 @@ def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
     p = dataclasses.replace(p, head='conditioned')
   scores = inputs.preference
   if p.objective == 'info_nce':
-    free = fit(p, inputs, np.zeros(1, np.float32), seed)
+    free = fit(p, inputs, np.zeros(1, np.float32), seed).result
     scores = head_scores(make_head(p, 1), free.params, inputs)[0]
   return float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
 
@@ -129,17 +157,43 @@ def make_policy(bench: Bench) -> None:
   logging.info("policy: C can lie in [%.4f, %.4f] on stage 2's lists", low, high)
   asked = requirements(p, (low, high))
   knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
-  result = fit(p, inputs, knots, seed)
+  fitted = fit(p, inputs, knots, seed)
+  result = fitted.result
   history = {k: np.asarray(v) for k, v in result.history.items()}
   if not all(np.isfinite(x).all() for x in history.values()):
     raise ValueError('policy: the loss must stay finite, got a value that is not; lower '
                      f'policy.learning_rate = {p.learning_rate:g}')
   report_multipliers(history, knots)
+  show(bench, fitted, knots)
   save_params(bench.folder / 'params.safetensors', jax.device_get(result.params))
   save_arrays(bench.folder / 'history.npz', history)
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
       'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
+
+
+def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:
+  """The means of every epoch for whoever watches, and the speed of a step, one of one program.
+
+  A step's tokens are not counted: its inputs are hidden states.
+  """
+  p: PolicySettings = bench.settings['policy']
+  inputs, history = bench.inputs['inputs'], fitted.result.history
+  steps, epochs = len(inputs.preference) // p.batch, len(history['eligibility'])
+  total = steps * epochs
+  row = speed.scalars(fitted.seconds / total, speed.ideal_seconds(fitted.flops) / total)
+  MetricsWriter(bench.folder / 'metrics.jsonl').write(stage='policy', step=total, **row)
+  logging.info('policy: %d steps in %.1f s', total, fitted.seconds)
+  with bench.resources.watching.stage(bench.folder.name, plain(bench.settings)) as watch:
+    for epoch, means in enumerate(zip(*map(np.asarray, history.values())), 1):
+      watch.write(epoch * steps, {
+          f'policy/{name}/tau={tau:.3f}': float(x) for name, values in zip(history, means)
+          for tau, x in zip(knots, values)} | (row if epoch == epochs else {}))
+    if watch.folder is not None:  # one epoch, for a trace of all would be too long
+      head = make_head(p, len(knots))
+      program = jax.jit(make_policy_trainer(head, dataclasses.replace(p, epochs=1)))
+      trial = trial_of(p, knots, bench.settings['seed'])
+      watch.trace(lambda: jax.block_until_ready(program(inputs, trial)))
 
 
 def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> None:
@@ -156,9 +210,3 @@ def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> Non
 def read_policy(bench: Bench) -> TrainedPolicy:
   policy, attainable = load_policy(bench.folder)
   return TrainedPolicy(policy, attainable, load_arrays(bench.folder / 'history.npz'))
-
-
-def reached_by(policy: Policy, inputs: PolicyInputs, taus: list[float]) -> np.ndarray:
-  """[taus, N] predicted C of each list at each requirement."""
-  return np.stack([np.asarray(eligibility(policy.scores_at(inputs, tau), inputs.z_qual,
-                                          inputs.mask, policy.temperature)) for tau in taus])

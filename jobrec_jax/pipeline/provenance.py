@@ -4,13 +4,13 @@ import functools
 from importlib import metadata
 from pathlib import Path
 import platform
-import resource
 import subprocess
 import sys
 import time
 from typing import Any
 
 from jobrec_jax.schema.files import read_json, write_json
+from jobrec_jax.schema.progress import peak_memory
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers')
 
@@ -40,12 +40,6 @@ class Clock:
     self._path.unlink(missing_ok=True)
     return {'seconds': round(seconds, 3), 'peak_memory_mib': peak_memory(), 'commit': commit(),
             'versions': versions(), 'python': platform.python_version(), 'device': device()}
-
-
-def peak_memory() -> int:
-  """The greatest resident memory of this process so far, in MiB."""
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak // (1024 if sys.platform != 'darwin' else 1024**2)
 
 
 @functools.cache

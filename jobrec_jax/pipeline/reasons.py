@@ -6,24 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jobrec_jax.pipeline.progress import Kept
+from jobrec_jax.pipeline.stage import key_of
 from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.pipeline.tasks import Task
 from jobrec_jax.schema.files import read_json
 
+Identity = Mapping[str, Any]
 SHOWN = 3  # differences told of a stage, at most
-
-
-@dataclasses.dataclass(frozen=True)
-class Known:
-  """An artefact of a store, or a stage that would be made before.
-
-  Attributes:
-    identity: as of `Stage.identity`.
-    seconds: that it took; None where it was not made yet.
-  """
-
-  identity: Mapping[str, Any]
-  seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +24,7 @@ class Reason:
     task: the stage and the runs that stand on it.
     there: whether its result is.
     why: what differs from the nearest stage of the same name; '' where it is there.
-    seconds: what it may take: as the nearest that was made; None where nothing like it was.
+    seconds: what it may take, see `progress.Kept`; None where nothing like it was made.
   """
 
   task: Task
@@ -43,42 +33,33 @@ class Reason:
   seconds: float | None
 
 
-def kept(store: Path) -> list[Known]:
+def kept(store: Path) -> list[Identity]:
   """What a store holds, unreadable artefacts left out."""
   found = []
   for path in sorted(store.glob(f'*/{ABOUT}')):
     with contextlib.suppress(ValueError, KeyError, TypeError):
-      about = read_json(path)
-      found.append(Known(about['identity'], float(about['provenance']['seconds'])))
+      found.append(read_json(path)['identity'])
   return found
 
 
-def reasons(store: Path, todo: Sequence[Task], others: Iterable[Path] = ()) -> list[Reason]:
-  """The plan of some tasks.
-
-  Args:
-    store: where their results would lie.
-    todo: in their order.
-    others: further stores, whose artefacts tell what stages take.
-  """
-  here = kept(store)
-  timed = [*here, *(k for other in others for k in kept(other))]
-  there = {(k.identity['name'], repr(k.identity)) for k in here}
-  known, plan = list(here), []
+def reasons(store: Path, todo: Sequence[Task]) -> list[Reason]:
+  """The plan of some tasks, in their order, whose results would lie in a store."""
+  known, plan = kept(store), []
+  seconds = Kept(store, ABOUT).estimates([task.stage for task in todo])
+  there = {key_of(identity) for identity in known}
   for task in todo:
-    identity = task.stage.identity
-    if (identity['name'], repr(identity)) in there:
+    if task.stage.key in there:
       plan.append(Reason(task, True, '', None))
       continue
-    plan.append(Reason(task, False, why(identity, known), seconds(identity, timed)))
-    known.append(Known(identity))
+    identity = task.stage.identity
+    plan.append(Reason(task, False, why(identity, known), seconds[task.stage.key]))
+    known.append(identity)
   return plan
 
 
-def why(identity: Mapping[str, Any], known: Iterable[Known]) -> str:
+def why(identity: Identity, known: Iterable[Identity]) -> str:
   """What differs from the nearest known stage of that name."""
-  like = [differences(k.identity, identity) for k in known
-          if k.identity['name'] == identity['name']]
+  like = [differences(k, identity) for k in known if k['name'] == identity['name']]
   if not like:
     return 'none there yet'
   nearest = min(like, key=len)
@@ -86,18 +67,7 @@ def why(identity: Mapping[str, Any], known: Iterable[Known]) -> str:
   return ', '.join(nearest[:SHOWN]) + more
 
 
-def seconds(identity: Mapping[str, Any], known: Iterable[Known]) -> float | None:
-  """What the nearest stage of that name took: the one whose settings differ least."""
-  like = [(sum(not d.startswith('input ') for d in differences(k.identity, identity)), k.seconds)
-          for k in known if k.identity['name'] == identity['name'] and k.seconds is not None]
-  if not like:
-    return None
-  least = min(d for d, _ in like)
-  took = [s for d, s in like if d == least]
-  return sum(took) / len(took)
-
-
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(was: Identity, now: Identity) -> list[str]:
   """What two identities of one name differ in: settings first, then version, files and inputs."""
   a, b = flat(was['settings']), flat(now['settings'])
   found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'

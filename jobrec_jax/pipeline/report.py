@@ -8,7 +8,8 @@ import jax
 from jobrec_jax.evaluate.certification import CRC, LTT, CertifiedRow, CertifyConfig
 from jobrec_jax.evaluate.eligibility import reliability
 from jobrec_jax.evaluate.statistics import Interval
-from jobrec_jax.pipeline.evaluate import (
+from jobrec_jax.pipeline.evaluate import Evaluation
+from jobrec_jax.pipeline.measures.subject import (
     APPLICANTS,
     CEILINGS,
     ELIGIBILITY,
@@ -16,7 +17,6 @@ from jobrec_jax.pipeline.evaluate import (
     QUALIFICATION,
     STAGE_2,
     UNIFORM,
-    Evaluation,
 )
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
@@ -36,8 +36,9 @@ from jobrec_jax.train.loop import MetricsWriter
 
 def report(run: Run) -> Evaluation:
   """Makes what is missing of the run, and writes everything; report.html comes last."""
-  results = run.get(run.road.evaluation)
-  certified = run.get(run.road.certified)
+  with run.progress(run.road.evaluation, run.road.certified):
+    results = run.get(run.road.evaluation)
+    certified = run.get(run.road.certified)
   write_results(run.folder, results.rows)
   sections = [comparison_section(results), *tradeoff_section(run, results),
               control_section(run, results), calibration_section(run, results),
@@ -101,7 +102,7 @@ def comparison_section(results: Evaluation) -> Section:
       'Ranking: every system on the same held-out lists',
       'Preference ranks jobs for a candidate, qualification ranks candidates for a job. Cold '
       'candidates are candidates that training has not seen, with jobs that it has; with both '
-      'cold, the jobs are new as well. Brackets hold bootstrap intervals over lists. Canaries '
+      'cold, the jobs are new as well. Brackets hold intervals over candidates and jobs. Canaries '
       'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the '
       "truth.\n\nPaired differences compare two systems list by list: the first is better where "
       'the interval lies above zero.', tables=result_tables(rows))
@@ -127,7 +128,7 @@ def tradeoff_section(run: Run, results: Evaluation) -> list[Section]:
       f'Preference against true eligibility of the five jobs recommended, {results.split}. Each '
       'point of the policy is a requirement τ: further right its recommendations are more often '
       'truly eligible, further down they please less. The other systems know no requirement and '
-      'have one point each. Bars are bootstrap intervals.', tables)]
+      'have one point each. Bars are intervals.', tables)]
 
 
 def control_section(run: Run, results: Evaluation) -> Section:

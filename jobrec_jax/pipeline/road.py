@@ -18,6 +18,7 @@ from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import Resources
+from jobrec_jax.train.watch import Watching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Road:
   certified: Stage
 
 
-def resources(settings: Settings) -> Resources:
+def resources(settings: Settings, watching: Watching = Watching()) -> Resources:
   """What makes the results of these settings without changing them."""
   return Resources(settings.mesh, settings.features, settings.log_every, settings.save_seconds,
-                   settings.backbone.path, settings.data.folder)
+                   settings.backbone.path, settings.data.folder, watching)
 
 
 def road(settings: Settings) -> Road:
@@ -84,7 +85,7 @@ def road(settings: Settings) -> Road:
                         scores.read_list_scores) for name in scores.RIVALS}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
-  evaluation = Stage('evaluation', 1, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+  evaluation = Stage('evaluation', 2, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
                       'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
                       'canaries': canaries, **rivals},

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from jobrec_jax.pipeline.stage import Stage, plain
 from jobrec_jax.pipeline.store import Store
 from jobrec_jax.schema.files import digest
 from jobrec_jax.schema.settings import build
+from jobrec_jax.train.watch import Watching
 
 if TYPE_CHECKING:
   from jobrec_jax.pipeline.evaluate import Evaluation
@@ -39,12 +41,16 @@ class Run:
     folder: made when the first stage is.
     settings: of the run.
     store: where artefacts lie; None for the run's own store.
+    watching: where the course of training goes too; its folder is this one.
   """
 
-  def __init__(self, folder: str | Path, settings: Settings, store: str | Path | None = None):
+  def __init__(self, folder: str | Path, settings: Settings, store: str | Path | None = None,
+               watching: Watching = Watching()):
     self.folder, self.settings = Path(folder), settings
     self.road: Road = road(settings)
-    self.store = Store(self.folder / 'store' if store is None else store, resources(settings))
+    watching = dataclasses.replace(watching, folder=str(folder))
+    self.store = Store(self.folder / 'store' if store is None else store,
+                       resources(settings, watching))
 
   def __truediv__(self, name: str) -> Path:
     return self.folder / name
@@ -56,13 +62,19 @@ class Run:
       ValueError: the data do not allow a setting, or something that lies there is damaged.
     """
     trains = any(s.key == self.road.warm_up.key for s in stage.walk())
-    if trains and not self.store.has(stage):
-      check_sizes(self.settings, self.store.get(self.road.data))  # before anything is trained
-    value = self.store.get(stage)
-    if self.store.has(self.road.policy):  # whoever has a policy can recommend
-      self.store.make(self.road.catalogue)
+    with self.progress(stage):
+      if trains and not self.store.has(stage):
+        check_sizes(self.settings, self.store.get(self.road.data))  # before anything is trained
+      value = self.store.get(stage)
+      if self.store.has(self.road.policy):  # whoever has a policy can recommend
+        self.store.make(self.road.catalogue)
     self.write()
     return value
+
+  def progress(self, *stages: Stage) -> contextlib.AbstractContextManager[None]:
+    """Inside, a stage that starts is told as one of all that these need; `Store.progress`."""
+    catalogue = any(s.key == self.road.policy.key for stage in stages for s in stage.walk())
+    return self.store.progress([*stages, *([self.road.catalogue] if catalogue else [])])
 
   def report(self) -> 'Evaluation':
     """Makes what is missing of the run, and writes results.json, results.md and report.html."""

@@ -178,7 +178,6 @@ class EvaluateSettings:
 
   # Held-out candidates whose pairs are ranked, drawn at random; 0: all.
   candidates: Annotated[int, at_least(0)] = 0
-  resamples: Annotated[int, at_least(1)] = 2000  # of the bootstrap
   level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
 
   def __post_init__(self):

@@ -21,6 +21,7 @@ from absl import logging
 import filelock
 
 from jobrec_jax.pipeline import provenance
+from jobrec_jax.pipeline.progress import Kept, Progress
 from jobrec_jax.pipeline.stage import Stage, key_of
 from jobrec_jax.schema.files import digest, read_json, write_json
 
@@ -37,6 +38,7 @@ class Resources:
     log_every, save_seconds: of training.
     backbone, folder: where pretrained weights and data lie, '' for none; their content is in the
       keys.
+    watching: where the course of training goes beside its log.
   """
 
   mesh: Any = None
@@ -45,10 +47,11 @@ class Resources:
   save_seconds: float = 30.0
   backbone: str = ''
   folder: str = ''
+  watching: Any = None
 
 
 class Planned(NamedTuple):
-  """A stage of a plan: whether its result is there, and the seconds that the same name took."""
+  """A stage of a plan: whether its result is there, and the seconds that a like one took."""
 
   stage: Stage
   there: bool
@@ -93,6 +96,8 @@ class Store:
     self.folder = Path(folder)
     self.resources = resources
     self._values: dict[str, Any] = {}
+    self._kept = Kept(self.folder, ABOUT)
+    self._progress: Progress | None = None
 
   def path(self, stage: Stage) -> Path:
     return self.folder / stage.key
@@ -101,18 +106,54 @@ class Store:
     """Whether the result lies there; its content is checked when it is read."""
     return (self.path(stage) / ABOUT).is_file()
 
+  def missing(self, stages: Sequence[Stage]) -> list[Stage]:
+    """What must be made for these stages, in the order in which it is made."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+      if stage.key not in found and not self.has(stage):
+        found |= {s.key: s for s in self.missing(list(stage.inputs.values()))}
+        found[stage.key] = stage
+    return list(found.values())
+
+  @contextlib.contextmanager
+  def progress(self, stages: Sequence[Stage], title: str = '') -> Iterator[None]:
+    """Inside, each stage that starts is told as one of all that these stages need.
+
+    Inside another such block nothing changes: what is told is the longest road.
+
+    Args:
+      stages: that will be made or read.
+      title: put in front of what is told, e.g. 'run 7 of 20'.
+    """
+    if self._progress is not None:
+      yield
+      return
+    self._progress = Progress(self.missing(stages), self._kept.estimates, title)
+    try:
+      self._progress.begin()
+      yield
+    finally:
+      self._progress = None
+
   def make(self, stage: Stage) -> None:
     """Makes the result, after its inputs, where it is not there yet."""
+    if not self.has(stage):
+      with self.progress([stage]):
+        self._make_all(stage)
+
+  def _make_all(self, stage: Stage) -> None:
     if self.has(stage):
       return
     if self.path(stage).exists():
       raise ValueError(f'{self.path(stage) / ABOUT}: must be there, got no such file; '
                        f'{mend(self.path(stage))}')
     for needed in stage.inputs.values():
-      self.make(needed)
+      self._make_all(needed)
     with self._alone(stage):
       if not self.has(stage):  # another process may have made it meanwhile
+        self._progress.start(stage)
         self._make(stage)
+    self._progress.done(stage)
 
   def get(self, stage: Stage) -> Any:
     """The value of a stage; made where it is not there, read once in a process.
@@ -131,7 +172,8 @@ class Store:
     found: dict[str, Stage] = {}
     for stage in stages:
       found |= {s.key: s for s in stage.walk()}
-    return [Planned(s, self.has(s), self._seconds(s.name)) for s in found.values()]
+    seconds = self._kept.estimates(list(found.values()))
+    return [Planned(s, self.has(s), seconds[s.key]) for s in found.values()]
 
   def _bench(self, stage: Stage, folder: Path) -> Workbench:
     return Workbench(folder, stage.settings, Lazy(self, stage.inputs), self.resources)
@@ -140,7 +182,6 @@ class Store:
     folder = self.folder / '.making' / stage.key
     folder.mkdir(parents=True, exist_ok=True)
     clock = provenance.Clock(folder)
-    logging.info('%s: started', stage.name)
     try:
       stage.make(self._bench(stage, folder))
     except BaseException:
@@ -187,14 +228,6 @@ class Store:
         lock.unlink()
         for folder in (lock.parent, self.folder, self.folder.parent):
           folder.rmdir()
-
-  def _seconds(self, name: str) -> float | None:
-    """What the newest result of that name took."""
-    abouts = sorted(self.folder.glob(f'{name}-*/{ABOUT}'), key=lambda p: p.stat().st_mtime)
-    for path in reversed(abouts):
-      with contextlib.suppress(ValueError, KeyError, TypeError):
-        return float(read_json(path)['provenance']['seconds'])
-    return None
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from jobrec_jax.pipeline.reasons import Reason, alone, duration, reasons, total
+from jobrec_jax.pipeline.progress import Kept
+from jobrec_jax.pipeline.reasons import Reason, alone, duration, reasons
 from jobrec_jax.pipeline.record import sealed
 from jobrec_jax.pipeline.stage import plain
+from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.pipeline.study import Member, Study, goals, road_of
 from jobrec_jax.pipeline.tasks import (
     Failure,
@@ -22,6 +24,7 @@ from jobrec_jax.pipeline.tasks import (
     tasks,
 )
 from jobrec_jax.schema.files import read_json, write_json
+from jobrec_jax.schema.progress import about
 
 FILE = 'study.json'
 PATIENCE = 30  # seconds until a scheduler must answer
@@ -49,9 +52,9 @@ def todo(runs: Sequence[Member]) -> list[Task]:
   return tasks((m.place, m.settings, goals(road_of(m))) for m in runs)
 
 
-def plan(runs: Sequence[Member], store: Path, others: Sequence[Path] = ()) -> list[Reason]:
+def plan(runs: Sequence[Member], store: Path) -> list[Reason]:
   """What is there and what would run, and why; nothing is made."""
-  return reasons(store, todo(runs), others)
+  return reasons(store, todo(runs))
 
 
 def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
@@ -69,7 +72,7 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
   waiting = [r for r in reasons(store, work) if not r.there]
   logging.info('study: %d runs, %d stages, %d of them to be made', len(runs), len(work),
                len(waiting))
-  told = _Progress(waiting)
+  told = _Progress(waiting, Kept(store, ABOUT))
   failures = (make_here(store, work, told.done) if client is None
               else make_with_dask(client, store, work, told.done))
   lost = dict(runs_that_failed(failures, work))
@@ -80,19 +83,23 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
 
 
 class _Progress:
-  """Logs how much of a study is done, with the seconds of like stages for what is left."""
+  """Logs how much of a study is made, with the seconds of like stages for what is left."""
 
-  def __init__(self, waiting: Sequence[Reason]):
-    self._left = {r.task.stage.key: r for r in waiting}
-    self._count, self._start = len(waiting), time.monotonic()
+  def __init__(self, waiting: Sequence[Reason], kept: Kept):
+    self._left = {r.task.stage.key: r.task.stage for r in waiting}
+    self._kept, self._count, self._start = kept, len(waiting), time.monotonic()
 
   def done(self, task: Task) -> None:
     if self._left.pop(task.stage.key, None) is None:
       return
-    seconds, unknown = total(self._left.values())
-    left = 'no estimate yet' if unknown else f'about {duration(seconds)} of work left'
-    logging.info('study: %d of %d stages made in %s, %s', self._count - len(self._left),
-                 self._count, duration(time.monotonic() - self._start), left)
+    seconds = self._kept.estimates(list(self._left.values())).values()
+    known = [s for s in seconds if s is not None]
+    work = f'{about(sum(known))} of work left' if known else 'no estimate yet'
+    unknown = len(self._left) - len(known)
+    logging.info('study: %d of %d stages made in %s, %s%s', self._count - len(self._left),
+                 self._count, duration(time.monotonic() - self._start), work,
+                 f', and {unknown} stages of which there is no estimate' if known and unknown
+                 else '')
 
 
 def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path) -> None:
@@ -100,14 +107,14 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
   other shards or fewer seeds, stay named."""
   places = {m.place: {'variant': m.variant, 'data_seed': m.data_seed, 'seed': m.seed} for m in runs}
   path = folder / FILE
-  about = {'question': study.question, 'variants': {
+  told = {'question': study.question, 'variants': {
       name: {'purpose': v.purpose, 'changes': plain(dict(v.changes))}
       for name, v in study.variants.items()}}
   if path.is_file():
     was = read_json(path)
-    if {k: was.get(k) for k in about} == about:
+    if {k: was.get(k) for k in told} == told:
       places = was['runs'] | places
-  write_json(path, sealed(about | {'runs': places}), indent=1)
+  write_json(path, sealed(told | {'runs': places}), indent=1)
 
 
 @contextlib.contextmanager

@@ -7,25 +7,25 @@ import jax
 import numpy as np
 
 from jobrec_jax.evaluate.frontier import (
-    FrontierLists,
-    FrontierPoint,
-    exact_frontier,
-    frontier_points,
-    frontier_volume,
+  FrontierLists,
+  FrontierPoint,
+  exact_frontier,
+  frontier_points,
+  frontier_volume,
 )
-from jobrec_jax.pipeline.evaluate import STAGE_2
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.measures.subject import STAGE_2
 from jobrec_jax.pipeline.policy import make_head, requirements
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.settings import PolicySettings, SweepSettings
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import (
-    load_arrays,
-    null_for_nan,
-    read_json,
-    save_arrays,
-    write_json,
+  load_arrays,
+  null_for_nan,
+  read_json,
+  save_arrays,
+  write_json,
 )
 from jobrec_jax.scoring.policy import PolicyInputs, head_scores, policy_inputs
 from jobrec_jax.sharding import make_mesh
@@ -98,7 +98,7 @@ def measure(bench: Bench, p: PolicySettings,
   trials = policy_grid(p, taus, list(seeds), s.learning_rates, s.rules)
   names = [label(trials, seeds, i) for i in range(len(trials.seed))]
   head = make_head(p, 1)
-  logging.info('sweep: %d heads in one program', len(trials.seed))
+  logging.info('sweep: compiling one program for %d heads', len(trials.seed))
   swept = make_policy_sweep(head, p, make_mesh(bench.resources.mesh))(inputs[STAGE_2], trials)
   scored = jax.jit(jax.vmap(lambda params, x: head_scores(head, params, x)[0], (0, None)))
   asked = [taus[np.argmin(abs(t[0] - taus))] for t in trials.taus]

@@ -18,6 +18,7 @@ from jobrec_jax.data.tokens import BUCKETS, PAD, BlockEncoder, bucket
 from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.progress import TimeLeft
 from jobrec_jax.schema.settings import at_least, check
 from jobrec_jax.scoring.batches import ahead, calls, distinct, ladder, lists_of
 from jobrec_jax.scoring.experts import ExpertFeatures, Experts, PairScores
@@ -28,6 +29,7 @@ from jobrec_jax.sharding import layout, shard_batch
 PyTree = Any
 WORTH = 1 << 15  # pairs of shorter jobs whose own program saves what compiling it costs
 _AHEAD = 2  # batches that the host prepares before the device asks for them
+_PROGRAMS: set[tuple] = set()  # model, mesh and shapes of what this process has compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,19 +213,25 @@ class PairScorer:
         self._check_finite(key, rows, pairs[batch.pairs])
         out[key][first[batch.pairs]] = rows
 
-    lists, waiting = 0, None
+    lists, scored, waiting, told = 0, 0, None, ''
+    left = TimeLeft(len(pairs))
     with layout(self._mesh):
       score = self._program(pairs)
       readout = readout._replace(params=_replicated(readout.params, self._mesh))
       with contextlib.closing(ahead(self._batches(pairs), _AHEAD)) as batches:
         for done, batch in enumerate(batches, 1):
+          if name and self._is_new(batch):
+            logging.info('%s: compiling for job blocks of %d tokens', name,
+                         batch.lists['job'].shape[-1])
           said = readout(score(batch))  # returns before it is computed
           if waiting is not None:
             keep(*waiting)
+            scored += len(waiting[0].pairs)
+            told = left(scored)
           waiting, lists = (batch, said), lists + len(batch.kept)
           if name and done % 10 == 0:
-            logging.info('%s: %d lists of %d jobs scored, of %d pairs', name, lists,
-                         self.settings.list_length, len(pairs))
+            logging.info('%s: %d lists of %d jobs scored, of %d pairs%s', name, lists,
+                         self.settings.list_length, len(pairs), told)
       if waiting is not None:
         keep(*waiting)
     if len(pairs) < len(codes):
@@ -231,6 +239,15 @@ class PairScorer:
       for x in out.values():
         x[repeats] = x[first[inverse[repeats]]]
     return {key: x.reshape(*candidate.shape, *x.shape[1:]) for key, x in out.items()}
+
+  def _is_new(self, batch: _Batch) -> bool:
+    """Whether no batch like this one has been scored in this process, so that it compiles."""
+    shapes = tuple((name, x.shape) for name, x in sorted(batch.lists.items()))
+    program = self._model, self._mesh, shapes
+    if program in _PROGRAMS:
+      return False
+    _PROGRAMS.add(program)
+    return True
 
   def _codes(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
     """[N] int64, a number for each pair: candidate * jobs + job."""

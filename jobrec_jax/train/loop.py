@@ -13,12 +13,16 @@ from absl import logging
 import jax
 
 from jobrec_jax.schema.files import decode_json
+from jobrec_jax.schema.progress import TimeLeft
 from jobrec_jax.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from jobrec_jax.train.signals import deferred_signals
+from jobrec_jax.train.speed import Speedometer, matrix_flops
 from jobrec_jax.train.state import TrainState
+from jobrec_jax.train.watch import UNWATCHED, Watch
 
 PyTree = Any
+TIMED = 3  # steps behind the one that compiles, before the time left is told
 
 
 class DivergenceError(ValueError):
@@ -114,6 +118,8 @@ class Loop:
     metrics: where metrics go on log steps.
     log_every: steps between two logs; only then, and for a checkpoint, do scalars leave the device.
     save_seconds: a killed process loses at most this much; an interrupted one loses nothing.
+    tokens: batch of the host -> tokens in it, padding left out; None where nobody counts them.
+    watch: where metrics go too, and whether a trace is made.
   """
 
   stage: str
@@ -122,6 +128,8 @@ class Loop:
   metrics: MetricsWriter
   log_every: int = 20
   save_seconds: float = 30.0
+  tokens: Callable[[PyTree], float] | None = None
+  watch: Watch = UNWATCHED
 
 
 def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
@@ -152,14 +160,23 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   first = step = int(state.step)
   if step >= loop.steps:
     return state
+  loop.watch.again(loop.metrics.read, done=first)
   step_fn = jax.jit(step_fn, donate_argnums=0)
-  batches = data(step)
-  started = saved = time.monotonic()
+  batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
+  saved = time.monotonic()
   done = False
-  with deferred_signals() as received, layout(mesh):
+  with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
     logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
     while not done:
-      state, scalars = step_fn(state, _next_batch(loop, batches, step, mesh), key)
+      on_host = _next_batch(loop, batches, step)
+      batch = shard_batch(on_host, mesh)
+      if speed is None:
+        speed = Speedometer(matrix_flops(step_fn.trace(state, batch, key).jaxpr.jaxpr))
+      if trace.before(step - first, state):
+        left = TimeLeft(loop.steps, TIMED)
+        speed.look(step, None)  # neither counts the time that writing the trace took
+      with jax.profiler.StepTraceAnnotation('train', step_num=step + 1):
+        state, scalars = step_fn(state, batch, key)
       step += 1
       done = step == loop.steps or received.signum is not None
       save = done or time.monotonic() - saved > loop.save_seconds
@@ -167,11 +184,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       if save or log:  # No checkpoint, and no row, holds what is not finite.
         row = {name: float(value) for name, value in jax.device_get(scalars).items()}
         _check_row(loop, step, row)
-      if step == first + 1:
-        started = time.monotonic()  # The estimate leaves out the step that compiled.
       if log:
-        timed = step - first - 1
-        _log(loop, step, row, (time.monotonic() - started) / timed if timed else None)
+        tokens = loop.tokens(on_host) * jax.process_count() if loop.tokens else None
+        _log(loop, step, row | speed.look(step, tokens), left(step))
       if save:
         _save(loop, step, state)
         saved = time.monotonic()
@@ -189,20 +204,19 @@ def _resume(loop: Loop, state: TrainState) -> TrainState:
   return restored.replace(frozen=state.frozen)
 
 
-def _next_batch(loop: Loop, batches: Iterator[PyTree], step: int,
-                mesh: jax.sharding.Mesh) -> PyTree:
+def _next_batch(loop: Loop, batches: Iterator[PyTree], step: int) -> PyTree:
   batch = next(batches, None)
   if batch is None:
     raise ValueError(f'{loop.stage}: data must last for {loop.steps} steps, ended after {step}')
-  return shard_batch(batch, mesh)
+  return batch
 
 
-def _log(loop: Loop, step: int, row: dict[str, float], seconds: float | None) -> None:
-  """Logs a step and writes its row; `seconds` a step, None after the one that compiled."""
-  left = '' if seconds is None else f', {seconds * (loop.steps - step):.0f} s left'
+def _log(loop: Loop, step: int, row: dict[str, float], left: str) -> None:
+  """Logs a step with the time left, and writes its row."""
   logging.info('%s: step %d/%d, loss %.4f%s', loop.stage, step, loop.steps, row['train/loss'], left)
   if jax.process_index() == 0:
     loop.metrics.write(stage=loop.stage, step=step, **row)
+    loop.watch.write(step, row)
 
 
 def _save(loop: Loop, step: int, state: TrainState) -> None:

@@ -27,8 +27,9 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-# No multiplier grows beyond: out of a head's reach one would double until it is no number.
-LARGEST_MULTIPLIER = 1e12
+# Lambda alike for all pairs may miss a requirement that lambda by pair can reach; its multiplier
+# would double until it is no number.
+LARGEST_MULTIPLIER = {'scalar': 1e12, 'off': 1e12}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def make_policy_trainer(head: PolicyHead,
     schedule = optax.cosine_decay_schedule(trial.learning_rate, config.epochs * per_epoch)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
     rule = relative(pid(trial.ki, trial.kp, trial.kd, trial.nu))
-    dual = dual_ascent(rule, constraint=config.constraint, cap=LARGEST_MULTIPLIER)
+    dual = dual_ascent(rule, constraint=config.constraint, cap=LARGEST_MULTIPLIER.get(head.kind))
     hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
     statistics = input_statistics(*hidden, inputs.mask)
     params = head.init(stream_key(key, 'init'), *hidden)['params'] | statistics

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.evaluate.control import control_rows, hypervolume, is_monotone, tau_grid
-from jobrec_jax.evaluate.statistics import Bootstrap
+from jobrec_jax.evaluate.statistics import Estimate, interval
 
 
 def test_tau_grid_leaves_a_tenth_at_each_end():
@@ -19,29 +19,43 @@ def test_tau_grid_names_what_is_wrong(arguments, match):
     tau_grid(*arguments)
 
 
+def estimate(value, candidates, jobs=0.0, n=400):
+  """Candidates and jobs each move it, by so much in all."""
+  return Estimate(value, np.append(candidates, 0.0), np.array([jobs, 0.0]), n, (20, 20))
+
+
 def test_control_rows_tell_reached_from_missed():
-  rng = np.random.default_rng(0)
-  taus = [0.2, 0.4]
-  trained = np.array([[0.1, 0.3], [0.3, 0.3]])
-  heldout = np.array([0.2 + 0.1 * rng.normal(size=400), 0.3 + 0.1 * rng.normal(size=400)])
-  first, second = control_rows(taus, trained, heldout, Bootstrap(1), heldout + 0.05)
+  taus, trained = [0.2, 0.4], [estimate(0.2, 0.001), estimate(0.3, 0.001)]
+  heldout = [estimate(0.202, 0.005), estimate(0.3, 0.005)]
+  true = [estimate(e.value + 0.05, 0.005) for e in heldout]
+  first, second = control_rows(taus, trained, heldout, 0.95, true)
   assert first.gap == pytest.approx(0) and first.covered
   assert second.gap == pytest.approx(0.1) and not second.covered
-  assert second.heldout.n == 400 and second.heldout.high < 0.4
-  assert second.true.value == pytest.approx(second.heldout.value + 0.05)
-  assert control_rows(taus, trained, heldout, Bootstrap(1))[0].true is None
+  assert second.heldout == interval(heldout[1]) and second.heldout.high < 0.4
+  assert second.true == interval(true[1])
+  assert control_rows(taus, trained, heldout, 0.95)[0].true is None
 
 
 @pytest.mark.parametrize('tau, inside', [(0.35, False), (0.4, True), (0.45, False)])
 def test_a_requirement_lies_inside_of_the_interval_from_both_sides(tau, inside):
-  heldout = 0.4 + 0.05 * np.tile([-1.0, 1.0], 50)[None]  # a mean of 0.4, known to about 0.01
-  (row,) = control_rows([tau], heldout, heldout, Bootstrap(0))
+  heldout, trained = estimate(0.4, [0.005, 0.0]), estimate(tau, [0.0, 0.001])
+  (row,) = control_rows([tau], [trained], [heldout], 0.95)
   assert (row.heldout.low < 0.4 < row.heldout.high) and row.covered == inside
 
 
+@pytest.mark.parametrize('alike, inside', [(0.0, True), (0.05, False)])
+def test_both_lists_are_samples_and_jobs_move_both(alike, inside):
+  """Candidates of either add their variance; what jobs move in both is no reason for a gap."""
+  heldout = estimate(0.43, [0.01, 0.0], alike if not inside else 0.0)
+  trained = estimate(0.4, [0.0, 0.012 if inside else 0.0], alike)
+  (row,) = control_rows([0.4], [trained], [heldout], 0.95)
+  assert row.covered == inside
+  assert (row.heldout.low < 0.4) != inside  # the held-out lists alone say otherwise
+
+
 def test_control_rows_need_one_row_for_each_requirement():
-  with pytest.raises(ValueError, match='heldout must be'):
-    control_rows([0.1, 0.2], np.zeros((2, 5)), np.zeros((3, 5)), Bootstrap(0))
+  with pytest.raises(ValueError, match='heldout must be 2 estimates, got 3'):
+    control_rows([0.1, 0.2], [estimate(0.1, 0.1)] * 2, [estimate(0.1, 0.1)] * 3, 0.95)
 
 
 def test_monotone():

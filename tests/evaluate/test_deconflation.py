@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from jobrec_jax.evaluate.deconflation import deconflation_rows, logit
-from jobrec_jax.evaluate.statistics import Bootstrap
+from jobrec_jax.evaluate.statistics import Groups, interval
 
 
 def pairs(n_candidates=300, n_jobs=15, rho=0.6, seed=0):
@@ -23,14 +23,20 @@ def residual(x, z):
   return x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
 
 
+def grouped(candidate):
+  """Pairs by candidate, the n-th pair of each with the n-th job."""
+  job = np.arange(len(candidate)) - np.searchsorted(candidate, candidate)
+  return Groups(candidate, job, (candidate.max() + 1, job.max() + 1))
+
+
 def by_name(rows):
-  return {(r.expert, r.truth, r.given): r.correlation for r in rows}
+  return {(r.expert, r.truth, r.given): interval(r.correlation) for r in rows}
 
 
 def test_correlations_equal_those_of_residuals():
   candidate, x, y, e1, e2 = pairs(n_candidates=60)
   s_pref, s_qual = 40 + x + 0.3 * y + e1, 1e-3 * (y - 0.5 * x + e2)
-  rows = by_name(deconflation_rows(s_pref, s_qual, expit(x), expit(y), candidate, Bootstrap(0, 50)))
+  rows = by_name(deconflation_rows(s_pref, s_qual, expit(x), expit(y), grouped(candidate)))
   expert = {'preference': s_pref, 'qualification': s_qual, 'truth': x}
   truth = {'preference': x, 'qualification': y}
   assert len(rows) == 9
@@ -44,7 +50,7 @@ def test_correlations_equal_those_of_residuals():
 
 def test_deconflated_experts_do_not_track_the_other_truth():
   candidate, x, y, e1, e2 = pairs()
-  rows = by_name(deconflation_rows(x + e1, 2 * y + e2, expit(x), expit(y), candidate, Bootstrap(1)))
+  rows = by_name(deconflation_rows(x + e1, 2 * y + e2, expit(x), expit(y), grouped(candidate)))
   for own, other in (('preference', 'qualification'), ('qualification', 'preference')):
     assert rows[own, own, None].low > 0.6
     assert rows[own, other, None].low > 0.3  # the truths correlate
@@ -54,25 +60,35 @@ def test_deconflated_experts_do_not_track_the_other_truth():
 
 def test_a_conflated_expert_shows():
   candidate, x, y, e1, e2 = pairs()
-  rows = by_name(deconflation_rows(x + y + e1, y + e2, expit(x), expit(y), candidate, Bootstrap(1)))
+  rows = by_name(deconflation_rows(x + y + e1, y + e2, expit(x), expit(y), grouped(candidate)))
   assert rows['preference', 'qualification', 'preference'].low > 0.3
 
 
-def test_intervals_draw_candidates_not_pairs():
-  candidate, x, y, e1, _ = pairs(n_candidates=40, n_jobs=30)
-  shared = e1.reshape(40, 30).mean(1)[candidate]
-  s = x.reshape(40, 30).mean(1)[candidate] + shared
-  clustered = by_name(deconflation_rows(s, y, expit(x), expit(y), candidate, Bootstrap(2)))
-  alone = by_name(deconflation_rows(s, y, expit(x), expit(y), np.arange(1200), Bootstrap(2)))
-  key = ('preference', 'preference', None)
-  width = [r[key].high - r[key].low for r in (clustered, alone)]
-  assert width[0] > 2 * width[1]
+def test_every_candidate_and_every_job_is_left_out():
+  candidate, x, y, e1, e2 = pairs(n_candidates=12, n_jobs=7)
+  groups, s_pref, s_qual = grouped(candidate), x + 0.3 * y + e1, y + e2
+  rows = {(r.expert, r.truth, r.given): r.correlation for r in deconflation_rows(
+      s_pref, s_qual, expit(x), expit(y), groups)}
+  for key, a, b, given in ((('preference', 'preference', None), s_pref, x, None),
+                           (('qualification', 'preference', 'qualification'), s_qual, x, y)):
+    for index, psi in ((candidate, rows[key].candidates), (groups.job, rows[key].jobs)):
+      left_out = []
+      for e in np.unique(index):
+        keep = index != e
+        c, d = a[keep], b[keep]
+        if given is not None:
+          c, d = residual(c, given[keep]), residual(d, given[keep])
+        left_out.append(np.corrcoef(c, d)[0, 1])
+      g = len(left_out)
+      np.testing.assert_allclose(
+          psi, np.sqrt((g - 1) / g) * (left_out - np.mean(left_out)), atol=1e-7)
+    assert rows[key].groups == (12, 7)
 
 
 def test_a_constant_expert_has_no_correlation():
   candidate, x, y, _, e2 = pairs(n_candidates=30)
   rows = by_name(deconflation_rows(
-      np.full_like(x, 0.1), y + e2, expit(x), expit(y), candidate, Bootstrap(0, 20)))
+      np.full_like(x, 0.1), y + e2, expit(x), expit(y), grouped(candidate)))
   assert np.isnan(rows['preference', 'preference', None].value)
   assert rows['qualification', 'qualification', None].value > 0.5
 
@@ -85,6 +101,6 @@ def test_logit_is_finite_at_certainty():
 def test_bad_values_are_named():
   ones = np.full(4, 0.5)
   with pytest.raises(ValueError, match='s_qual must be finite'):
-    deconflation_rows(ones, np.full(4, np.nan), ones, ones, np.arange(4), Bootstrap(0))
+    deconflation_rows(ones, np.full(4, np.nan), ones, ones, grouped(np.arange(4)))
   with pytest.raises(ValueError, match='alike'):
-    deconflation_rows(ones, ones, ones, ones, np.arange(3), Bootstrap(0))
+    deconflation_rows(ones, ones, ones, ones, grouped(np.arange(3)))

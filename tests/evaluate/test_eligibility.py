@@ -10,11 +10,13 @@ from scipy.special import softmax
 from jobrec_jax.evaluate.eligibility import (
   calibration_error,
   calibration_error_by_group,
+  calibration_estimates,
   expected_eligibility,
   policy_probabilities,
   reliability,
   violation_rate_at_k,
 )
+from jobrec_jax.evaluate.statistics import Groups
 
 
 def test_policy_is_a_softmax_over_the_real_items():
@@ -126,3 +128,34 @@ def test_biases_of_jobs_that_cancel_overall_show_by_group():
 def test_bad_arguments_are_named(change, match):
   with pytest.raises(ValueError, match=match):
     calibration_error(**({'p': np.array([0.1, 0.2]), 'y': np.array([0.0, 1.0])} | change))
+
+
+def test_calibration_estimates_leave_out_candidates_and_jobs_from_bins_that_stay():
+  rng = np.random.default_rng(7)
+  u, j = (x.ravel() for x in np.indices((20, 6)))
+  p, y = rng.random(120), rng.random(120)
+  whole, by_job = calibration_estimates(p, y, Groups(u, j, (20, 6)), j)
+  assert whole.value == pytest.approx(calibration_error(p, y)) and whole.n == 120
+  assert by_job.value == pytest.approx(calibration_error_by_group(p, y, j).mean())
+  assert by_job.n == 6 and by_job.groups == whole.groups == (20, 6)
+  bins = np.empty(120, int)
+  bins[np.argsort(p)] = np.arange(120) // 8
+  job_bins = np.empty(120, int)
+  for job in range(6):
+    job_bins[j == job] = np.argsort(np.argsort(p[j == job])) // 4
+
+  def error(keep, cells):
+    gaps = [abs((p - y)[keep & (cells == b)].sum()) for b in np.unique(cells[keep])]
+    return sum(gaps) / keep.sum()
+  for index, psi, job_psi in ((u, whole.candidates, by_job.candidates),
+                              (j, whole.jobs, by_job.jobs)):
+    left_out, job_left_out = [], []
+    for e in range(index.max() + 1):
+      keep = index != e
+      left_out.append(error(keep, bins))
+      job_left_out.append(np.mean([error(keep & (j == job), job_bins)
+                                   for job in np.unique(j[keep])]))
+    for found, values in ((psi, left_out), (job_psi, job_left_out)):
+      g = len(values)
+      np.testing.assert_allclose(
+          found, np.sqrt((g - 1) / g) * (values - np.mean(values)), atol=1e-12)

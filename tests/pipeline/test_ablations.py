@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import jobrec_jax
+from jobrec_jax.pipeline.artefacts import load_policy
 from jobrec_jax.pipeline.evaluate import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.frontier import frontier_report
 from jobrec_jax.pipeline.pack import pack
 from jobrec_jax.pipeline.report import report
-from jobrec_jax.pipeline.road import sweep_stage
+from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from tests.pipeline.tiny import tiny_settings
 
@@ -63,9 +64,21 @@ def test_every_kind_of_head_goes_the_whole_road(reported, tiny_run, tmp_path, he
     assert len({round(j.lam, 6) for j in jobs}) == (3 if head == 'separate' else 1)
     scored = loaded.score(run.get(run.road.data).dataset.candidates[lists.candidate[0, 0]])
     np.testing.assert_allclose(scored.lam[0, lists.job[0]], lam[0], atol=2e-5)
+  proof = run.get(proof_stage(run.settings, run.road))
+  assert proof.rows and all(np.isfinite(x).all() for x in proof.true.values())
   frontier_report(run)  # heads of the same kind, one for each tau
   frontier = run.get(sweep_stage(run.settings, run.road))
   assert all(np.isfinite(p.reached) for rows in frontier.points.values() for p in rows)
+
+
+@pytest.mark.slow
+def test_a_policy_made_before_there_were_kinds_has_the_conditioned_head(tiny_run, tmp_path):
+  made = tiny_run.store.path(tiny_run.road.policy)
+  folder = shutil.copytree(made, tmp_path / 'policy')
+  about = json.loads((folder / 'policy.json').read_text())
+  assert about.pop('head') == 'conditioned'
+  (folder / 'policy.json').write_text(json.dumps(about))
+  assert load_policy(folder)[0].head == load_policy(made)[0].head
 
 
 @pytest.mark.slow

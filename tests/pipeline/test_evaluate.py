@@ -16,6 +16,7 @@ from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
+from jobrec_jax.pipeline.measures import subject
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
 from jobrec_jax.scoring.calibration import Calibration
@@ -71,10 +72,10 @@ def evaluation(folder, dataset, truth, known, offsets=0.0):
   rivals = {name: run(scores.make_rival, scores.read_list_scores, {'rival': name}, lists=lists)
             for name in scores.RIVALS}
   canaries = run(scores.make_canaries, scores.read_list_scores, {'seed': 0}, lists=lists)
-  inputs = PolicyInputs(jnp.zeros((5, 8, 2, 4)), jnp.zeros((5, 8)), jnp.zeros((5, 8)),
-                        jnp.zeros(5, int), jnp.ones((5, 8), bool))
+  inputs = PolicyInputs(jnp.zeros((50, 8, 2, 4)), jnp.zeros((50, 8)), jnp.zeros((50, 8)),
+                        jnp.zeros(50, int), jnp.ones((50, 8), bool))
   return run(evaluate.make_evaluation, evaluate.read_evaluation,
-             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings(resamples=50)},
+             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings()},
              lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
              calibration=Calibrated(CALIBRATION, np.broadcast_to(offsets, len(dataset.jobs))),
              scores=kept_scores(dataset, truth, lists, offsets), inputs=inputs, canaries=canaries,
@@ -106,7 +107,7 @@ def test_true_experts_reach_the_ceiling(evaluated, split, perspective):
   where = {'split': split, 'perspective': perspective, 'metric': 'ndcg@5', 'against': None,
            'tau': None}
   own = value(evaluated, system=f'{perspective} expert', **where)
-  ceiling = value(evaluated, system=evaluate.CEILINGS[perspective], **where)
+  ceiling = value(evaluated, system=subject.CEILINGS[perspective], **where)
   constant = value(evaluated, system='canary: constant', **where)
   assert own.value == pytest.approx(ceiling.value, abs=1e-9)
   assert own.value > constant.value + 0.1
@@ -119,10 +120,10 @@ def test_a_constant_scorer_recalls_one_in_n(market, evaluated):
 
 
 def test_differences_are_paired_and_blanking_loses(evaluated):
-  for rival in (*scores.RIVALS, evaluate.BLANKED):
+  for rival in (*scores.RIVALS, subject.BLANKED):
     row = value(evaluated, split='cold candidates', perspective='preference', against=rival)
     rows = [value(evaluated, split='cold candidates', perspective='preference', tau=None,
-                  metric='ndcg@5', system=s, against=None) for s in (evaluate.PREFERENCE, rival)]
+                  metric='ndcg@5', system=s, against=None) for s in (subject.PREFERENCE, rival)]
     assert row.value == pytest.approx(rows[0].value - rows[1].value)
     assert row.low <= row.value <= row.high
     assert row.value > 0
@@ -144,7 +145,7 @@ def test_policy_rows_follow_lambda(evaluated):
   assert value(evaluated, metric='|C − τ|', tau=0.3).value == pytest.approx(0.2)  # p_qual is 1/2
   assert [c.tau for c in evaluated.control] == [0.3, 0.5] and evaluated.taus == [0.0, 0.3, 0.5]
   free = value(evaluated, system='policy', tau=0.0, metric='ndcg@5', split='cold candidates')
-  expert = value(evaluated, system=evaluate.PREFERENCE, metric='ndcg@5', against=None,
+  expert = value(evaluated, system=subject.PREFERENCE, metric='ndcg@5', against=None,
                  split='cold candidates', perspective='preference')
   assert free.value == pytest.approx(expert.value)
 
@@ -180,7 +181,7 @@ def test_a_sample_of_candidates_is_evaluated_where_it_is_asked_for(market, tmp_p
 
 
 def test_ranking_in_parts_is_ranking_at_once(market, monkeypatch, tmp_path, evaluated):
-  monkeypatch.setattr(evaluate, 'AT_ONCE', 30)
+  monkeypatch.setattr(subject, 'AT_ONCE', 30)
   again = evaluation(tmp_path, *market, True)
   assert len(again.rows) == len(evaluated.rows)
   for a, b in zip(again.rows, evaluated.rows):

@@ -10,7 +10,9 @@ import pytest
 from jobrec_jax.pipeline import policy
 from jobrec_jax.pipeline.policy import reach, requirements
 from jobrec_jax.pipeline.settings import PolicySettings
+from jobrec_jax.pipeline.store import Resources
 from jobrec_jax.scoring.policy import PolicyInputs
+from jobrec_jax.train.watch import Watching
 
 
 def test_requirements_ascend_whatever_the_order_of_the_setting():
@@ -38,7 +40,8 @@ def test_the_knots_cover_whatever_is_asked_for(tmp_path):
   for name, tau in (('little', 0.5), ('much', round(high - 0.01, 3))):
     (tmp_path / name).mkdir()
     bench = SimpleNamespace(folder=tmp_path / name, inputs={'inputs': inputs}, settings={
-        'policy': dataclasses.replace(p, taus=(tau,)), 'seed': 0})
+        'policy': dataclasses.replace(p, taus=(tau,)), 'seed': 0},
+        resources=Resources(watching=Watching()))
     policy.make_policy(bench)
     trained = policy.read_policy(bench)
     low = trained.attainable[0]

@@ -82,7 +82,7 @@ def test_no_two_uses_share_a_stream():
   assert {'stage 2 lists', 'held-out lists', 'certificate lists', 'certificate check',
           '{}, preference lists', 'exposed', 'canary'} <= set(names)
   shared = {name for name in names if names.count(name) > 1}
-  assert shared == {'policy', 'bootstrap'}  # the second is drawn from a seed of the first
+  assert shared == {'policy'}
 
 
 def test_the_streams_of_seeds_never_meet():
@@ -157,7 +157,7 @@ def test_a_run_that_moved_works_and_shares(tiny_folder, tmp_path):
   moved = tmp_path / 'elsewhere/run'
   shutil.copytree(tiny_folder, moved)
   assert Run(moved, tiny_settings()).is_complete()
-  other = Run(tmp_path / 'other', tiny_settings(evaluate={'resamples': 70}), moved / 'store')
+  other = Run(tmp_path / 'other', tiny_settings(evaluate={'level': 0.7}), moved / 'store')
   trained = {p.name for p in (moved / 'store').iterdir()}
   report(other)
   new = {p.name for p in (moved / 'store').iterdir()} - trained

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import threading
 
 import flax.linen as nn
@@ -225,3 +226,21 @@ def test_settings_are_checked(change, message):
 def test_states_are_kept_with_factored_attention_alone(experts, blocks, one_device, tmp_path):
   with pytest.raises(ValueError, match=r"features\.states: allowed with .*='factored'"):
     PairScorer(experts(), blocks, one_device, ScoringConfig(states=str(tmp_path)))
+
+
+def test_progress_says_what_compiles_and_the_time_left_behind_it(
+    experts, blocks, one_device, caplog, monkeypatch):
+  monkeypatch.setattr(features, '_PROGRAMS', set())
+  scorer = PairScorer(experts(), blocks, one_device, ScoringConfig(2, 1))
+  pairs = np.indices((12, 4))
+
+  def told():
+    caplog.clear()
+    with caplog.at_level(logging.INFO, 'absl'):
+      scorer.scores(*pairs, 'pairs')
+    return [re.sub(r'about \d+ (s|min) left', 'LEFT', r.getMessage()) for r in caplog.records
+            if r.getMessage().startswith('pairs: ')]
+  progress = [f'pairs: {n} lists of 2 jobs scored, of 48 pairs, LEFT' for n in (10, 20)]
+  assert told() == [
+      f'pairs: compiling for job blocks of {blocks.jobs.shape[1]} tokens', *progress]
+  assert told() == progress

@@ -64,7 +64,7 @@ def test_two_and_two_resumed_steps_equal_four_bit_for_bit(warm_up, finished, tmp
   resumed = warm_up(tmp_path, 4)
   folder, whole = finished
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed), jax.device_get(whole))
-  rows = [MetricsWriter(f / 'metrics.jsonl').read() for f in (folder, tmp_path)]
+  rows = [tiny.rows(f) for f in (folder, tmp_path)]
   assert rows[0] == rows[1] and [r['step'] for r in rows[0]] == [1, 2, 3, 4]
 
 
@@ -93,7 +93,7 @@ def steps_in(folder):
 def same_as(ten_steps, folder, state):
   whole, expected = ten_steps
   assert tiny.bits(state) == tiny.bits(expected)
-  rows = [MetricsWriter(f / 'metrics.jsonl').read() for f in (whole, folder)]
+  rows = [tiny.rows(f) for f in (whole, folder)]
   assert rows[0] == rows[1] and [row['step'] for row in rows[0]] == list(range(1, 11))
 
 
@@ -175,7 +175,7 @@ def test_a_first_step_that_diverges_names_no_checkpoint(tmp_path):
 
 
 def test_the_time_left_leaves_out_the_step_that_compiles(tmp_path, caplog, monkeypatch):
-  """The clock: 100 s for the first step, then 2 s each."""
+  """The clock: 100 s for the first step, then 2 s each; three of these make an estimate."""
   calls = {'update': 0}
   now = [0.0]
 
@@ -186,12 +186,16 @@ def test_the_time_left_leaves_out_the_step_that_compiles(tmp_path, caplog, monke
       yield batch
   monkeypatch.setattr('jobrec_jax.train.loop.time.monotonic', lambda: now[0])
   with caplog.at_level(logging.INFO, 'absl'):
-    tiny.run(tmp_path, 4, slow, save_seconds=1e9)
+    tiny.run(tmp_path, 6, slow, save_seconds=1e9)
   lines = [re.sub(r'loss [\d.]+', 'loss', r.getMessage()) for r in caplog.records
            if r.getMessage().startswith('tiny')]
-  assert lines == ['tiny: compiling step 1 of 4', 'tiny: step 1/4, loss',
-                   'tiny: step 2/4, loss, 4 s left', 'tiny: step 3/4, loss, 2 s left',
-                   'tiny: step 4/4, loss, 0 s left']
+  assert lines == ['tiny: compiling step 1 of 6', 'tiny: step 1/6, loss',
+                   'tiny: step 2/6, loss', 'tiny: step 3/6, loss',
+                   'tiny: step 4/6, loss, about 4 s left', 'tiny: step 5/6, loss, about 2 s left',
+                   'tiny: step 6/6, loss']
+  times = [{k: v for k, v in row.items() if k == 'speed/step_seconds'}
+           for row in MetricsWriter(tmp_path / 'metrics.jsonl').read()]
+  assert times == [{}] + 5 * [{'speed/step_seconds': 2.0}]
 
 
 @pytest.fixture

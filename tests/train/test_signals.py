@@ -12,7 +12,6 @@ import pytest
 
 from jobrec_jax.train import signals
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.loop import MetricsWriter
 from jobrec_jax.train.signals import Interrupted, deferred_signals, raise_on_signals
 from tests.train import tiny
 
@@ -115,7 +114,7 @@ def whole(tmp_path_factory):
   folder = tmp_path_factory.mktemp('whole')
   process = start(folder)
   assert process.wait() == 0
-  return process.stdout.read(), MetricsWriter(folder / 'metrics.jsonl').read()
+  return process.stdout.read(), tiny.rows(folder)
 
 
 def start(folder, pause=-1, save_seconds=1e9, steps=12):
@@ -129,7 +128,7 @@ def resumes_to(whole, folder):
   process = start(folder)
   bits, errors = process.communicate()
   assert process.returncode == 0, errors
-  assert (bits, MetricsWriter(folder / 'metrics.jsonl').read()) == whole
+  assert (bits, tiny.rows(folder)) == whole
   return errors
 
 
@@ -233,5 +232,5 @@ def test_a_process_killed_at_random_moments_resumes_to_the_same_bits(tmp_path):
   resumed, errors = process.communicate()
   assert process.returncode == 0 and resumed == bits, errors
   assert 'resumed at step' in errors
-  rows = [MetricsWriter(tmp_path / name / 'metrics.jsonl').read() for name in ('whole', 'hurt')]
+  rows = [tiny.rows(tmp_path / name) for name in ('whole', 'hurt')]
   assert rows[0] == rows[1]

@@ -16,6 +16,7 @@ from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.loop import Loop, MetricsWriter, train
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
+from jobrec_jax.train.speed import PREFIX
 from jobrec_jax.train.state import (
   OptimizerConfig,
   TrainState,
@@ -56,6 +57,12 @@ def run(folder: Path, steps: int, data=batches, update=UPDATE, **options) -> Tra
     loop = Loop('tiny', steps, checkpoints, MetricsWriter(folder / 'metrics.jsonl'),
                 **{'log_every': 1, 'save_seconds': 0.0} | options)
     return train(loop, update, first_state(), data, jax.random.key(1), make_mesh(MeshConfig()))
+
+
+def rows(folder: Path) -> list[dict]:
+  """Metrics of a folder without how fast it was, which no two attempts share."""
+  return [{k: v for k, v in row.items() if not k.startswith(PREFIX)}
+          for row in MetricsWriter(folder / 'metrics.jsonl').read()]
 
 
 def bits(state: TrainState) -> str:

@@ -1,0 +1,165 @@
+"""Metrics of lists without one of their items, for every item at once, in closed form.
+
+Sorted once, an item that leaves moves those below it one rank up and leaves those above where they
+are; of its tie group the others share what is left of the group's gain. So sums over ranks follow
+from running sums before and after the group.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jobrec_jax.evaluate.eligibility import expected_eligibility, policy_probabilities
+from jobrec_jax.evaluate.ranking import KS, TieGroups, reciprocal_rank, tie_groups
+
+CERTAIN = 0.99  # of the policy: what is left is found anew, not by subtraction
+
+
+def ranking_metrics_without(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    mask: np.ndarray,
+    ks: Sequence[int] = KS,
+) -> dict[str, np.ndarray]:
+  """`ranking_metrics` of each list without each of its items.
+
+  Args:
+    scores, relevance, mask, ks: as there.
+
+  Returns:
+    The same metrics, [N, J] each; nan where the item is masked or the last positive.
+  """
+  groups = tie_groups(scores, mask)
+  mask = np.asarray(mask, bool)
+  relevance = np.asarray(relevance, bool) & mask
+  left = relevance.sum(1, keepdims=True) - relevance  # [N, J] positives that stay
+  found = np.where((left > 0) & mask, left, np.nan)
+  ranks = np.arange(1, relevance.shape[1] + 1)
+  discount = 1 / np.log2(ranks + 1)
+  ideal = np.concatenate([[0.0], np.cumsum(discount)])
+  sums = _SumsWithout(groups, relevance)
+  metrics = {}
+  for k in ks:
+    metrics[f'recall@{k}'] = sums.of(ranks <= k) / found
+    best = np.where(np.isnan(found), np.nan, ideal[np.minimum(left, k)])
+    metrics[f'ndcg@{k}'] = sums.of(np.where(ranks <= k, discount, 0.0)) / best
+  metrics['mrr'] = np.where(np.isnan(found), np.nan, _reciprocal_ranks(groups, relevance))
+  metrics['mean_rank'] = sums.of(ranks) / found
+  return metrics
+
+
+def violation_rate_without(scores: np.ndarray, eligible: np.ndarray, mask: np.ndarray,
+                           k: int) -> np.ndarray:
+  """`violation_rate_at_k` of each list without each of its items, [N, J].
+
+  Args:
+    scores, eligible, mask, k: as there.
+  """
+  mask = np.asarray(mask, bool)
+  violation = np.where(mask, 1 - np.asarray(eligible, np.float64), 0.0)
+  top = np.arange(mask.shape[1]) < k
+  left = mask.sum(1, keepdims=True) - mask
+  length = np.where((left > 0) & mask, np.minimum(left, k), np.nan)
+  return _SumsWithout(tie_groups(scores, mask), violation).of(top) / length
+
+
+def expected_eligibility_without(scores: np.ndarray, q: np.ndarray, mask: np.ndarray,
+                                 temperature: float = 1.0) -> np.ndarray:
+  """C of each list without each of its items, whose share the others take: (C − π q) / (1 − π).
+
+  Args:
+    scores: [N, J] policy scores.
+    q: [N, J] probability of being eligible.
+    mask: [N, J] bool, False where a list is padded.
+    temperature: of the policy.
+
+  Returns:
+    [N, J]; nan where the item is masked or the only one.
+  """
+  scores, mask = np.asarray(scores, np.float64), np.asarray(mask, bool)
+  q = np.where(mask, q, 0.0).astype(np.float64)
+  pi = policy_probabilities(scores, mask, temperature)
+  whole = expected_eligibility(pi, q, mask)[:, None]
+  found = (whole - pi * q) / np.maximum(1 - pi, 1 - CERTAIN)
+  row, item = np.nonzero(pi > CERTAIN)
+  rest = mask[row] & (np.arange(mask.shape[1]) != item[:, None])
+  found[row, item] = expected_eligibility(policy_probabilities(scores[row], rest, temperature),
+                                          q[row], rest)
+  return np.where(mask, found, np.nan)
+
+
+class _SumsWithout:
+  """Σ_r w_r y_r over the ranks of each list without each item, y the expected gain at rank r."""
+
+  def __init__(self, groups: TieGroups, gains: np.ndarray):
+    self._groups = groups
+    total = groups.total(gains)
+    size = groups.end - groups.start
+    self._gain = total / size
+    own = np.take_along_axis(gains, groups.order, axis=1)
+    self._rest = (total - own) / np.maximum(size - 1, 1)  # of the others in its tie group
+    rows = np.arange(len(size))[:, None] * (size.shape[1] + 1)
+    self._start, self._end = groups.start + rows, groups.end + rows  # into running sums, flat
+
+  def of(self, weights: np.ndarray) -> np.ndarray:
+    """[N, J] in the order of the items.
+
+    Args:
+      weights: [J], w of the first, the second rank and so on.
+    """
+    weights = np.asarray(weights, np.float64)
+    moved_up = np.concatenate([[0.0], weights[:-1]])
+    running = np.concatenate([[0.0], np.cumsum(weights)])
+    before, after = (_running(self._gain * w) for w in (weights, moved_up))
+    between = running[self._groups.end - 1] - running[self._groups.start]
+    found = (before.ravel()[self._start] + self._rest * between
+             + after[:, -1:] - after.ravel()[self._end])
+    items = np.empty_like(found)
+    np.put_along_axis(items, self._groups.order, found, axis=1)
+    return items
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+  """[N, J + 1] sums of the first 0 to J columns."""
+  sums = np.zeros((values.shape[0], values.shape[1] + 1))
+  np.cumsum(values, axis=1, out=sums[:, 1:])
+  return sums
+
+
+def _reciprocal_ranks(groups: TieGroups, relevance: np.ndarray) -> np.ndarray:
+  """[N, J] expected reciprocal rank of the first positive of each list without each item.
+
+  What an item that leaves changes depends on where it stands: above the best tie group with a
+  positive, in it with or without being one, or below. Where it was that group's only positive, the
+  next group with one counts.
+  """
+  found = np.full(relevance.shape, np.nan)
+  tied = groups.total(relevance).astype(int)
+  positives = tied > 0
+  rows = np.flatnonzero(positives.any(1))
+  at = positives[rows].argmax(1)
+  above, end, count = groups.start[rows, at], groups.end[rows, at], tied[rows, at]
+  size = end - above
+  second = positives[rows] & (np.arange(positives.shape[1]) >= end[:, None])
+  next_at = second.argmax(1)
+  start2, end2, count2 = (x[rows, next_at] for x in (groups.start, groups.end, tied))
+  cases = {
+      'whole': (above, size, count, count > 0),
+      'above': (above - 1, size, count, above > 0),
+      'tied': (above, size - 1, count, size > count),
+      'positive': (above, size - 1, count - 1, count > 1),
+      'only': (start2 - 1, end2 - start2, count2, (count == 1) & second.any(1))}
+  values = {}
+  for name, (a, n, m, there) in cases.items():
+    values[name] = np.full((len(rows), 1), np.nan)
+    values[name][there, 0] = reciprocal_rank(a[there], n[there], m[there])
+  first = np.where(count[:, None] > 1, values['positive'], values['only'])
+  position = np.arange(relevance.shape[1])
+  own = np.take_along_axis(relevance, groups.order, axis=1)[rows]
+  inside = np.where(own, first, values['tied'])
+  by_position = np.where(position < above[:, None], values['above'],
+                         np.where(position < end[:, None], inside, values['whole']))
+  items = np.empty_like(by_position)
+  np.put_along_axis(items, groups.order[rows], by_position, axis=1)
+  found[rows] = items
+  return found

@@ -1,0 +1,82 @@
+"""Means over lists as estimates: what leaves with the owner of a list, and with its items."""
+
+import numpy as np
+
+from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.evaluate.statistics import PAIRS, Estimate, Groups, Moments, jackknife
+
+
+class ListMeans:
+  """Means of metrics over lists, added some lists at a time.
+
+  Leaving out whom a list is of takes the list away; leaving out an item changes the metric of every
+  list that holds it. Where a group holds several items of a list, their changes add up. What is a
+  pair's own is how its leaving differs from that of the list's other pairs: whatever all pairs of a
+  list share is the list's.
+
+  Args:
+    groups: of the data set's candidates and jobs.
+  """
+
+  def __init__(self, groups: Groups):
+    self._groups = groups
+    self._values: dict[str, list[np.ndarray]] = {}
+    self._shares: dict[str, list[np.ndarray]] = {}  # [Gu, 2], [Gj, 2], [Gp, 2] of sum and count
+    self._present = [np.zeros(count, bool) for count in groups.counts]
+
+  def add(self, lists: RankingLists, values: dict[str, np.ndarray],
+          without: dict[str, np.ndarray]) -> None:
+    """Adds lists.
+
+    Args:
+      lists: N of them.
+      values: [N] by metric; nan (a list without the metric) is left out.
+      without: [N, J] by metric, without each item; nan where no metric is left.
+    """
+    groups, counts = self._groups.of(lists.candidate, lists.job), (*self._groups.counts, PAIRS)
+    own, item, sides = groups.candidate, groups.job, [0, 1]  # candidates own lists of jobs
+    if lists.perspective == 'qualification':
+      own, item, sides = item, own, [1, 0]
+    own, item, pair = own[:, 0], item[lists.mask], groups.pair[lists.mask]
+    for side, group in zip(sides, (own, item)):
+      self._present[side][group] = True
+    for name, value in values.items():
+      there, kept = ~np.isnan(value), without[name]
+      left = ~np.isnan(kept)
+      change = np.where(there, value, 0.0)[:, None] - np.where(left, kept, 0.0)
+      fewer = there[:, None].astype(np.float64) - left
+      taken = {sides[0]: (own, np.where(there, value, 0.0), there.astype(np.float64)),
+               sides[1]: (item, change[lists.mask], fewer[lists.mask]),
+               2: (pair, *(_centred(x, lists.mask)[lists.mask] for x in (change, fewer)))}
+      shares = self._shares.setdefault(name, [np.zeros((g, 2)) for g in counts])
+      for side, (group, *columns) in taken.items():
+        for c, column in enumerate(columns):
+          shares[side][:, c] += np.bincount(group, column, counts[side])
+      self._values.setdefault(name, []).append(value)
+
+  @property
+  def values(self) -> dict[str, np.ndarray]:
+    """[N] of every list, by metric."""
+    return {name: np.concatenate(parts) for name, parts in self._values.items()}
+
+  def estimates(self) -> dict[str, Estimate]:
+    """The mean of each metric; nan with n = 0 where no list has a value."""
+    found = {}
+    for name, values in self.values.items():
+      n = int((~np.isnan(values)).sum())
+      total = np.array([np.nansum(values), n])
+      moments = Moments(total, *self._shares[name], tuple(self._present))
+      (found[name],) = jackknife(moments, _mean, n)
+    return found
+
+
+def _mean(moments: np.ndarray) -> np.ndarray:
+  """[R, 2] sums and counts to means [R, 1]; nan where nothing is counted."""
+  count = moments[:, 1:]
+  return moments[:, :1] / np.where(count > 0.5, count, np.nan)
+
+
+def _centred(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """[N, J] without the mean of each list's real items."""
+  mean = np.sum(x, axis=1, where=mask, keepdims=True) / np.maximum(mask.sum(1, keepdims=True), 1)
+  return x - mean

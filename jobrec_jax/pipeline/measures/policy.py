@@ -1,0 +1,135 @@
+"""What each requirement of the policy brings, and whether it was kept."""
+
+import numpy as np
+
+from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.evaluate.control import ControlRow, control_rows, is_monotone
+from jobrec_jax.evaluate.eligibility import (
+    expected_eligibility,
+    policy_probabilities,
+    violation_rate_at_k,
+)
+from jobrec_jax.evaluate.leave_one_out import (
+    expected_eligibility_without,
+    ranking_metrics_without,
+    violation_rate_without,
+)
+from jobrec_jax.evaluate.list_means import ListMeans
+from jobrec_jax.evaluate.ranking import ranking_metrics
+from jobrec_jax.evaluate.statistics import Estimate, exact
+from jobrec_jax.pipeline.measures.subject import (
+    ELIGIBILITY,
+    STAGE_2,
+    Measured,
+    Subject,
+    Values,
+    row_slices,
+    some,
+)
+from jobrec_jax.pipeline.scores import HELD_OUT
+
+NDCG = 'ndcg@5'
+
+
+def policy_measures(
+    of: Subject, taus: list[float], stage_2: RankingLists, level: float,
+) -> tuple[list[Measured], list[ControlRow], dict[str, Values]]:
+  """The measures of each requirement.
+
+  Args:
+    of: what is measured.
+    taus: what the policy is asked for; 0 asks for nothing.
+    stage_2: the lists that it was trained on.
+    level: of the intervals of the control rows.
+
+  Returns:
+    The measures, asked and reached eligibility, and the values of each list by
+    'split/policy/policy at tau'.
+  """
+  rows, values, by_where = [], {}, {}
+  for where, measure in ((HELD_OUT, held_out), (of.lists.split, wanted)):
+    by_where[where] = {}
+    for tau in taus:
+      means = measure(of, tau)
+      values[f'{where}/policy/policy at {tau:g}'] = means.values
+      found = by_where[where][tau] = means.estimates()
+      rows += [Measured('policy', tau, where, 'preference' if m == NDCG else 'policy', m, e)
+               for m, e in found.items()]
+  asked = [tau for tau in taus if tau]
+  trained = [on_stage_2(of, stage_2, tau) for tau in asked]
+  held = [by_where[HELD_OUT][tau] for tau in asked]
+  control = control_rows(asked, trained, [e['predicted C'] for e in held], level,
+                         None if of.truth is None else [e['true C'] for e in held])
+  for c, estimate in zip(control, trained):
+    rows += [Measured('policy', c.tau, STAGE_2, 'policy', 'predicted C', estimate),
+             Measured('policy', c.tau, STAGE_2, 'policy', '|C − τ|',
+                      exact(c.gap, estimate.n, of.groups)),
+             Measured('policy', c.tau, HELD_OUT, 'policy', 'τ in the interval of C',
+                      exact(c.covered, len(of.lists.held_out), of.groups))]
+  for where, metric in ((HELD_OUT, 'true C'), (of.lists.split, ELIGIBILITY)):
+    if of.truth is not None:
+      rises = is_monotone([e[metric].value for e in by_where[where].values()])
+      rows.append(Measured('policy', None, where, 'policy', f'monotone {metric}',
+                           exact(rises, len(taus), of.groups)))
+  return rows, control, values
+
+
+def held_out(of: Subject, tau: float) -> ListMeans:
+  """What a requirement brings on lists like stage 2's."""
+  lists, means = of.lists.held_out, ListMeans(of.groups)
+  scores, pairs = policy_scores(of, lists, tau), (lists.candidate, lists.job)
+  temperature = of.trained.policy.temperature
+  pi = policy_probabilities(scores, lists.mask, temperature)
+  expected = {'predicted C': np.asarray(
+      of.calibration.probability(of.scores.of(lists).qualification))}
+  if of.truth is not None:
+    expected |= {'true C': of.truth.qualification[pairs],
+                 'expected true preference': of.truth.preference[pairs]}
+  values = {m: expected_eligibility(pi, q, lists.mask) for m, q in expected.items()}
+  without = {m: expected_eligibility_without(scores, q, lists.mask, temperature)
+             for m, q in expected.items()}
+  means.add(lists, values | ndcg(scores, lists, ranking_metrics),
+            without | ndcg(scores, lists, ranking_metrics_without))
+  return means
+
+
+def wanted(of: Subject, tau: float) -> ListMeans:
+  """What a requirement brings on the lists on which systems are compared first."""
+  lists, means = of.lists.wanted, ListMeans(of.groups)
+  for at in row_slices(lists):
+    part = some(lists, at)
+    scores, pairs = policy_scores(of, part, tau), (part.candidate, part.job)
+    values = ndcg(scores, part, ranking_metrics)
+    without = ndcg(scores, part, ranking_metrics_without)
+    if of.truth is not None:
+      eligible = of.truth.eligible[pairs], part.mask, 5
+      q = of.truth.qualification[pairs], part.mask, 5
+      values[ELIGIBILITY] = 1 - violation_rate_at_k(scores, *q)
+      without[ELIGIBILITY] = 1 - violation_rate_without(scores, *q)
+      values['violation@5'] = violation_rate_at_k(scores, *eligible)
+      without['violation@5'] = violation_rate_without(scores, *eligible)
+    means.add(part, values, without)
+  return means
+
+
+def on_stage_2(of: Subject, lists: RankingLists, tau: float) -> Estimate:
+  """Predicted C on the lists that stage 2 trained on."""
+  inputs, policy, means = of.inputs['inputs'], of.trained.policy, ListMeans(of.groups)
+  scores, mask = np.asarray(policy.scores_at(inputs, tau), np.float64), np.asarray(inputs.mask)
+  q = 1 / (1 + np.exp(-np.asarray(inputs.z_qual, np.float64)))
+  pi = policy_probabilities(scores, mask, policy.temperature)
+  means.add(lists, {'C': expected_eligibility(pi, q, mask)},
+            {'C': expected_eligibility_without(scores, q, mask, policy.temperature)})
+  return means.estimates()['C']
+
+
+def policy_scores(of: Subject, lists: RankingLists, tau: float) -> np.ndarray:
+  """[N, J] scores of lists at a requirement."""
+  experts = of.scores.of(lists)
+  return of.trained.policy.at(of.scores.lam_of(lists), experts.preference,
+                              of.calibration.logit(experts.qualification), tau)[0]
+
+
+def ndcg(scores: np.ndarray, lists: RankingLists, metrics) -> Values:
+  """Args: metrics: `ranking_metrics`, or those without each item."""
+  return {NDCG: metrics(scores, lists.relevance, lists.mask, (5,))[NDCG]}

@@ -1,0 +1,72 @@
+"""How well every system ranks the held-out lists."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from jobrec_jax.evaluate.eligibility import violation_rate_at_k
+from jobrec_jax.evaluate.leave_one_out import ranking_metrics_without, violation_rate_without
+from jobrec_jax.evaluate.list_means import ListMeans
+from jobrec_jax.evaluate.ranking import ranking_metrics
+from jobrec_jax.pipeline.measures.subject import (
+    BLANKED,
+    CEILINGS,
+    ELIGIBILITY,
+    PREFERENCE,
+    QUALIFICATION,
+    Measured,
+    Subject,
+    Values,
+    row_slices,
+    some,
+)
+from jobrec_jax.pipeline.scores import RIVALS, Case, case_scores
+
+
+def ranking_measures(of: Subject) -> tuple[list[Measured], dict[str, Values]]:
+  """All ranking metrics of all systems, then the experts' paired differences in NDCG@5.
+
+  Returns:
+    The measures, and the values of each list by 'split/perspective/system'.
+  """
+  rows, paired, values = [], [], {}
+  for case in of.lists.cases:
+    by_system = {}
+    for name, scores in systems(of, case):
+      means = measure(of, case, scores)
+      values['/'.join((*case, name))] = means.values
+      by_system[name] = means.estimates()
+      rows += [Measured(name, None, *case, m, e) for m, e in by_system[name].items()]
+    expert = PREFERENCE if case[1] == 'preference' else QUALIFICATION
+    paired += [Measured(expert, None, *case, 'ndcg@5',
+                        by_system[expert]['ndcg@5'] - by_system[rival]['ndcg@5'], rival)
+               for rival in (*RIVALS, BLANKED) if rival in by_system]
+  return rows + paired, values
+
+
+def systems(of: Subject, case: Case) -> Iterator[tuple[str, np.ndarray]]:
+  """Every system's scores of a case, in the order in which they are shown."""
+  lists, perspective = of.lists.cases[case], case[1]
+  experts = of.scores.of(lists)
+  yield PREFERENCE, experts.preference
+  yield QUALIFICATION, experts.qualification
+  if of.truth is not None:
+    yield CEILINGS[perspective], getattr(of.truth, perspective)[lists.candidate, lists.job]
+  yield from case_scores(of.inputs, case)
+  if case == (of.lists.split, 'preference'):
+    yield BLANKED, of.inputs['blanked']
+
+
+def measure(of: Subject, case: Case, scores: np.ndarray) -> ListMeans:
+  """Each list's metrics; of candidates' lists also the true eligibility of the best five."""
+  lists, means = of.lists.cases[case], ListMeans(of.groups)
+  for at in row_slices(lists):
+    part = some(lists, at)
+    ranked = scores[at], part.relevance, part.mask
+    values, without = ranking_metrics(*ranked), ranking_metrics_without(*ranked)
+    if of.truth is not None and case[1] == 'preference':
+      q = of.truth.qualification[part.candidate, part.job]
+      values[ELIGIBILITY] = 1 - violation_rate_at_k(scores[at], q, part.mask, 5)
+      without[ELIGIBILITY] = 1 - violation_rate_without(scores[at], q, part.mask, 5)
+    means.add(part, values, without)
+  return means

@@ -1,0 +1,209 @@
+"""How far candidates and jobs move the numbers of the tiny run, by leaving each out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jobrec_jax.pipeline.evaluate import read_estimates
+from jobrec_jax.pipeline.measures.subject import (
+    ELIGIBILITY,
+    PREFERENCE,
+    QUALIFICATION,
+    STAGE_2,
+    UNIFORM,
+    groups_of,
+)
+from jobrec_jax.pipeline.policy import stage_2_lists
+from jobrec_jax.pipeline.run import Run
+from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.schema.files import load_arrays
+from tests.pipeline.test_wiring import Kept, mean, measures, softmax
+from tests.pipeline.tiny import tiny_settings
+
+pytestmark = pytest.mark.slow
+S = tiny_settings()
+T = S.policy.temperature
+
+
+class WithEstimates(Kept):
+  """The tiny run with its estimates by row."""
+
+  def __init__(self, run):
+    super().__init__(run)
+    folder = run.store.path(run.road.evaluation)
+    self.rows, estimates = read_estimates(folder)
+    self.by_row = {self.key(r): e for r, e in zip(self.rows, estimates)}
+    assert len(self.by_row) == len(self.rows)
+    self.groups = groups_of(self.dataset)
+
+  @staticmethod
+  def key(r):
+    return r.system, r.tau, r.split, r.perspective, r.metric, r.against
+
+  def estimate(self, *about, **more):
+    return self.by_row[self.key(self.row(*about, **more))]
+
+  def check(self, estimate, statistic, pairs):
+    """Args: statistic: of the pairs that stay, given as a function (u, j) -> bool."""
+    assert estimate.value == pytest.approx(statistic(lambda u, j: True), rel=1e-4, abs=1e-5)
+    for side, psi in ((0, estimate.candidates), (1, estimate.jobs)):
+      there = sorted({int(p[side]) for p in pairs})
+      left_out = [statistic(lambda *pair, e=e, side=side: int(pair[side]) != e) for e in there]
+      expected = np.zeros(len(psi))
+      scale = math.sqrt((len(there) - 1) / len(there))
+      at = (self.groups.candidate, self.groups.job)[side][there]
+      assert len(set(at.tolist())) == len(there)  # few: everyone is a group of one
+      expected[at] = scale * (np.array(left_out) - np.mean(left_out))
+      np.testing.assert_allclose(psi, expected, rtol=2e-3, atol=1e-5)
+      assert estimate.groups[side] == len(there) and abs(expected).max() > 1e-4
+
+
+@pytest.fixture(scope='module')
+def kept(tiny_folder):
+  return WithEstimates(Run(tiny_folder, tiny_settings()))
+
+
+def pairs_of(lists):
+  return list(zip(lists.candidate[lists.mask].tolist(), lists.job[lists.mask].tolist()))
+
+
+@pytest.mark.parametrize('system, case, metrics', [
+    (PREFERENCE, ('cold candidates', 'preference'), ('ndcg@5', 'mrr', ELIGIBILITY)),
+    (QUALIFICATION, ('cold candidates', 'qualification'), ('ndcg@5', 'recall@3', 'mean_rank')),
+    ('popularity', ('both cold', 'qualification'), ('ndcg@5', 'mrr'))])
+def test_rankings(kept, system, case, metrics):
+  lists = kept.lists.cases[case]
+  rows = [[(i, int(u), int(j)) for i, (u, j) in enumerate(zip(lists.candidate[n], lists.job[n]))]
+          for n in range(len(lists))]
+  scores = [[kept.score(system, case, n, i, u, j) for i, u, j in row] for n, row in enumerate(rows)]
+  found = {}
+
+  def statistic(keep):
+    """All metrics at once, kept for the next."""
+    left = tuple(keep(u, j) for row in rows for _, u, j in row)
+    if left not in found:
+      by_list = []
+      for n, row in enumerate(rows):
+        items = [(i, u, j) for i, u, j in row if keep(u, j)]
+        if items:
+          by_list.append(measures(
+              [scores[n][i] for i, _, _ in items], [bool(lists.relevance[n, i])
+                                                    for i, _, _ in items],
+              [float(kept.truth.qualification[u, j]) for _, u, j in items]))
+      found[left] = {m: mean([x[m] for x in by_list])[0] for m in metrics}
+    return found[left]
+  for metric in metrics:
+    kept.check(kept.estimate(system, *case, metric), lambda keep, m=metric: statistic(keep)[m],
+               pairs_of(lists))
+
+
+def test_a_difference_of_systems_is_the_difference_of_their_estimates(kept):
+  checked = 0
+  for row in kept.rows:
+    if row.against:
+      a, b = (kept.estimate(s, row.split, row.perspective, row.metric)
+              for s in (row.system, row.against))
+      e = kept.by_row[kept.key(row)]
+      np.testing.assert_allclose(e.candidates, a.candidates - b.candidates, atol=1e-7)
+      np.testing.assert_allclose(e.jobs, a.jobs - b.jobs, atol=1e-7)
+      assert e.value == pytest.approx(a.value - b.value)
+      checked += np.ptp(e.jobs) > 0
+  assert checked > 10
+
+
+def test_every_interval_has_the_level_that_was_asked_for(kept):
+  checked = 0
+  for row in kept.rows:
+    e = kept.by_row[kept.key(row)]
+    parts = [(float(psi @ psi), g - 1) for psi, g in zip((e.candidates, e.jobs), e.groups) if g]
+    if not parts:
+      assert math.isnan(row.low) and row.metric.split()[0] in ('monotone', '|C', 'τ'), row
+      continue
+    total = sum(v for v, _ in parts)
+    df = total ** 2 / sum(v ** 2 / d for v, d in parts) if total else 1
+    half = stats.t.ppf(0.9, df) * math.sqrt(total)
+    assert (row.value, row.low, row.high) == pytest.approx(
+        (e.value, e.value - half, e.value + half), rel=1e-5, abs=1e-7)
+    assert row.n == e.n
+    checked += 1
+  assert checked > 500
+
+
+def test_the_policy_on_held_out_lists_and_on_stage_2s(kept):
+  """Without a job, the others of its list take its share."""
+  stage_2 = stage_2_lists(kept.dataset, S.policy.list_length, S.policy.lists, S.seed)
+  q_of, tau = kept.truth.qualification, kept.results.taus[2]
+
+  def expectation(lists, score, q):
+    def statistic(keep):
+      by_list = []
+      for u, j in zip(lists.candidate.tolist(), lists.job.tolist()):
+        items = [p for p in zip(u, j) if keep(*p)]
+        if items:
+          pi = softmax([score[p] for p in items], T)
+          by_list.append(sum(w * q[p] for w, p in zip(pi, items)))
+      return sum(by_list) / len(by_list)
+    return statistic
+  pairs = pairs_of(kept.lists.held_out)
+  score = {p: kept.policy_score(*p, tau) for p in pairs}
+  held = kept.estimate('policy', HELD_OUT, 'policy', 'predicted C', tau)
+  for metric, q in (('predicted C', {p: kept.p_qual(*p) for p in pairs}),
+                    ('true C', {p: float(q_of[p]) for p in pairs})):
+    kept.check(kept.estimate('policy', HELD_OUT, 'policy', metric, tau),
+               expectation(kept.lists.held_out, score, q), pairs)
+  seen = pairs_of(stage_2)
+  z = dict(zip(seen, np.asarray(kept.inputs.z_qual).ravel().tolist()))
+  policy = kept.trained.policy
+  score = dict(zip(seen, np.asarray(policy.scores_at(kept.inputs, tau)).ravel().tolist()))
+  trained = kept.estimate('policy', STAGE_2, 'policy', 'predicted C', tau)
+  kept.check(trained, expectation(stage_2, score, {p: 1 / (1 + math.exp(-z[p])) for p in seen}),
+             seen)
+  gap = [(held.candidates - trained.candidates), held.jobs - trained.jobs]
+  parts = [(float(x @ x), max(g) - 1) for x, g in zip(gap, zip(held.groups, trained.groups))]
+  total = sum(v for v, _ in parts)
+  half = stats.t.ppf(0.9, total ** 2 / sum(v ** 2 / d for v, d in parts)) * math.sqrt(total)
+  inside = kept.row('policy', HELD_OUT, 'policy', 'τ in the interval of C', tau)
+  assert inside.value == (abs(held.value - tau) <= half)
+  row = kept.row('policy', HELD_OUT, 'policy', 'predicted C', tau)
+  (control,) = [c for c in kept.results.control if c.tau == tau]
+  assert tuple(control.heldout) == pytest.approx((row.value, row.low, row.high, row.n))
+  assert control.covered == bool(inside.value)
+
+
+def test_calibration_and_correlation(kept):
+  pairs = [p for case, lists in kept.lists.cases.items() if case[1] == 'preference'
+           for p in pairs_of(lists)]
+  u, j = (np.array(x) for x in zip(*pairs))
+  q, p = kept.truth.qualification[u, j], kept.truth.preference[u, j]
+  predicted, s_pref = (np.array([f(*x) for x in pairs]) for f in (kept.p_qual, kept.s_pref))
+  bins = np.empty(len(pairs), int)
+  bins[np.argsort(predicted, kind='stable')] = np.arange(len(pairs)) * 15 // len(pairs)
+
+  def kept_rows(keep):
+    return np.array([keep(*x) for x in pairs])
+
+  def error(keep):
+    at = kept_rows(keep)
+    return sum(abs((predicted - q)[at & (bins == b)].sum()) for b in range(15)) / at.sum()
+
+  def correlation(keep):
+    at = kept_rows(keep)
+    return np.corrcoef(s_pref[at], np.log(p / (1 - p))[at])[0, 1]
+  kept.check(kept.estimate(QUALIFICATION, UNIFORM, 'qualification', 'calibration error'), error,
+             pairs)
+  kept.check(kept.estimate(PREFERENCE, UNIFORM, 'policy', 'correlation with P'), correlation, pairs)
+
+
+def test_values_of_lists_are_kept_as_well(kept):
+  values = load_arrays(kept.run.store.path(kept.run.road.evaluation) / 'values.npz')
+  checked = 0
+  for row in kept.rows:
+    system = row.system if row.tau is None else f'policy at {row.tau:g}'
+    perspective = row.perspective if row.tau is None else 'policy'
+    found = values.get(f'{row.split}/{perspective}/{system}|{row.metric}')
+    if found is not None and not row.against and not np.isnan(found).all():
+      assert row.value == pytest.approx(np.nanmean(found)) and row.n == (~np.isnan(found)).sum()
+      checked += 1
+  assert checked > 200
