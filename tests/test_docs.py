@@ -81,6 +81,15 @@ VALUES = {
     'results.taus[-1]': ['0.7071'], 'candidate': ['builder.json', 'nurse.json'],
     'step': ['train_experts', 'fit_policy'],
 }
+WRONG = '''
+`python -m experiments.evaluate --workdri=x` and
+  python -m experiments.evaluate --workdir=x --config.policy.gird=3
+  python -m experiments.evaluate --workdir=x --config.policy.grid=1   a grid of one
+  python -m experiments.pack x
+  python -m experiments.pack \\
+      x y && ls
+  python -m experiments.recommend --run x [--top_k 3] --tau 0
+'''
 
 
 def printed() -> list[Command]:
@@ -123,7 +132,8 @@ PRINTED = printed()
 def parsed(tmp_path_factory):
   """How the parsing of every command ended."""
   folder = tmp_path_factory.mktemp('parsed')
-  cases = [c for c in dict.fromkeys((*COMMANDS, *PRINTED)) if not skipped(c)]
+  wrong = commands_in(WRONG, 'a test')
+  cases = [c for c in dict.fromkeys((*COMMANDS, *PRINTED, *wrong)) if not skipped(c)]
   return dict(zip(cases, drive([(c, False, ROOT) for c in cases], folder)))
 
 
@@ -139,17 +149,11 @@ def test_a_command_has_the_scripts_flags(command, parsed):
     assert parsed[command].status == 0, parsed[command].error
 
 
-def test_what_is_wrong_in_a_command_is_found(tmp_path):
-  text = ('`python -m experiments.evaluate --workdri=x` and\n'
-          '  python -m experiments.evaluate --workdir=x --config.policy.gird=3\n'
-          '  python -m experiments.evaluate --workdir=x --config.policy.grid=1   a grid of one\n'
-          '  python -m experiments.pack x\n'
-          '  python -m experiments.pack \\\n      x y && ls\n'
-          '  python -m experiments.recommend --run x [--top_k 3] --tau 0\n')
-  ended = drive([(c, False, ROOT) for c in commands_in(text, 'here')], tmp_path)
-  assert [e.status for e in ended] == [2, 2, 2, 2, 0, 2]
-  for end, said in zip(ended, ('workdri', 'gird', 'policy.grid', 'RUN FILE', '', 'candidate')):
-    assert said in end.error
+def test_what_is_wrong_in_a_command_is_found(parsed):
+  for command, (status, said) in zip(commands_in(WRONG, 'a test'), (
+      (2, 'workdri'), (2, 'gird'), (2, 'policy.grid'), (2, 'RUN FILE'), (0, ''),
+      (2, 'candidate')), strict=True):
+    assert parsed[command].status == status and said in parsed[command].error
 
 
 def test_all_printed_commands_are_known():
@@ -179,8 +183,10 @@ def story() -> list[Command]:
 
 
 def small(command: Command, tau: str) -> Command:
-  """The command at a tiny size; `tau`, for a tiny run reaches other requirements."""
-  words = [w for w in command.arguments if not w.startswith('--config=')]
+  """The command at a tiny size: the tiny run for any that a study made, and `tau`, for it reaches
+  other requirements."""
+  words = [re.sub(r'runs/mine/runs/[\w./-]+', 'runs/quickstart', w) for w in command.arguments
+           if not w.startswith('--config=')]
   if '--tau' in words:
     words[words.index('--tau') + 1] = tau
   return command._replace(arguments=(*words, *RUN[command.module]))
