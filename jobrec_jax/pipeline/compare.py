@@ -156,8 +156,8 @@ def compare_systems(systems: Mapping[str, Sequence[Member]], reference: str, lev
   """Every system beside the reference.
 
   Runs of the same data seed are compared on the same candidates and jobs. Where the two have
-  training seeds in common, those runs are paired by them; else both systems' seeds add their
-  variance.
+  the same training seeds, or two at least in common, those runs are paired by them; else both
+  systems' seeds add their variance.
 
   Args:
     systems: name -> its runs.
@@ -218,12 +218,11 @@ def _difference(runs: dict, rivals: dict, level: float) -> tuple[Combined, int, 
   if not both:
     return Combined(*[math.nan] * 4, False), 0, 0
   paired = [sorted(set(a[d]) & set(b[d])) for d in both]
-  if all(paired):
+  if all(len(seeds) > 1 or set(a[d]) == set(b[d]) for d, seeds in zip(both, paired)):
     found = combine([[a[d][s] - b[d][s] for s in seeds] for d, seeds in zip(both, paired)], level)
     return found, min(map(len, paired)), len(both)
-  else:
-    found = combine([list(a[d].values()) for d in both], level,
-                    [list(b[d].values()) for d in both])
+  found = combine([list(a[d].values()) for d in both], level,
+                  [list(b[d].values()) for d in both])
   return found, min(min(len(a[d]), len(b[d])) for d in both), len(both)
 
 

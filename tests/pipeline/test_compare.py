@@ -88,9 +88,20 @@ def test_the_headline_is_less_than_everything_and_holm_counts_what_is_shown():
                    'error', f'{PREFERENCE} correlation with Q given P']
 
 
+def test_training_seeds_in_common_are_paired():
+  systems = {'base': [jittered(BASE, s) for s in (0, 1, 2)],
+             'other': [jittered(OTHER, s) for s in (2, 1)]}
+  (found,) = [r for r in compare_systems(systems, 'base')
+              if r.system == 'other' and 'ndcg' in r.metric]
+  at = {name: {m.seed: m.estimates[0] for m in s} for name, s in systems.items()}
+  pairs = [at['other'][s] - at['base'][s] for s in (1, 2)]
+  assert found[4:8] == pytest.approx(combine([pairs])[:4])
+  assert found.n_seeds == 2
+
+
 def test_other_training_seeds_are_not_paired():
   systems = {'base': [jittered(BASE, s) for s in (0, 1, 2)],
-             'other': [jittered(OTHER, s) for s in (1, 2)]}
+             'other': [jittered(OTHER, s) for s in (2, 3)]}
   (found,) = [r for r in compare_systems(systems, 'base')
               if r.system == 'other' and 'ndcg' in r.metric]
   a, b = ([m.estimates[0] for m in s] for s in systems.values())
