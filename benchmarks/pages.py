@@ -55,7 +55,7 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
     'pairs': of_reference(study_tables.pairs),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}
-MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(\n<!-- end -->)', re.S)
+MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(<!-- end -->)', re.S)
 
 
 def render(page: str, kept: Path = KEPT) -> str:
@@ -63,7 +63,7 @@ def render(page: str, kept: Path = KEPT) -> str:
   def written(match: re.Match) -> str:
     start, study, table, end = match.groups()
     results = read_results(kept / f'{study}.json')
-    return start + TABLES[table](results, read_json(kept / f'{study}.{ORIGIN}')) + end
+    return f"{start}{TABLES[table](results, read_json(kept / f'{study}.{ORIGIN}'))}\n{end}"
   return MARK.sub(written, page)
 
 

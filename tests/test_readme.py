@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import quickstart
-from jobrec_jax.schema.files import read_json
+from benchmarks import pages
+from jobrec_jax.pipeline.study_results import read_results
 from jobrec_jax.weights import families
 
 ROOT = Path(__file__).parents[1]
@@ -131,9 +131,14 @@ def test_commands_and_links_exist(page):
     assert (page.parent / link).exists(), link
 
 
-def test_the_tables_are_those_of_the_kept_rows():
-  rows = read_json(quickstart.RESULTS)
-  assert len({r['seed'] for r in rows}) >= 5
-  for page in quickstart.PAGES:
-    assert quickstart.render(page.read_text(), rows) == page.read_text()
-  assert quickstart.picture(rows) == quickstart.PICTURE.read_text()
+@pytest.mark.parametrize('page', pages.PAGES, ids=lambda p: p.name)
+def test_the_tables_are_those_of_the_kept_rows(page):
+  assert pages.MARK.search(page.read_text())
+  assert pages.render(page.read_text()) == page.read_text()
+
+
+def test_what_is_shown_is_of_five_training_seeds():
+  for name in ('seeds', 'published'):
+    results = read_results(pages.KEPT / f'{name}.json')
+    assert len({r['seed'] for r in results['values']}) >= 5
+  assert pages.picture(read_results(pages.KEPT / 'seeds.json')) == pages.PICTURE.read_text()
