@@ -224,8 +224,9 @@ ROAD = ('from tests.pipeline.tiny import tiny_settings; from jobrec_jax.pipeline
 
 def start(folder: Path) -> subprocess.Popen:
   env = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  log = (folder.parent / f'{folder.name}.log').open('a')
   return subprocess.Popen([sys.executable, '-c', ROAD, str(folder)], cwd=ROOT, env=env,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                          stdout=log, stderr=subprocess.STDOUT)
 
 
 def contents(folder: Path) -> dict[str, dict[str, str]]:
@@ -242,7 +243,7 @@ def test_two_processes_share_a_folder_and_kills_change_no_bit(tmp_path):
   """Two at once make one road; then SIGKILL at random moments of it, and the same command again."""
   begun = time.monotonic()
   both = [start(tmp_path / 'whole') for _ in range(2)]
-  assert [process.wait() for process in both] == [0, 0]
+  assert [process.wait() for process in both] == [0, 0], (tmp_path / 'whole.log').read_text()
   length, rng = time.monotonic() - begun, np.random.default_rng(0)
   killed = 0
   while killed < KILLS:
@@ -254,7 +255,7 @@ def test_two_processes_share_a_folder_and_kills_change_no_bit(tmp_path):
       process.send_signal(signal.SIGKILL)
       process.wait()
       killed += 1
-  assert start(tmp_path / 'killed').wait() == 0
+  assert start(tmp_path / 'killed').wait() == 0, (tmp_path / 'killed.log').read_text()
   assert contents(tmp_path / 'killed') == contents(tmp_path / 'whole')
   assert len(contents(tmp_path / 'whole')) > 14
 
