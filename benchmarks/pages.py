@@ -20,7 +20,7 @@ from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
 from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
 from jobrec_jax.report import study_tables
-from jobrec_jax.schema.files import read_json, write_text
+from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / 'benchmarks/results/studies'
@@ -40,11 +40,10 @@ def of_reference(table: Callable[[Sequence[dict]], str]) -> Callable[[Results, R
 
 def origin_line(results: Results, origin: Results) -> str:
   """Where the rows come from, and what they took."""
-  runs = {(r['variant'], r['data_seed'], r['seed']) for r in results['values']}
   seeds, markets = ({r[k] for r in results['values']} for k in ('seed', 'data_seed'))
   return (f"{len(results['variants'])} variant{'s' * (len(results['variants']) > 1)}, "
           f"{len(seeds)} training seeds, {len(markets)} market{'s' * (len(markets) > 1)}: "
-          f"{len(runs)} runs. Their stages took {origin['once'] / 60:.0f} minutes; each run alone, "
+          f"{results['runs']} runs. Their stages took {origin['once'] / 60:.0f} minutes; each run alone, "
           f"{origin['alone'] / 60:.0f} ({origin['once'] / origin['alone']:.2f}). Made by "
           f"{', '.join(origin['devices'])}, at commit {', '.join(origin['commits'])}, with "
           + ', '.join(f'{name} {v}' for name, v in origin['versions'].items()) + '.')
@@ -86,10 +85,13 @@ def picture(results: Results) -> str:
 
 
 def take(study: Path, kept: Path = KEPT) -> None:
-  """Keeps the rows of a study under its folder's name."""
-  read_results(study / RESULTS)
+  """Keeps the rows of a study under its folder's name: of single runs, those of its reference."""
+  results = read_results(study / RESULTS)
+  first = next(iter(results['variants']))
   kept.mkdir(parents=True, exist_ok=True)
-  shutil.copyfile(study / RESULTS, kept / f'{study.name}.json')
+  write_json(kept / f'{study.name}.json', results | {
+      'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),
+      'values': [r for r in results['values'] if r['variant'] == first]}, indent=1)
   shutil.copyfile(study / ORIGIN, kept / f'{study.name}.{ORIGIN}')
 
 

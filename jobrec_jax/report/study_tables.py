@@ -49,7 +49,7 @@ def purposes(results: Mapping[str, Any]) -> str:
 
 def mean_and_sd(row: Row) -> str:
   spread = '' if row['sd'] is None else f" ± {row['sd']:.3f}"
-  return f"{row['mean']:.3f}{spread}"
+  return f"{row['mean']:.3f}{spread}".replace('-', '−')
 
 
 def difference(row: Row) -> str:
@@ -72,8 +72,9 @@ def over_runs(rows: Sequence[Row], **where: Any) -> str:
   values = [r['value'] for r in found if r['value'] is not None]
   if not values:
     return ''
-  spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
-  return f'{statistics.mean(values):.3f}{spread}'
+  varies = len(set(values)) > 1  # what does not train is the same at every training seed
+  spread = f' ± {statistics.stdev(values):.3f}' if varies else ''
+  return f'{statistics.mean(values):.3f}{spread}'.replace('-', '−')
 
 
 def ranking(rows: Sequence[Row]) -> str:
