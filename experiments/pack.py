@@ -2,7 +2,7 @@
 
   python -m experiments.pack runs/quickstart quickstart.zip
   python -m experiments.recommend --run quickstart.zip --tau 0.6 \\
-      --candidate experiments/examples/builder.json
+      --candidate experiments/examples/students.json
 """
 
 from collections.abc import Sequence

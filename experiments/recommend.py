@@ -1,7 +1,7 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/builder.json [--catalogue JOBS.json] [--format json]
+      --candidate experiments/examples/students.json [--catalogue JOBS.json] [--format json]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
       --candidates FILE.jsonl --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
 

@@ -29,7 +29,7 @@ def main(run: Run) -> None:
   study = read_study(FLAGS.study)
   runs = members(study, run.settings, FLAGS.seeds, FLAGS.data_seeds)
   mine = shard(runs, FLAGS.shard) if FLAGS.shard else runs
-  store = run.store.folder
+  store = run.store.folder if FLAGS.store else study_run.store_of(run.folder) or run.store.folder
   if FLAGS.dry_run:
     print(plan_text(study_run.plan(mine, store)))
     return
@@ -39,7 +39,7 @@ def main(run: Run) -> None:
     made = study_run.make(study, mine, run.folder, store, client)
   if made.complete and not FLAGS.shard:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
-    print(f'{text(results)}\n{costs(origin)}')
+    print(f'{text(results)}\n{costs(origin)}\nThe whole report: {run / "report.html"}')
   print(study_run.told(made))
   if made.failures:
     sys.exit(1)

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
-from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.pipeline.record import STUDY, read_record
 from jobrec_jax.schema.settings import as_mapping, build
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
 
@@ -149,6 +149,9 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
   from jobrec_jax.pipeline.settings import Settings
   given = any(a.split('=')[0] in ('--config', '-config') for a in sys.argv[1:])
   there = (folder / 'run.json').exists()
+  if continues and (folder / STUDY).is_file():
+    raise ValueError(f'{folder}: must be a run, got a study; its runs are '
+                     f'{folder}/runs/VARIANT/data-D-seed-S')
   if continues and not there:
     logging.warning('%s: holds no run yet; all that is needed is made from the start', folder)
   if not continues or given or not there:

@@ -82,7 +82,7 @@ def test_an_installed_package_loads_a_run_outside_the_repository(tiny_folder, tm
   (example,) = examples('README.md')
   assert len([line for line in example.splitlines() if line]) <= 10
   (away / 'script.py').write_text(example)
-  candidate = ROOT / 'experiments/examples/builder.json'
+  candidate = ROOT / 'experiments/examples/students.json'
   done = subprocess.run([sys.executable, 'script.py', 'run', str(candidate)], cwd=away,
                         env={'PYTHONPATH': str(site), 'PATH': '', 'HOME': str(tmp_path)},
                         capture_output=True, text=True)

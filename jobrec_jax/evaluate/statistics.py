@@ -24,6 +24,7 @@ from scipy import stats
 from jobrec_jax.schema import streams
 
 LIMIT = 200  # groups of candidates or jobs that training has seen, and of those that it has not
+ROUNDING = 1e-12  # of a number of size 1
 PAIRS = 256  # groups of pairs: their sum of squares is right to 9%
 
 
@@ -81,19 +82,19 @@ class Estimate(NamedTuple):
       return np.nan, np.nan
     gu, gj = self.groups
     u, j, pairs = (float(x @ x) for x in (self.candidates, self.jobs, self.pairs))
-    own = max(pairs - u / gj - j / gu, 0.0)
-    return satterthwaite([(u, gu - 1.0), (j, gj - 1.0), (-own, PAIRS - 1.0)], max(u, j))
+    if max(u, j) <= (ROUNDING * max(abs(self.value), 1.0)) ** 2:  # nothing moves it
+      return 0.0, min(gu, gj) - 1.0
+    own = min(max(pairs - u / gj - j / gu, 0.0), u, j)
+    return satterthwaite([(u, gu - 1.0), (j, gj - 1.0), (-own, PAIRS - 1.0)])
 
 
-def satterthwaite(parts: Sequence[tuple[float, float]],
-                  least: float = 0.0) -> tuple[float, float]:
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
   """The sum of independent variance estimates, and its degrees of freedom.
 
   df = (Σ v)² / (Σ v² / df_v).
 
   Args:
     parts: (variance, degrees of freedom) of each; one that is taken off is negative.
-    least: the sum is not less.
 
   Returns:
     Both nan where there is no part, or one has no degree of freedom.
@@ -102,7 +103,7 @@ def satterthwaite(parts: Sequence[tuple[float, float]],
   """
   if not parts or min(df for _, df in parts) < 1:
     return np.nan, np.nan
-  total = max(sum(v for v, _ in parts), least)
+  total = sum(v for v, _ in parts)
   if total == 0:
     return 0.0, min(df for _, df in parts)
   return total, total ** 2 / sum(v ** 2 / df for v, df in parts)

@@ -28,7 +28,9 @@ from jobrec_jax.report.results import ResultRow
 LOWER = ('mean_rank', 'calibration error', 'calibration error by job', 'violation@5', '|C − τ|')
 OTHER_TRUTH = {PREFERENCE: 'correlation with Q given P',
                QUALIFICATION: 'correlation with P given Q'}  # 0 is best
-BETTER, WORSE, SAME, UNTESTED = 'better', 'worse', 'not different', 'no test'
+BETTER, WORSE, OPEN, UNTESTED = 'better', 'worse', 'not different', 'no test'
+SAME, OTHER = 'the same', 'another τ'  # nothing to test: shared results, other requirements
+NEAR = 0.005  # τ that lie so near ask for the same
 
 
 class Key(NamedTuple):
@@ -90,8 +92,10 @@ class ComparedRow(NamedTuple):
     diff, low, high: system − reference on the data seeds of both, with its interval.
     p, p_holm: of the test that they are equal; the second corrected for all tests of the call.
     n_seeds, n_data_seeds: training seeds of a data seed, and data seeds, behind the difference.
-    verdict: 'better', 'worse' (p_holm < 1 − level), 'not different' or 'no test'; what is lower or
-      nearer to 0 is better where the metric says so.
+    verdict: 'better', 'worse' (p_holm < 1 − level) or 'not different'; what is lower or nearer to 0
+      is better where the metric says so. Nothing is tested, and counted by Holm, where it is 'no
+      test', 'the same' (both stand on the same results) or 'another τ' (the two were not asked for
+      the same at this rank of their grids).
   """
 
   system: str
@@ -171,8 +175,9 @@ def compare_systems(systems: Mapping[str, Sequence[Member]], reference: str, lev
   Raises:
     ValueError: a system has no run, or one twice; runs of a data seed are over different data.
   """
-  by_run = {}
+  by_run, asked = {}, {}
   for name, members in systems.items():
+    asked[name] = {(m.data_seed, m.seed): requirements_of(m) for m in members}
     by_run[name] = {(m.data_seed, m.seed): keyed(m) for m in members}
     if not members or len(by_run[name]) < len(members):
       raise ValueError(f'{name}: must be runs of different seeds, got '
@@ -180,7 +185,15 @@ def compare_systems(systems: Mapping[str, Sequence[Member]], reference: str, lev
   common = [k for k in next(iter(by_run[reference].values()))
             if all(k in found for runs in by_run.values() for found in runs.values())]
   keys = common if everything or not common else headline(common)
-  rows = [_row(name, key, by_run, reference, level) for key in keys for name in systems]
+  rows = []
+  for key in keys:
+    for name in systems:
+      row, better = _row(name, key, by_run, reference, level)
+      if row.diff == row.low == row.high == 0:
+        row = row._replace(p=math.nan, verdict=SAME)
+      elif _other_requirement(asked[name], asked[reference], key.requirement):
+        row = row._replace(p=math.nan, verdict=OTHER)
+      rows.append((row, better))
   adjusted = holm([r.p for r, _ in rows])
   return [row._replace(p_holm=float(p), verdict=_verdict(row, better, p, 1 - level))
           for (row, better), p in zip(rows, adjusted)]
@@ -207,6 +220,18 @@ def _row(name: str, key: Key, by_run: dict, reference: str,
                      UNTESTED), bool(better)
 
 
+def requirements_of(member: Member) -> dict[str, float]:
+  """The τ behind each requirement of a run."""
+  asked = sorted({r.tau for r in member.rows if r.tau})
+  return {f'requirement {i + 1} of {len(asked)}': tau for i, tau in enumerate(asked)}
+
+
+def _other_requirement(runs: dict, rivals: dict, requirement: str) -> bool:
+  """Whether two systems were asked for different τ in a run that both have."""
+  return any(abs(runs[at][requirement] - rivals[at][requirement]) > NEAR
+             for at in set(runs) & set(rivals) if requirement in runs[at])
+
+
 def _difference(runs: dict, rivals: dict, level: float) -> tuple[Combined, int, int]:
   """The difference over the data seeds of both, with the number of training and data seeds."""
   by_data = [defaultdict(dict), defaultdict(dict)]
@@ -228,8 +253,8 @@ def _difference(runs: dict, rivals: dict, level: float) -> tuple[Combined, int, 
 
 def _verdict(row: ComparedRow, better: bool, p_holm: float, alpha: float) -> str:
   if math.isnan(p_holm):
-    return UNTESTED
-  return SAME if p_holm >= alpha else BETTER if better else WORSE
+    return row.verdict
+  return OPEN if p_holm >= alpha else BETTER if better else WORSE
 
 
 class Loaded(NamedTuple):
@@ -274,10 +299,11 @@ def as_systems(runs: Sequence[Loaded]) -> dict[str, list[Loaded]]:
   groups = defaultdict(list)
   for run in runs:
     groups[canonical(without_seeds(run.settings))].append(run)
-  systems = {}
-  for members in groups.values():
-    name = shared_name([m.folder for m in members])
-    systems[str(members[0].folder) if name in systems else name] = members
+  paths = [named_place([m.folder for m in members]) for members in groups.values()]
+  parts = next((n for n in range(1, max(len(p.parts) for p in paths) + 1)
+                if len({p.parts[-n:] for p in paths}) == len(paths)), 0)
+  names = ['/'.join(p.parts[-parts:]) for p in paths]
+  systems = dict(zip(names, groups.values()))
   if len(systems) < 2:
     raise ValueError('runs must be of two systems at least, got runs that differ in their seeds '
                      f'alone: {", ".join(str(r.folder) for r in runs)}')
@@ -290,7 +316,22 @@ def as_systems(runs: Sequence[Loaded]) -> dict[str, list[Loaded]]:
       raise ValueError(f'{run.folder}: must be over the data of {other.folder} to be compared with '
                        f'it at data.seed {run.member.data_seed}, got other data'
                        + (f' ({", ".join(keys)} differ)' if keys else ''))
+  known = {r.member.data_seed for r in systems[names[0]]}
+  for name, members in systems.items():
+    if not known & {r.member.data_seed for r in members}:
+      raise ValueError(f'{members[0].folder}: must have a data seed of {names[0]}, one of '
+                       f'{sorted(known)}, for candidates and jobs in common, got '
+                       f'{members[0].member.data_seed}; make {name} with '
+                       f'--config.data.seed={min(known)}')
   return systems
+
+
+def named_place(folders: Sequence[Path]) -> Path:
+  """The place that names a system: a study's variant, or what run folders share."""
+  first = folders[0].resolve()
+  if re.fullmatch(r'data-\d+-seed-\d+', first.name) and first.parent.parent.name == 'runs':
+    return Path(*first.parts[:-3], first.parent.name)
+  return first.with_name(shared_name(folders))
 
 
 def shared_name(folders: Sequence[Path]) -> str:

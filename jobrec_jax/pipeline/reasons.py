@@ -117,9 +117,10 @@ def plan_text(plan: Sequence[Reason]) -> str:
            for row in rows]
   seconds, unknown = total(plan)
   left = sum(not r.there for r in plan)
-  return '\n'.join([*lines, '', f'{len(plan) - left} stages are there, {left} would be made: about '
-                    f'{duration(seconds)}' + (f', and {unknown} of which nothing like them was '
-                                              'made yet' if unknown else '')])
+  cost = [f'about {duration(seconds)}'] if unknown < left else []
+  cost += [f'no estimate for {unknown} of them'] if unknown else []
+  return '\n'.join([*lines, '', f'{len(plan) - left} stages are there, {left} would be made'
+                    + (f": {', '.join(cost)}" if cost else '')])
 
 
 def _but_for_seeds(why: str) -> str:

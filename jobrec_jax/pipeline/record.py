@@ -9,6 +9,7 @@ from jobrec_jax.schema.files import read_json, write_json
 
 FILE = 'run.json'
 FORMAT = 1
+STUDY = 'study.json'  # beside the runs of a study
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +36,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     ValueError: there is none, or it is not as it was written.
   """
   path = Path(folder) / FILE
+  if (path.parent / STUDY).is_file():
+    raise ValueError(f'{path.parent}: must be a run, got a study; its runs are '
+                     f'{path.parent}/runs/VARIANT/data-D-seed-S')
   if not path.is_file():
-    raise ValueError(f'{path}: must be a file, got none; make the run first: '
-                     f'python -m experiments.quickstart --workdir={folder}')
+    raise ValueError(f'{path}: must be a file, got none; name the folder of a run, or make one '
+                     f'first: python -m experiments.quickstart --workdir={folder}')
   value = read_json(path)
   try:
     whole = sealed({k: v for k, v in value.items() if k != 'digest'}) == value

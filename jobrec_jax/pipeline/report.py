@@ -38,9 +38,12 @@ TITLE = 'Jobs that a candidate wants and can get'
 
 def report(run: Run) -> Evaluation:
   """Makes what is missing of the run, and writes everything; report.html comes last."""
-  with run.progress(run.road.evaluation, run.road.certified, run.road.dial):
+  with run.progress(run.road.evaluation, run.road.certified, run.road.frontier, run.road.dial):
     results = run.get(run.road.evaluation)
     certified = run.get(run.road.certified)
+    for shown in (run.road.frontier, run.road.dial):
+      run.get(shown)
+  logging.info('report: drawing')
   said = findings(results.rows)
   write_results(run.folder, results.rows, [f.text for f in said])
   parts = [Section('What came out', findings=said), sections.dial_section(run),

@@ -60,8 +60,8 @@ class Study:
                          f"and '-', and start with a letter or digit, got {name!r}")
       if not isinstance(variant, Variant):
         raise ValueError(f'variants: {name} must be a Variant, got {type(variant).__name__}')
-      if not variant.purpose.strip():
-        raise ValueError(f'variants: {name} must have a line of purpose, got '
+      if not isinstance(variant.purpose, str) or not variant.purpose.strip():
+        raise ValueError(f'variants: {name} must have a line of purpose first, got '
                          f'{variant.purpose!r}')
       for key in variant.changes:
         if key.split('.')[-1] == 'seed':
@@ -165,7 +165,10 @@ def read_study(path: str) -> Study:
   place = Path(path)
   if not place.is_file():
     raise ValueError(f'study must be a Python file with get_study(), got no file {path!r}')
-  names = runpy.run_path(str(place))
+  try:
+    names = runpy.run_path(str(place))
+  except SyntaxError as error:
+    raise ValueError(f'{path}: must be Python, got {error.msg} in line {error.lineno}') from error
   study = names['get_study']() if callable(names.get('get_study')) else None
   if not isinstance(study, Study):
     raise ValueError(f'{path}: get_study() must give a Study, got {type(study).__name__}')

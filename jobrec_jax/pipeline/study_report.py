@@ -26,7 +26,8 @@ from jobrec_jax.schema.files import write_json, write_text
 Origin = dict[str, Any]
 KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '
        '▲ better, ▼ worse: told apart at {share:.0%} after correction for all tests of the table '
-       '(Holm), over candidates, jobs and seeds.')
+       '(Holm), over candidates, jobs and seeds. = stands on the same results; (τ) was asked for '
+       'another τ at this rank of its grid, so that nothing is tested (policy.taus fixes them).')
 
 
 def write_study(study: Study, made: Made, folder: Path, store: Path,
@@ -48,7 +49,8 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
 
 def page_rows(results: Results) -> list[study_page.ComparedRow]:
   """The compared rows as the page shows them."""
-  words = {'better': 'better', 'worse': 'worse', 'not different': 'open', 'no test': 'baseline'}
+  words = {'better': 'better', 'worse': 'worse', 'not different': 'open', 'no test': 'baseline',
+           'the same': 'same', 'another τ': 'other'}
   runs = Counter((r['variant']) for r in {(r['variant'], r['data_seed'], r['seed']): r
                                           for r in results['values']}.values())
   return [study_page.ComparedRow(
@@ -75,8 +77,9 @@ def failures(made: Made) -> list[Section]:
 
 def costs(origin: Mapping[str, Any]) -> str:
   """What sharing saved."""
-  return (f"Stages took {duration(origin['once'])}; each run alone, {duration(origin['alone'])} in "
-          f"all ({origin['once'] / origin['alone']:.2f}).")
+  return (f"Stages took {duration(origin['once'])}; each run alone would have taken "
+          f"{duration(origin['alone'])} in all, so that sharing leaves "
+          f"{origin['once'] / origin['alone']:.0%} of it.")
 
 
 def text(results: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Making a study: its tasks here or on workers, its runs' folders, and study.json."""
 
 from collections.abc import Sequence
+import os
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -9,22 +10,20 @@ from absl import logging
 
 from jobrec_jax.pipeline.progress import Kept
 from jobrec_jax.pipeline.reasons import Reason, duration, reasons
-from jobrec_jax.pipeline.record import sealed
+from jobrec_jax.pipeline.record import STUDY, sealed
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.pipeline.study import Member, Study, goals, road_of
 from jobrec_jax.pipeline.tasks import (
-    Failure,
-    Task,
-    make_here,
-    make_with_dask,
-    runs_that_failed,
-    tasks,
+  Failure,
+  Task,
+  make_here,
+  make_with_dask,
+  runs_that_failed,
+  tasks,
 )
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import about
-
-FILE = 'study.json'
 
 
 class Made(NamedTuple):
@@ -88,7 +87,8 @@ class _Progress:
       return
     seconds = self._kept.estimates(list(self._left.values())).values()
     known = [s for s in seconds if s is not None]
-    work = f'{about(sum(known))} of work left' if known else 'no estimate yet'
+    work = (f'{about(sum(known))} of work left' if known else 'no estimate yet' if self._left
+            else 'done')
     unknown = len(self._left) - len(known)
     logging.info('study: %d of %d stages made in %s, %s%s', self._count - len(self._left),
                  self._count, duration(time.monotonic() - self._start), work,
@@ -100,7 +100,7 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
   """study.json: the question, the variants, and which runs there are; runs of earlier calls, of
   other shards or fewer seeds, stay named."""
   places = {m.place: {'variant': m.variant, 'data_seed': m.data_seed, 'seed': m.seed} for m in runs}
-  path = folder / FILE
+  path = folder / STUDY
   told = {'question': study.question, 'variants': {
       name: {'purpose': v.purpose, 'changes': plain(dict(v.changes))}
       for name, v in study.variants.items()}}
@@ -108,7 +108,14 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
     was = read_json(path)
     if {k: was.get(k) for k in told} == told:
       places = was['runs'] | places
-  write_json(path, sealed(told | {'runs': places}), indent=1)
+  write_json(path, sealed(told | {'runs': places, 'store': os.path.relpath(store, folder)}),
+             indent=1)
+
+
+def store_of(folder: Path) -> Path | None:
+  """Where the artefacts of an earlier call lie; None where there was none."""
+  path = folder / STUDY
+  return folder / read_json(path)['store'] if path.is_file() else None
 
 
 def told(made: Made) -> str:

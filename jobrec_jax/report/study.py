@@ -13,12 +13,14 @@ from jobrec_jax.report.findings import Finding
 from jobrec_jax.report.html import Section, write_report
 from jobrec_jax.report.results import Table, format_number, interval_text
 
-Compared = Literal['baseline', 'better', 'worse', 'open']
-SIGNS: dict[Compared, str] = {'baseline': '', 'better': '▲', 'worse': '▼', 'open': '≈'}
+Compared = Literal['baseline', 'better', 'worse', 'open', 'same', 'other']
+SIGNS: dict[Compared, str] = {'baseline': '', 'better': '▲', 'worse': '▼', 'open': '≈', 'same': '=',
+                            'other': 'τ'}
 WORDS: dict[Compared, str] = {'baseline': 'the baseline', 'better': 'better', 'worse': 'worse',
-                              'open': 'not told apart'}
+                              'open': 'not told apart', 'same': 'the same results',
+                              'other': 'asked for another τ'}
 COLOURS = (PALETTE[0], PALETTE[1], PALETTE[-1])  # of better, worse and not told apart
-MEANS = 'Means ± standard deviations over training seeds'
+TESTED = ('better', 'worse', 'open')
 
 
 class ComparedRow(NamedTuple):
@@ -31,7 +33,8 @@ class ComparedRow(NamedTuple):
     mean, sd: over training seeds; sd nan with one seed.
     diff, low, high: variant − baseline with its interval; nan of the baseline itself.
     p_holm: corrected for the number of comparisons; nan of the baseline itself.
-    verdict: 'baseline', 'better', 'worse', or 'open' where they are not told apart.
+    verdict: 'baseline', 'better', 'worse', 'open' where they are not told apart, 'same' where both
+      stand on the same results, or 'other' where they were asked for different τ.
     seeds: how many runs stand behind the mean.
   """
 
@@ -68,8 +71,6 @@ def write_page(path: str | Path, title: str, rows: Sequence[ComparedRow],
               'line, the two are told apart before any correction; p is corrected for the number '
               'of comparisons.', pictures=forest(rows, Path(path).parent / 'figures'),
               tables=difference_tables(rows)),
-      Section('All means', '▲ better than the baseline, ▼ worse, ≈ not told apart from it.',
-              tables=[mean_table(rows)]),
       *extra, Section('Glossary', terms=glossary.STUDY + glossary.RUN)]
   write_report(path, title, facts, sections)
 
@@ -84,8 +85,10 @@ def study_findings(rows: Sequence[ComparedRow]) -> list[Finding]:
     parts = [f'{v} on {"; ".join(f"{r.metric} by {_change(r)}" for r in told[v])}'
              for v in ('better', 'worse') if told[v]]
     if told['open']:
-      parts.append(f'not told apart on {"; ".join(r.metric for r in told["open"])}'
-                   if parts else 'not told apart on any metric')
+      count = f'{len(told["open"])} other measure{"s" * (len(told["open"]) > 1)}'
+      parts.append(f'not told apart on {count}' if parts else 'not told apart on any measure')
+    if not parts:
+      parts.append('nothing is tested')
     shown = next((r for v in ('better', 'worse', 'open') for r in told[v]), own[0])
     verdict = ('open' if bool(told['better']) == bool(told['worse'])
                else 'yes' if told['better'] else 'no')
@@ -99,7 +102,7 @@ def forest(rows: Sequence[ComparedRow], folder: Path) -> list[Picture]:
   pictures = []
   for i, metric in enumerate(dict.fromkeys(r.metric for r in rows)):
     drawn = [Estimate(r.system, WORDS[r.verdict], Interval(r.diff, r.low, r.high, r.seeds))
-             for r in rows if r.metric == metric and math.isfinite(r.diff)]
+             for r in rows if r.metric == metric and r.verdict in TESTED]
     if drawn:
       groups = {WORDS[v]: c for v, c in zip(('better', 'worse', 'open'), COLOURS)}
 
@@ -111,30 +114,28 @@ def forest(rows: Sequence[ComparedRow], folder: Path) -> list[Picture]:
   return pictures
 
 
-def mean_table(rows: Sequence[ComparedRow]) -> Table:
-  """Variants × metrics."""
-  metrics = list(dict.fromkeys(r.metric for r in rows))
-  cells, seeds = {}, {}
-  for r in rows:
-    spread = f' ± {format_number(r.sd)}' if math.isfinite(r.sd) else ''
-    cells[r.system, r.metric] = f'{format_number(r.mean)}{spread} {SIGNS[r.verdict]}'.strip()
-    seeds.setdefault(r.system, set()).add(r.seeds)
-  body = tuple((system, *(cells.get((system, m), '') for m in metrics),
-                '–'.join(map(str, sorted({min(n), max(n)})))) for system, n in seeds.items())
-  return Table(MEANS, ('variant', *metrics, 'seeds'), body)
-
-
 def difference_title(metric: str) -> str:
   return f'{metric}: differences'
 
 
 def difference_tables(rows: Sequence[ComparedRow]) -> list[Table]:
-  """For each metric every variant's difference, p and verdict."""
-  return [Table(difference_title(metric), ('variant', 'difference', 'p (Holm)', 'verdict'), tuple(
-      (r.system, interval_text(r.diff, r.low, r.high), _p(r.p_holm),
-       f'{SIGNS[r.verdict]} {WORDS[r.verdict]}'.strip()) for r in rows
-      if r.metric == metric and r.verdict != 'baseline'))
-      for metric in dict.fromkeys(r.metric for r in rows)]
+  """For each metric every variant's mean, difference, p and verdict; nothing where all stand on
+  the baseline's results."""
+  tables = []
+  for metric in dict.fromkeys(r.metric for r in rows):
+    of = [r for r in rows if r.metric == metric]
+    if all(r.verdict in ('baseline', 'same') for r in of):
+      continue
+    body = tuple((r.system, _mean(r), '–' if r.verdict == 'baseline' else
+                  interval_text(r.diff, r.low, r.high), _p(r.p_holm),
+                  f'{SIGNS[r.verdict]} {WORDS[r.verdict]}'.strip()) for r in of)
+    tables.append(Table(difference_title(metric),
+                        ('variant', 'mean ± sd', 'difference', 'p (Holm)', 'verdict'), body))
+  return tables
+
+
+def _mean(row: ComparedRow) -> str:
+  return format_number(row.mean) + (f' ± {format_number(row.sd)}' if math.isfinite(row.sd) else '')
 
 
 def _change(row: ComparedRow) -> str:

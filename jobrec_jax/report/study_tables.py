@@ -8,7 +8,7 @@ import statistics
 from typing import Any
 
 Row = Mapping[str, Any]
-MARKS = {'better': ' ▲', 'worse': ' ▼', 'not different': '', 'no test': ''}
+MARKS = {'better': ' ▲', 'worse': ' ▼', 'not different': '', 'no test': '', 'another τ': ' (τ)'}
 SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
            'logistic regression', 'schema rules', 'popularity', 'canary: constant')
 
@@ -53,9 +53,11 @@ def mean_and_sd(row: Row) -> str:
 
 
 def difference(row: Row) -> str:
-  """'−0.012 ▼'; a difference that is told apart bears a mark."""
+  """'−0.012 ▼', marked where it is told apart; '=' where both stand on the same results."""
   if row['diff'] is None:
     return mean_and_sd(row)
+  if row['verdict'] == 'the same':
+    return '='
   sign = '−' if row['diff'] < 0 else '+'
   return f"{sign}{abs(row['diff']):.3f}{MARKS[row['verdict']]}"
 

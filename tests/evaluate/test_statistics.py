@@ -188,3 +188,18 @@ def test_pairs_of_lists_lie_in_groups_of_their_own():
   expected = np.sqrt((PAIRS - 1) / PAIRS) * (left_out - left_out.mean())
   np.testing.assert_allclose(found.pairs, expected, atol=1e-12)
   assert np.ptp(found.pairs) > 0.01
+
+
+def test_what_nothing_moves_has_an_interval_without_width():
+  """Rounding moves a constant by 1e-17, which is no variance; nor are its degrees of freedom."""
+  rng = np.random.default_rng(0)
+  psi = [1e-17 * rng.normal(size=n) for n in (150, 80, PAIRS)]
+  assert interval(Estimate(0.05, *psi[:2], 9, (150, 80), psi[2])) == (0.05, 0.05, 0.05, 9)
+
+
+def test_pairs_that_outweigh_both_sides_leave_the_greater():
+  """As for a metric that is almost constant: own pairs' noise far above both sums."""
+  u, j, pairs = np.full(100, 0.01), np.full(50, 0.02), np.full(PAIRS, 0.5)
+  found = interval(Estimate(0.5, u, j, 9, (100, 50), pairs))
+  variance = 50 * 0.02 ** 2
+  assert 2 * variance ** 0.5 < found.high - found.value < 2.2 * variance ** 0.5

@@ -11,10 +11,9 @@ import pytest
 
 import jobrec_jax
 from jobrec_jax.pipeline.artefacts import load_policy
-from jobrec_jax.pipeline.frontier import frontier_report
 from jobrec_jax.pipeline.measures.subject import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.pack import pack
-from jobrec_jax.pipeline.report import report
+from jobrec_jax.pipeline.report import report, sweep_report
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from tests.pipeline.tiny import tiny_settings
@@ -66,7 +65,7 @@ def test_every_kind_of_head_goes_the_whole_road(reported, tiny_run, tmp_path, he
     np.testing.assert_allclose(scored.lam[0, lists.job[0]], lam[0], atol=2e-5)
   proof = run.get(proof_stage(run.settings, run.road))
   assert proof.rows and all(np.isfinite(x).all() for x in proof.true.values())
-  frontier_report(run)  # heads of the same kind, one for each tau
+  sweep_report(run)  # heads of the same kind, one for each tau
   frontier = run.get(sweep_stage(run.settings, run.road))
   assert all(np.isfinite(p.reached) for rows in frontier.points.values() for p in rows)
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from jobrec_jax.evaluate.comparison import combine, holm
 from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.compare import (
+    Loaded,
     Member,
     as_systems,
     compare_systems,
@@ -62,12 +64,12 @@ def test_verdicts_know_what_is_better():
   verdicts = {m: r.verdict for m, r in rows.items()}
   assert verdicts == {
       f'{PREFERENCE} preference ndcg@5, {SPLIT}': 'better',
-      f'logistic regression preference ndcg@5, {SPLIT}': 'not different',
+      f'logistic regression preference ndcg@5, {SPLIT}': 'the same',
       f'{QUALIFICATION} qualification calibration error, {UNIFORM}': 'better',  # lower
       f'{PREFERENCE} correlation with Q given P, {UNIFORM}': 'better',  # nearer to 0, and higher
       f'{PREFERENCE} preference mean_rank, {SPLIT}': 'better'}  # lower
   back = compare_systems(systems, 'other', everything=True)
-  assert {r.verdict for r in back if r.system == 'base'} == {'worse', 'not different'}
+  assert {r.verdict for r in back if r.system == 'base'} == {'worse', 'the same'}
   assert all(r.verdict == 'no test' and np.isnan(r.diff) for r in back if r.system == 'other')
   one = rows[f'{PREFERENCE} preference ndcg@5, {SPLIT}']
   values = [m.estimates[0].value for m in systems['other']]
@@ -76,7 +78,7 @@ def test_verdicts_know_what_is_better():
   assert (one.diff, one.low, one.high, one.p) == pytest.approx(combine(pairs)[:4])
   assert (one.n_seeds, one.n_data_seeds) == (4, 1)
   tested = [r for r in compare_systems(systems, 'base', everything=True) if r.p == r.p]
-  assert len(tested) == 5
+  assert len(tested) == 4
   np.testing.assert_allclose([r.p_holm for r in tested], holm([r.p for r in tested]))
 
 
@@ -192,3 +194,36 @@ def test_other_data_and_runs_without_estimates_are_refused(tiny_folder, tmp_path
   d = like(tiny_folder, tmp_path / 'none', lambda record: record['artefacts'].pop('evaluation'))
   with pytest.raises(ValueError, match=r'experiments\.evaluate --workdir='):
     load_run(d)
+
+
+def test_what_was_asked_for_another_tau_is_not_tested():
+  def systems(tau):
+    return {'base': [member(s, BASE, taus=(0.5, 0.6)) for s in range(3)],
+            'other': [member(s, OTHER, taus=(0.5, tau)) for s in range(3)]}
+  for tau, verdict in ((0.6, 'better'), (0.64, 'another τ')):
+    rows = compare_systems(systems(tau), 'base', everything=True)
+    (last,) = [r for r in rows if r.system == 'other' and 'requirement 2 of 2' in r.metric]
+    assert last.verdict == verdict and (last.p_holm == last.p_holm) == (verdict == 'better')
+    assert last.diff == pytest.approx(0.1, abs=0.01)
+
+
+def loaded(folder, data_seed=0, seed=0, **settings):
+  own = {'seed': seed, 'data': {'seed': data_seed}, **settings}
+  return Loaded(Path(folder), own, f'data-{data_seed}', member(seed, BASE, data_seed))
+
+
+def test_systems_are_named_by_their_variant_or_by_what_tells_them_apart():
+  of_study = [loaded(f'runs/mine/runs/{v}/data-0-seed-{s}', seed=s, beta=b)
+              for v, b in (('base', 1), ('low', 2)) for s in (0, 1)]
+  assert list(as_systems(of_study)) == ['base', 'low']
+  two = [loaded(f'{place}/runs/base/data-0-seed-0', beta=b) for b, place in enumerate(('x', 'y'))]
+  assert list(as_systems(two)) == ['x/base', 'y/base']
+  plain = [loaded(f'runs/{n}', seed=s, beta=b) for n, s, b in (('a-0', 0, 1), ('a-1', 1, 1),
+                                                              ('b', 0, 2))]
+  assert list(as_systems(plain)) == ['a', 'b']
+
+
+def test_runs_without_data_in_common_are_refused():
+  runs = [loaded('runs/t0', 0, beta=1), loaded('runs/t1', 1, beta=2)]
+  with pytest.raises(ValueError, match=r't1: must have a data seed of t0, one of .0., .*got 1'):
+    as_systems(runs)

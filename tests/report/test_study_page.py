@@ -9,7 +9,7 @@ from jobrec_jax.report.results import Table
 from jobrec_jax.report.study import (
   ComparedRow,
   difference_tables,
-  mean_table,
+  forest,
   study_findings,
   write_page,
 )
@@ -38,27 +38,29 @@ def test_each_variant_has_its_sentence():
   assert mixed.text == (
       'raw text against whole road: better on NDCG@5, qualification by 0.050 [0.030, 0.070] '
       '(p 0.010), and worse on NDCG@5, preference by −0.100 [−0.120, −0.080] (p < 0.001), and not '
-      'told apart on true C at the highest τ.')
+      'told apart on 1 other measure.')
   assert mixed.verdict == nothing.verdict == 'open'
-  assert nothing.text == 'no stage 1A against whole road: not told apart on any metric.'
+  assert nothing.text == 'no stage 1A against whole road: not told apart on any measure.'
   better = [r._replace(verdict='better') for r in ROWS if r.system == 'raw text']
   assert study_findings(better)[0].verdict == 'yes'
   assert study_findings([r._replace(verdict='worse') for r in better])[0].verdict == 'no'
 
 
-def test_means_carry_spread_and_marks():
-  table = mean_table(ROWS)
-  assert table.header == ('variant', *METRICS, 'seeds')
-  assert table.rows[0] == ('whole road', *['0.500 ± 0.020'] * 3, '5')
-  assert table.rows[1] == ('raw text', '0.400 ± 0.010 ▼', '0.550 ± 0.010 ▲', '0.500 ± 0.010 ≈', '5')
-  alone = mean_table([ROWS[0]._replace(sd=NAN, seeds=1)])
-  assert alone.rows == (('whole road', '0.500', '1'),)
-
-
-def test_differences_leave_the_baseline_out():
+def test_tables_show_means_differences_and_marks():
   first, *_ = difference_tables(ROWS)
-  assert first.rows == (('raw text', '−0.100 [−0.120, −0.080]', '< 0.001', '▼ worse'),
-                        ('no stage 1A', '0.001 [−0.019, 0.021]', '0.200', '≈ not told apart'))
+  assert first.rows == (
+      ('whole road', '0.500 ± 0.020', '–', '–', 'the baseline'),
+      ('raw text', '0.400 ± 0.010', '−0.100 [−0.120, −0.080]', '< 0.001', '▼ worse'),
+      ('no stage 1A', '0.501 ± 0.010', '0.001 [−0.019, 0.021]', '0.200', '≈ not told apart'))
+
+
+def test_what_is_not_tested_is_not_drawn_and_says_why(tmp_path):
+  same = [r._replace(verdict='same') if r.verdict != 'baseline' else r for r in ROWS]
+  assert difference_tables(same) == [] and forest(same, tmp_path) == []
+  assert study_findings(same)[0].text == 'raw text against whole road: nothing is tested.'
+  other = [r._replace(verdict='other') if r.system == 'raw text' else r for r in ROWS]
+  assert difference_tables(other)[0].rows[1][-1] == 'τ asked for another τ'
+  assert len(forest(other, tmp_path)) == 3
 
 
 def test_the_page_holds_everything(tmp_path):
