@@ -26,7 +26,7 @@ FLAGS = flags.FLAGS
 
 
 def main(run: Run) -> None:
-  study = read_study(FLAGS.study)
+  study = read_study(FLAGS.study or '')
   runs = members(study, run.settings, FLAGS.seeds, FLAGS.data_seeds)
   mine = shard(runs, FLAGS.shard) if FLAGS.shard else runs
   store = run.store.folder if FLAGS.store else study_run.store_of(run.folder) or run.store.folder
@@ -46,7 +46,8 @@ def main(run: Run) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('study', None, 'a file whose get_study() names the variants', required=True)
+  flags.DEFINE_string('study', None, 'a Python file whose get_study() names the variants; '
+                      'it must be given')
   flags.DEFINE_integer('seeds', 5, 'training seeds of each variant', lower_bound=1)
   flags.DEFINE_integer('data_seeds', 1, 'seeds of the data, each with all training seeds',
                        lower_bound=1)

@@ -69,6 +69,7 @@ def estimates(rows: Mapping[str, Sequence[Estimate]], groups: Mapping[str, str],
     axes.set_title(textwrap.fill(title, 24) if narrow else title, fontsize=10, loc='left')
     axes.set_xlabel(label)
     axes.margins(x=0.06)
+    axes.locator_params(axis='x', nbins=3 if narrow else 6)  # so that labels stay apart
     clean(axes)
   if len(groups) > 1:
     legend(figure, narrow)

@@ -69,7 +69,8 @@ def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray)
   slope, intercept = _logistic((s - mean) / scale, target, w)
   if not slope > 0:
     raise ValueError(f'labels fall as scores rise (slope {slope / scale:g} per unit of score): '
-                     'no temperature t > 0 calibrates scores that rank the wrong way round')
+                     'no temperature t > 0 calibrates scores that rank the wrong way round; train '
+                     "longer (cooperative.steps), or set experts.calibration='none'")
   t = scale / slope
   return Calibration(float(mean - intercept * t), float(t))
 
