@@ -55,7 +55,8 @@ def trade_off(points: Sequence[Point], x_name: str, y_name: str) -> str:
               f'{y(p.y - p.y_sd)} V{y(p.y + p.y_sd)}" stroke="{GREY}"/>',
               f'<circle cx="{x(p.x)}" cy="{y(p.y)}" r="5" fill="{BLUE}"/>']
     if p.label:
-      parts.append(f'<text x="{x(p.x) - 10:.1f}" y="{y(p.y) + 22:.1f}" text-anchor="end">'
+      side, anchor = (10, 'start') if x(p.x) < WIDTH / 2 else (-10, 'end')
+      parts.append(f'<text x="{x(p.x) + side:.1f}" y="{y(p.y) + 22:.1f}" text-anchor="{anchor}">'
                    f'{p.label}</text>')
   return '\n'.join([*parts, '</svg>', ''])
 
