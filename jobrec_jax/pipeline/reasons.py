@@ -44,22 +44,23 @@ def kept(store: Path) -> list[Identity]:
 
 def reasons(store: Path, todo: Sequence[Task]) -> list[Reason]:
   """The plan of some tasks, in their order, whose results would lie in a store."""
-  known, plan = kept(store), []
+  known, plan = {key_of(identity): identity for identity in kept(store)}, []
+  there = set(known)
   seconds = Kept(store, ABOUT).estimates([task.stage for task in todo])
-  there = {key_of(identity) for identity in known}
   for task in todo:
-    if task.stage.key in there:
+    key, identity = task.stage.key, task.stage.identity
+    if key in there:
       plan.append(Reason(task, True, '', None))
       continue
-    identity = task.stage.identity
-    plan.append(Reason(task, False, why(identity, known), seconds[task.stage.key]))
-    known.append(identity)
+    plan.append(Reason(task, False, why(identity, known), seconds[key]))
+    known[key] = identity
   return plan
 
 
-def why(identity: Identity, known: Iterable[Identity]) -> str:
-  """What differs from the nearest known stage of that name."""
-  like = [differences(k, identity) for k in known if k['name'] == identity['name']]
+def why(identity: Identity, known: Mapping[str, Identity]) -> str:
+  """What differs from the nearest known stage of that name, in itself or in what it stands on."""
+  like = [differences(k, identity, known) for k in known.values()
+          if k['name'] == identity['name']]
   if not like:
     return 'none there yet'
   nearest = min(like, key=len)
@@ -67,18 +68,22 @@ def why(identity: Identity, known: Iterable[Identity]) -> str:
   return ', '.join(nearest[:SHOWN]) + more
 
 
-def differences(was: Identity, now: Identity) -> list[str]:
-  """What two identities of one name differ in: settings first, then version, files and inputs."""
+def differences(was: Identity, now: Identity, known: Mapping[str, Identity]) -> list[str]:
+  """What two identities of one name differ in: settings first, then version and files, then the
+  same of their inputs, each once; of an input that is not known, its name."""
   a, b = flat(was['settings']), flat(now['settings'])
   found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'
            for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
   if was['version'] != now['version']:
-    found.append(f"version {was['version']} → {now['version']}")
+    found.append(f"{now['name']} version {was['version']} → {now['version']}")
   if was['files'] != now['files']:
     found.append('files from outside')
-  inputs = sorted({*was['inputs'], *now['inputs']})
-  return found + [f'input {name}' for name in inputs
-                  if was['inputs'].get(name) != now['inputs'].get(name)]
+  for name in sorted({*was['inputs'], *now['inputs']}):
+    old, new = (of['inputs'].get(name) for of in (was, now))
+    if old != new:
+      both = old in known and new in known
+      found += differences(known[old], known[new], known) if both else [f'input {name}']
+  return list(dict.fromkeys(found))
 
 
 def flat(value: Any, prefix: str = '') -> dict[str, Any]:

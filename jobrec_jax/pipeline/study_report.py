@@ -40,10 +40,13 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
   write_text(folder / 'results.md', text(results))
   write_page(folder / 'report.html', study.question, page_rows(results), [
       ('variants', str(len(study.variants))), ('complete runs', str(len(made.complete))),
-      ('runs that lack something', str(len(made.lost))), ('commits', ', '.join(origin['commits'])),
-      ('devices', ', '.join(origin['devices'])),
-      *((name, version) for name, version in origin['versions'].items())],
-      [Section('What it took', costs(origin), tables=[cost_table(origin)]), *failures(made)])
+      ('runs that lack something', str(len(made.lost))),
+      *((f'{name} seeds', str(len({r[key] for r in results['values']})))
+        for name, key in (('training', 'seed'), ('data', 'data_seed')))],
+      [Section('What it took', costs(origin), tables=[cost_table(origin)], terms=[
+          ('commits', ', '.join(origin['commits'])), ('devices', ', '.join(origin['devices'])),
+          ('versions', ', '.join(f'{name} {v}' for name, v in origin['versions'].items()))]),
+       *failures(made)])
   return results, origin
 
 
@@ -54,9 +57,15 @@ def page_rows(results: Results) -> list[study_page.ComparedRow]:
   runs = Counter((r['variant']) for r in {(r['variant'], r['data_seed'], r['seed']): r
                                           for r in results['values']}.values())
   return [study_page.ComparedRow(
-      r.system, results['variants'][r.system], row['short'], r.mean, r.sd, r.diff, r.low, r.high,
+      r.system, purpose(results, r.system), row['short'], r.mean, r.sd, r.diff, r.low, r.high,
       r.p_holm, words[r.verdict], runs[r.system])
       for r, row in zip(compared_rows(results), results['compared'])]
+
+
+def purpose(results: Results, variant: str) -> str:
+  """A variant's purpose, and the settings that it changes."""
+  changes = ', '.join(f'{key} = {value}' for key, value in results['changes'][variant].items())
+  return results['variants'][variant] + (f': {changes}' if changes else '')
 
 
 def cost_table(origin: Mapping[str, Any]) -> Table:

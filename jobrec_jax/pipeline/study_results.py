@@ -14,6 +14,7 @@ from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_system
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import UNIFORM
 from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
 from jobrec_jax.pipeline.tasks import Task
@@ -48,8 +49,9 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
     level: of intervals; 1 − level of the tests.
 
   Returns:
-    'question', 'variants' (name -> purpose), 'level', 'compared' (rows of `ComparedRow` with the
-    metric's short name), and 'values' (the main numbers of each run).
+    'question', 'variants' (name -> purpose), 'changes' (name -> settings), 'level', 'compared'
+    (rows of `ComparedRow` with the metric's short name), and 'values' (the main numbers of each
+    run).
   """
   compared, short = [], {}
   if study.reference in systems:
@@ -58,6 +60,7 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
   return {
       'question': study.question,
       'variants': {name: v.purpose for name, v in study.variants.items()},
+      'changes': {name: plain(dict(v.changes)) for name, v in study.variants.items()},
       'level': level,
       'compared': [null_for_nan({**row._asdict(), 'short': short[row.metric]})
                    for row in compared],

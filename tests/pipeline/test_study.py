@@ -134,7 +134,7 @@ def test_a_plan_says_why(tmp_path):
       first, other, stage('second', [other]), stage('third'))]
   plan = reasons(tmp_path, todo)
   assert [r.there for r in plan] == [True, False, False, False]
-  assert [r.why for r in plan] == ['', 'value 0 → 2', 'input first', 'none there yet']
+  assert [r.why for r in plan] == ['', 'value 0 → 2', 'value 0 → 2', 'none there yet']
   assert plan[1].seconds is not None and plan[3].seconds is None
   text = plan_text(plan)
   assert '1 stages are there, 3 would be made' in text and 'value 0 → 2' in text
@@ -151,9 +151,10 @@ def test_the_nearest_stage_tells_why(tmp_path):
 
 
 def test_versions_and_files_are_reasons():
-  was = {'settings': {}, 'version': 1, 'files': [], 'inputs': {}}
-  assert differences(was, was | {'version': 2, 'files': ['x']}) == ['version 1 → 2',
-                                                                    'files from outside']
+  was = {'name': 'a', 'settings': {}, 'version': 1, 'files': [], 'inputs': {}}
+  assert differences(was, was | {'version': 2, 'files': ['x']}, {}) == ['a version 1 → 2',
+                                                                        'files from outside']
+  assert differences(was, was | {'inputs': {'x': 'x-1'}}, {}) == ['input x']
 
 
 def test_a_record_keeps_the_runs_of_other_shards(tmp_path):
