@@ -1,5 +1,6 @@
 """Where a result comes from: commit, versions, device, seconds, memory."""
 
+from collections.abc import Mapping
 import functools
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import peak_memory
 
+UNKNOWN = 'unknown'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers')
 
 
@@ -71,3 +73,8 @@ def device() -> str:
   import jax  # here, for not every stage needs it
   kind = jax.devices()[0].device_kind
   return f'{jax.device_count()} x {kind} ({platform.machine()})'
+
+
+def told(about: Mapping[str, Any], key: str, kind: type, otherwise: Any = UNKNOWN) -> Any:
+  """What a kept provenance says, which no digest protects; `otherwise` where it is damaged."""
+  return about[key] if isinstance(about.get(key), kind) else otherwise

@@ -1,6 +1,7 @@
 """The sections of a run's report: which rows, figures and words stand together."""
 
 from collections.abc import Sequence
+import math
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jobrec_jax.pipeline.measures.subject import (
     UNIFORM,
 )
 from jobrec_jax.pipeline.policy import TrainedPolicy
+from jobrec_jax.pipeline.provenance import UNKNOWN, told
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
 from jobrec_jax.pipeline.settings import Settings
@@ -275,11 +277,12 @@ def provenance_section(run: Run) -> Section:
   """Where the numbers come from: commit, versions, device, seeds, seconds, changed settings."""
   stages = {s.key: s for end in run.stages() for s in end.walk() if run.store.has(s)}
   about = {s.name: read_about(run.store.path(s))['provenance'] for s in stages.values()}
-  shown = {'seconds': lambda a: f'{a["seconds"]:.1f}',
-           'peak MiB': lambda a: f'{a["peak_memory_mib"]:,}',
-           'commit': lambda a: a['commit'] or 'unknown', 'device': lambda a: a['device'],
-           'python': lambda a: a['python'],
-           **{k: lambda a, k=k: a['versions'][k] for k in next(iter(about.values()))['versions']}}
+  versions = dict.fromkeys(k for a in about.values() for k in told(a, 'versions', dict, {}))
+  shown = {'seconds': lambda a: f"{told(a, 'seconds', float, math.nan):.1f}",
+           'peak MiB': lambda a: f"{told(a, 'peak_memory_mib', int, 0):,}",
+           'commit': lambda a: told(a, 'commit', str) or UNKNOWN,
+           'device': lambda a: told(a, 'device', str), 'python': lambda a: told(a, 'python', str),
+           **{k: lambda a, k=k: told(told(a, 'versions', dict, {}), k, str) for k in versions}}
   found = {k: {get(a) for a in about.values()} for k, get in shown.items()}
   common = {k: values.pop() for k, values in found.items() if len(values) == 1}
   columns = {k: get for k, get in shown.items() if k not in common}

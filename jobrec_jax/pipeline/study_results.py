@@ -13,6 +13,7 @@ from typing import Any
 from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import UNIFORM
+from jobrec_jax.pipeline.provenance import told
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
@@ -91,17 +92,18 @@ def study_origin(todo: Sequence[Task], store: Path) -> dict[str, Any]:
   """
   abouts = [(task, read_about(store / task.stage.key)['provenance']) for task in todo
             if (store / task.stage.key / ABOUT).is_file()]
-  stages: dict[str, list[float]] = {}
-  for task, about in abouts:
-    stages.setdefault(task.stage.name, []).append(about['seconds'])
-  versions = {}
-  for _, about in abouts:
-    versions |= about['versions']
-  return {'once': sum(about['seconds'] for _, about in abouts),
-          'alone': sum(about['seconds'] * len(task.runs) for task, about in abouts),
+  stages, versions = {}, {}
+  once = alone = 0.0
+  for task, about in abouts:  # no digest protects provenance: what is damaged is left out
+    took = told(about, 'seconds', float, 0.0)
+    once, alone = once + took, alone + took * len(task.runs)
+    stages.setdefault(task.stage.name, []).append(took)
+    versions |= told(about, 'versions', dict, {})
+  commits, devices = ({told(about, key, str) for _, about in abouts}
+                      for key in ('commit', 'device'))
+  return {'once': once, 'alone': alone,
           'stages': {name: [len(took), round(sum(took), 1)] for name, took in stages.items()},
-          'commits': sorted({about['commit'] for _, about in abouts}),
-          'devices': sorted({about['device'] for _, about in abouts if ' x ' in about['device']}),
+          'commits': sorted(commits), 'devices': sorted(d for d in devices if ' x ' in d),
           'versions': versions}
 
 

@@ -100,22 +100,40 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
   """study.json: the question, the variants, and which runs there are; runs of earlier calls, of
   other shards or fewer seeds, stay named."""
   places = {m.place: {'variant': m.variant, 'data_seed': m.data_seed, 'seed': m.seed} for m in runs}
-  path = folder / STUDY
   told = {'question': study.question, 'variants': {
       name: {'purpose': v.purpose, 'changes': plain(dict(v.changes))}
       for name, v in study.variants.items()}}
-  if path.is_file():
-    was = read_json(path)
-    if {k: was.get(k) for k in told} == told:
-      places = was['runs'] | places
-  write_json(path, sealed(told | {'runs': places, 'store': os.path.relpath(store, folder)}),
+  was = read_study_record(folder)
+  if was and {k: was.get(k) for k in told} == told:
+    places = was['runs'] | places
+  write_json(folder / STUDY, sealed(told | {'runs': places, 'store': os.path.relpath(store, folder)}),
              indent=1)
 
 
 def store_of(folder: Path) -> Path | None:
   """Where the artefacts of an earlier call lie; None where there was none."""
+  record = read_study_record(folder)
+  return folder / record['store'] if record else None
+
+
+def read_study_record(folder: Path) -> dict[str, Any] | None:
+  """study.json; None where there is none.
+
+  Raises:
+    ValueError: it is not as it was written.
+  """
   path = folder / STUDY
-  return folder / read_json(path)['store'] if path.is_file() else None
+  if not path.is_file():
+    return None
+  value = read_json(path)
+  try:
+    whole = sealed({k: v for k, v in value.items() if k != 'digest'}) == value
+  except (AttributeError, TypeError, ValueError):
+    whole = False
+  if not whole or 'store' not in value:
+    raise ValueError(f'{path}: must be as it was written, got another content; delete it, and the '
+                     'same command with its --store writes it again')
+  return value
 
 
 def told(made: Made) -> str:

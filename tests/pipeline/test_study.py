@@ -183,3 +183,14 @@ def test_shipped_studies_are_studies(name):
   study = read_study(f'configs/studies/{name}.py')
   from jobrec_jax.pipeline.settings import Settings
   assert members(study, Settings(), 1)
+
+
+def test_a_damaged_record_is_told(tmp_path):
+  study = Study('?', VARIANTS)
+  runs = members(study, tiny_settings(), 1)
+  study_run.write_record(study, runs, tmp_path, tmp_path / 'elsewhere')
+  assert study_run.store_of(tmp_path) == tmp_path / 'elsewhere'
+  path = tmp_path / 'study.json'
+  path.write_text(path.read_text().replace('elsewhere', 'nowhere'))
+  with pytest.raises(ValueError, match=r'study\.json: must be as it was written'):
+    study_run.store_of(tmp_path)

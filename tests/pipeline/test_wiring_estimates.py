@@ -69,10 +69,12 @@ def kept(tiny_folder):
 def half_width(e):
   """Of an 80% interval: candidates and jobs, less once what is a pair's own."""
   u, j, pairs = (float(x @ x) for x in (e.candidates, e.jobs, e.pairs))
-  own = max(pairs - u / e.groups[1] - j / e.groups[0], 0)
-  total = max(u + j - own, u, j)
+  if max(u, j) <= 1e-24 * max(abs(e.value), 1) ** 2:
+    return 0.0
+  own = min(max(pairs - u / e.groups[1] - j / e.groups[0], 0), u, j)
+  total = u + j - own
   parts = (u, e.groups[0] - 1), (j, e.groups[1] - 1), (own, len(e.pairs) - 1)
-  df = total ** 2 / sum(v ** 2 / d for v, d in parts) if total else 1
+  df = total ** 2 / sum(v ** 2 / d for v, d in parts)
   return stats.t.ppf(0.9, df) * math.sqrt(total)
 
 
