@@ -106,8 +106,8 @@ def write_record(study: Study, runs: Sequence[Member], folder: Path, store: Path
   was = read_study_record(folder)
   if was and {k: was.get(k) for k in told} == told:
     places = was['runs'] | places
-  write_json(folder / STUDY, sealed(told | {'runs': places, 'store': os.path.relpath(store, folder)}),
-             indent=1)
+  place = os.path.relpath(store, folder)
+  write_json(folder / STUDY, sealed(told | {'runs': places, 'store': place}), indent=1)
 
 
 def store_of(folder: Path) -> Path | None:
