@@ -114,13 +114,12 @@ class ComparedRow(NamedTuple):
 
 def keyed(member: Member) -> dict[Key, Estimate]:
   """The estimates of a run by what they measure; paired differences within it are left out."""
-  asked = sorted({r.tau for r in member.rows if r.tau})
+  ranks = {tau: name for name, tau in requirements_of(member).items()}
+  ranks |= {None: '', 0.0: 'no requirement'}
   found = {}
   for row, estimate in zip(member.rows, member.estimates, strict=True):
     if row.against is None:
-      rank = '' if row.tau is None else (
-          f'requirement {asked.index(row.tau) + 1} of {len(asked)}' if row.tau
-          else 'no requirement')
+      rank = ranks[row.tau]
       found[Key(row.system, rank, row.split, row.perspective, row.metric)] = estimate
   return found
 

@@ -82,6 +82,7 @@ class Kept:
     self._seen: set[str] = set()
     self._identities: dict[str, Identity] = {}
     self._signs: dict[str, str] = {}
+    self._own: dict[str, str] = {}
     self._results: dict[str, dict[str, _Result]] = {}
 
   def estimates(self, stages: Sequence[Stage]) -> dict[str, float | None]:
@@ -95,7 +96,9 @@ class Kept:
     for stage in stages:
       if stage.key not in self._identities:
         self._identities |= {s.key: s.identity for s in stage.walk()}
-      like, own = self._sign(stage.key), _hash(unseeded(stage.identity['settings']))
+      if stage.key not in self._own:
+        self._own[stage.key] = _hash(unseeded(stage.identity['settings']))
+      like, own = self._sign(stage.key), self._own[stage.key]
       results = self._results.get(stage.name, {}).values()
       best = max(results, default=None,
                  key=lambda r, like=like, own=own: (r.like == like, r.own == own, r.changed))

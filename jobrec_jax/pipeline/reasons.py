@@ -44,46 +44,67 @@ def kept(store: Path) -> list[Identity]:
 
 def reasons(store: Path, todo: Sequence[Task]) -> list[Reason]:
   """The plan of some tasks, in their order, whose results would lie in a store."""
-  known, plan = {key_of(identity): identity for identity in kept(store)}, []
-  there = set(known)
+  known = Known({key_of(identity): identity for identity in kept(store)})
+  there = set(known.identities)
   seconds = Kept(store, ABOUT).estimates([task.stage for task in todo])
+  plan = []
   for task in todo:
-    key, identity = task.stage.key, task.stage.identity
+    key = task.stage.key
     if key in there:
       plan.append(Reason(task, True, '', None))
       continue
-    plan.append(Reason(task, False, why(identity, known), seconds[key]))
-    known[key] = identity
+    known.identities[key] = task.stage.identity
+    plan.append(Reason(task, False, known.why(key), seconds[key]))
   return plan
 
 
-def why(identity: Identity, known: Mapping[str, Identity]) -> str:
-  """What differs from the nearest known stage of that name, in itself or in what it stands on."""
-  like = [differences(k, identity, known) for k in known.values()
-          if k['name'] == identity['name']]
-  if not like:
-    return 'none there yet'
-  nearest = min(like, key=len)
-  more = f' and {len(nearest) - SHOWN} more' if len(nearest) > SHOWN else ''
-  return ', '.join(nearest[:SHOWN]) + more
+class Known:
+  """Stages that were made or would be, and what tells two of them apart.
 
+  Args:
+    identities: by key.
+  """
 
-def differences(was: Identity, now: Identity, known: Mapping[str, Identity]) -> list[str]:
-  """What two identities of one name differ in: settings first, then version and files, then the
-  same of their inputs, each once; of an input that is not known, its name."""
-  a, b = flat(was['settings']), flat(now['settings'])
-  found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'
-           for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
-  if was['version'] != now['version']:
-    found.append(f"{now['name']} version {was['version']} → {now['version']}")
-  if was['files'] != now['files']:
-    found.append('files from outside')
-  for name in sorted({*was['inputs'], *now['inputs']}):
-    old, new = (of['inputs'].get(name) for of in (was, now))
-    if old != new:
-      both = old in known and new in known
-      found += differences(known[old], known[new], known) if both else [f'input {name}']
-  return list(dict.fromkeys(found))
+  def __init__(self, identities: dict[str, Identity]):
+    self.identities = identities
+    self._flat: dict[str, dict[str, Any]] = {}
+    self._found: dict[tuple[str, str], list[str]] = {}  # each pair of keys is compared once
+
+  def why(self, key: str) -> str:
+    """What differs from the nearest other stage of that name, in itself or in what it stands on."""
+    name = self.identities[key]['name']
+    like = [self.differences(k, key) for k, of in self.identities.items()
+            if of['name'] == name and k != key]
+    if not like:
+      return 'none there yet'
+    nearest = min(like, key=len)
+    more = f' and {len(nearest) - SHOWN} more' if len(nearest) > SHOWN else ''
+    return ', '.join(nearest[:SHOWN]) + more
+
+  def differences(self, old: str, new: str) -> list[str]:
+    """What two stages of one name differ in: settings first, then version and files, then the same
+    of their inputs, each once; of an input that is not known, its name."""
+    if (old, new) not in self._found:
+      was, now = self.identities[old], self.identities[new]
+      a, b = self._settings(old), self._settings(new)
+      found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'
+               for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+      if was['version'] != now['version']:
+        found.append(f"{now['name']} version {was['version']} → {now['version']}")
+      if was['files'] != now['files']:
+        found.append('files from outside')
+      for name in sorted({*was['inputs'], *now['inputs']}):
+        left, right = (of['inputs'].get(name) for of in (was, now))
+        if left != right:
+          both = left in self.identities and right in self.identities
+          found += self.differences(left, right) if both else [f'input {name}']
+      self._found[old, new] = list(dict.fromkeys(found))
+    return self._found[old, new]
+
+  def _settings(self, key: str) -> dict[str, Any]:
+    if key not in self._flat:
+      self._flat[key] = flat(self.identities[key]['settings'])
+    return self._flat[key]
 
 
 def flat(value: Any, prefix: str = '') -> dict[str, Any]:

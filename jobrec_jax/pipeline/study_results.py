@@ -12,7 +12,7 @@ from typing import Any
 
 from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
-from jobrec_jax.pipeline.measures.subject import UNIFORM
+from jobrec_jax.pipeline.measures.subject import STAGE_2, UNIFORM
 from jobrec_jax.pipeline.provenance import told
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.stage import plain
@@ -80,7 +80,7 @@ def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
   split = own[0].split
   return [(key, row) for key, row in zip(keyed(member), own, strict=True)
           if row.split == UNIFORM or (row.metric == 'ndcg@5' and row.split == split)
-          or (row.system == 'policy' and row.split in (HELD_OUT, split, 'stage 2 lists'))]
+          or (row.system == 'policy' and row.split in (HELD_OUT, split, STAGE_2))]
 
 
 def study_origin(todo: Sequence[Task], store: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
   """
   work = todo(runs)
   write_record(study, runs, folder, store)
-  waiting = [r for r in reasons(store, work) if not r.there]
+  waiting = [task for task in work if not (store / task.stage.key / ABOUT).is_file()]
   logging.info('study: %d runs, %d stages, %d of them to be made', len(runs), len(work),
                len(waiting))
   told = _Progress(waiting, Kept(store, ABOUT))
@@ -78,8 +78,8 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
 class _Progress:
   """Logs how much of a study is made, with the seconds of like stages for what is left."""
 
-  def __init__(self, waiting: Sequence[Reason], kept: Kept):
-    self._left = {r.task.stage.key: r.task.stage for r in waiting}
+  def __init__(self, waiting: Sequence[Task], kept: Kept):
+    self._left = {task.stage.key: task.stage for task in waiting}
     self._kept, self._count, self._start = kept, len(waiting), time.monotonic()
 
   def done(self, task: Task) -> None:

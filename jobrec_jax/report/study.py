@@ -52,7 +52,7 @@ class ComparedRow(NamedTuple):
 
 
 def write_page(path: str | Path, title: str, rows: Sequence[ComparedRow],
-                facts: Sequence[tuple[str, str]] = (), extra: Sequence[Section] = ()) -> None:
+               facts: Sequence[tuple[str, str]] = (), extra: Sequence[Section] = ()) -> None:
   """Writes one HTML file for a study, and its figures into `figures/` beside it.
 
   Args:

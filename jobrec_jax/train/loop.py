@@ -163,8 +163,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   loop.watch.again(loop.metrics.read, done=first)
   step_fn = jax.jit(step_fn, donate_argnums=0)
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
-  saved = time.monotonic()
-  done = False
+  saved, done = time.monotonic(), False
   with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
     logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
     while not done:
@@ -182,8 +181,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       save = done or time.monotonic() - saved > loop.save_seconds
       log = step % loop.log_every == 0 or step in (first + 1, loop.steps)
       if save or log:  # No checkpoint, and no row, holds what is not finite.
-        row = {name: float(value) for name, value in jax.device_get(scalars).items()}
-        _check_row(loop, step, row)
+        row = _finite_row(loop, step, scalars)
       if log:
         tokens = loop.tokens(on_host) * jax.process_count() if loop.tokens else None
         _log(loop, step, row | speed.look(step, tokens), left(step))
@@ -226,10 +224,12 @@ def _save(loop: Loop, step: int, state: TrainState) -> None:
     raise _diverged(loop, step, str(error)) from None
 
 
-def _check_row(loop: Loop, step: int, row: dict[str, float]) -> None:
+def _finite_row(loop: Loop, step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
+  row = {name: float(value) for name, value in jax.device_get(scalars).items()}
   for name, value in row.items():
     if not math.isfinite(value):
       raise _diverged(loop, step, f'{name} is {value}')
+  return row
 
 
 def _diverged(loop: Loop, step: int, what: str) -> DivergenceError:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jobrec_jax.pipeline import study_run, tasks
-from jobrec_jax.pipeline.reasons import differences, plan_text, reasons
+from jobrec_jax.pipeline.reasons import Known, plan_text, reasons
 from jobrec_jax.pipeline.road import road
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.study import Study, Variant, members, read_study, shard
@@ -152,9 +152,10 @@ def test_the_nearest_stage_tells_why(tmp_path):
 
 def test_versions_and_files_are_reasons():
   was = {'name': 'a', 'settings': {}, 'version': 1, 'files': [], 'inputs': {}}
-  assert differences(was, was | {'version': 2, 'files': ['x']}, {}) == ['a version 1 → 2',
-                                                                        'files from outside']
-  assert differences(was, was | {'inputs': {'x': 'x-1'}}, {}) == ['input x']
+  known = Known({'was': was, 'newer': was | {'version': 2, 'files': ['x']},
+                 'else': was | {'inputs': {'x': 'x-1'}}})
+  assert known.differences('was', 'newer') == ['a version 1 → 2', 'files from outside']
+  assert known.differences('was', 'else') == ['input x']
 
 
 def test_a_record_keeps_the_runs_of_other_shards(tmp_path):
