@@ -17,7 +17,7 @@ from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.recommend import Recommender
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import ScoringConfig

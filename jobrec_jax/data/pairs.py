@@ -51,10 +51,12 @@ class PairAlignments(NamedTuple):
 
   def rule_scores(self, perspective: str) -> np.ndarray:
     """[N] float64: of each pair what `schema.align.rule_score` returns."""
-    speaks = [f.speaks_to(perspective) for f in self.fields]
-    if not any(speaks):
+    weight = np.array([f.weight * f.speaks_to(perspective) for f in self.fields])
+    if not weight.any():
       return np.full(len(self.verdict), 0.5)
-    return _CREDIT[self.verdict[:, speaks]].sum(1) / sum(speaks)
+    against = np.array([perspective in f.against for f in self.fields])
+    credit = np.where(against, 1 - _CREDIT[self.verdict], _CREDIT[self.verdict])
+    return credit @ weight / weight.sum()
 
   def verdict_codes(self) -> np.ndarray:
     """[N, F] int32: of each pair what `schema.align.verdict_codes` returns."""

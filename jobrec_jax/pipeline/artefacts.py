@@ -11,11 +11,12 @@ from safetensors.numpy import load_file, save
 
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 from jobrec_jax.data.files.records import entity_json, read_entity_lines
-from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.document import parse_schema, schema_document
 from jobrec_jax.schema.files import (
     load_array,
     read_json,
+    read_object,
     replacing,
     save_array,
     write_json,
@@ -111,27 +112,20 @@ def load_dataset(folder: Path, schema: Schema) -> tuple[Dataset, Truth | None]:
   return dataset, truth
 
 
-def save_catalogue(folder: Path, domain: str, jobs: tuple[Entity, ...]) -> None:
-  """Writes the jobs and the schema's name: all of a data set that recommending needs."""
-  schema = load_domain(domain).schema
+def save_catalogue(folder: Path, schema: Schema, jobs: tuple[Entity, ...]) -> None:
+  """Writes the jobs and the schema: all of a data set that recommending needs."""
   save_entities(folder / 'jobs.jsonl', jobs, schema, 'job')
-  write_json(folder / 'catalogue.json', {'domain': domain, 'schema': schema.fingerprint()})
+  write_json(folder / 'schema.json', schema_document(schema))
 
 
 def load_catalogue(folder: Path) -> tuple[Schema, tuple[Entity, ...]]:
   """What `save_catalogue` wrote.
 
   Raises:
-    ValueError: a file is missing or wrong, or the domain's schema is another one by now.
+    ValueError: a file is missing or wrong.
   """
-  path = folder / 'catalogue.json'
-  about = read_json(path)
-  if not isinstance(about, dict) or set(about) != {'domain', 'schema'}:
-    raise ValueError(f'{path}: must hold domain and schema, got {about!r:.80}')
-  schema = load_domain(about['domain']).schema
-  if schema.fingerprint() != about['schema']:
-    raise ValueError(f"{path}: schema must be {schema.fingerprint()}, that of {about['domain']!r} "
-                     f"in this version, got {about['schema']}; make the run again")
+  path = folder / 'schema.json'
+  schema = parse_schema(read_object(path), str(path))
   return schema, load_entities(folder / 'jobs.jsonl', schema, 'job')
 
 

@@ -12,10 +12,11 @@ from jobrec_jax.data.files.jsonl import read_jsonl
 from jobrec_jax.data.files.paper_csv import read_published
 from jobrec_jax.data.files.recbole import read_atomic
 from jobrec_jax.data.lists import candidates_of, warm_jobs
-from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.jobrec_synth.worlds import VERSION
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
+from jobrec_jax.data.tables.definition import read_definition
+from jobrec_jax.data.tables.reader import Division, read_tables
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.pipeline.artefacts import (
     load_catalogue,
@@ -23,9 +24,11 @@ from jobrec_jax.pipeline.artefacts import (
     save_catalogue,
     save_dataset,
 )
-from jobrec_jax.pipeline.settings import DataSettings, Settings
+from jobrec_jax.pipeline.settings import DataSettings, Settings, schema_of
 from jobrec_jax.pipeline.stage import Bench, Stage
+from jobrec_jax.schema.document import schema_document
 from jobrec_jax.schema.files import write_json
+from jobrec_jax.schema.schema import Schema
 
 
 class Data(NamedTuple):
@@ -41,6 +44,7 @@ class Source:
 
   data: DataSettings
   market: MarketConfig
+  schema: Schema
 
 
 def data_stage(settings: Settings) -> Stage[Data]:
@@ -53,11 +57,17 @@ def data_stage(settings: Settings) -> Stage[Data]:
   # jobrec_synth is drawn, too, where its folder does not hold it yet: its version says which it is.
   drawn = simulated or d.source == 'jobrec_synth'
   files = () if drawn else (Path(d.folder).expanduser(),)
-  about = {'data': {k: v for k, v in dataclasses.asdict(d).items() if k != 'folder'},
+  about = {'data': {k: v for k, v in dataclasses.asdict(d).items()
+                    if k not in ('folder', 'schema')},
            'market': settings.market if simulated else {'domain': settings.market.domain},
            'jobrec_synth': VERSION if d.source == 'jobrec_synth' else None}
-  source = Source(d, settings.market)
-  return Stage('data', 1, about, {}, lambda bench: make_data(bench, source), read_data, files)
+  schema = schema_of(settings)
+  if d.schema:
+    about['schema'] = schema_document(schema)
+    about['tables'] = read_definition(d.schema).mapping if d.source == 'tables' else None
+  source = Source(d, settings.market, schema)
+  return Stage('data', 2, about, {}, lambda bench: make_data(bench, source),
+               lambda bench: Data(*load_dataset(bench.folder, schema)), files)
 
 
 def make_data(bench: Bench, source: Source) -> None:
@@ -79,16 +89,11 @@ def make_data(bench: Bench, source: Source) -> None:
   write_json(bench.folder / 'audit.json', report.rows)
 
 
-def read_data(bench: Bench) -> Data:
-  domain = bench.settings['market']
-  name = domain['domain'] if isinstance(domain, dict) else domain.domain
-  return Data(*load_dataset(bench.folder, load_domain(name).schema))
-
-
 def catalogue_stage(settings: Settings, of_data: Stage[Data]) -> Stage:
-  """The jobs and the schema's name, which is what recommending needs of the data."""
-  return Stage('catalogue', 1, {'domain': settings.market.domain}, {'data': of_data},
-               lambda bench: save_catalogue(bench.folder, bench.settings['domain'],
+  """The jobs and the schema, which is what recommending needs of the data."""
+  schema = schema_of(settings)
+  return Stage('catalogue', 2, {}, {'data': of_data},
+               lambda bench: save_catalogue(bench.folder, schema,
                                             bench.inputs['data'].dataset.jobs),
                lambda bench: load_catalogue(bench.folder))
 
@@ -105,8 +110,7 @@ def split_shares(data: DataSettings) -> dict[str, Any]:
 
 def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
   """Simulates or reads what `data.source` names, as it lies, and its truth where it is known."""
-  d = source.data
-  schema = load_domain(source.market.domain).schema
+  d, schema = source.data, source.schema
   match d.source:
     case 'simulated':
       return simulate(source.market, d.seed, **split_shares(d))
@@ -114,6 +118,9 @@ def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
       # Here, for tensorflow-datasets takes a second to import.
       from jobrec_jax.data.market.jobrec_synth.reader import read_synth, read_synth_truth
       return read_synth(d.folder, d.size), read_synth_truth(d.folder, d.size)
+    case 'tables':
+      return read_tables(d.folder, d.schema, Division(d.seed, d.shares, d.cold_jobs,
+                                                      d.warm_test)), None
     case 'jsonl':
       return read_jsonl(d.folder, schema), None
     case 'recbole':

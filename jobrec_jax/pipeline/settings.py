@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 
 from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.simulator import MarketConfig
+from jobrec_jax.data.tables.definition import read_schema
 from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.models.policy import HeadKind
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
 from jobrec_jax.refine.review import check_names
 from jobrec_jax.schema.align import fields_with_verdicts
-from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.sharding import MeshConfig
@@ -32,8 +33,12 @@ class DataSettings:
 
   # Root of the market's random streams, and of what a reader draws; training has its own.
   seed: Annotated[int, at_least(0)] = 0
-  # 'simulated'; 'jobrec_synth' (tensorflow-datasets); or files: 'jsonl', 'published', 'recbole'.
-  source: Literal['simulated', 'jobrec_synth', 'jsonl', 'published', 'recbole'] = 'simulated'
+  # 'simulated'; 'jobrec_synth' (tensorflow-datasets); or files: a user's own 'tables', or what
+  # experiments.export writes: 'jsonl', 'published', 'recbole'.
+  source: Literal['simulated', 'jobrec_synth', 'tables', 'jsonl', 'published',
+                  'recbole'] = 'simulated'
+  # Schema file (TOML) of the data; empty: the schema of market.domain.
+  schema: str = ''
   # Where the files lie, or tensorflow-datasets keeps its data.
   folder: str = ''
   # 'jobrec_synth': which of its worlds.
@@ -61,6 +66,13 @@ class DataSettings:
     if self.source != 'simulated' and not self.folder:
       raise ValueError(f"folder must name the folder of the data when source is {self.source!r}, "
                        "got ''")
+    drawn = self.source in ('simulated', 'jobrec_synth')
+    if drawn and self.schema:
+      raise ValueError(f'schema must be empty when source is {self.source!r}, whose schema is that '
+                       f'of market.domain, got {self.schema!r}')
+    if self.source == 'tables' and not self.schema:
+      raise ValueError("schema must name a schema file when source is 'tables', got ''; "
+                       'experiments.describe writes a first one')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +281,7 @@ class Settings:
     if self.model.readout == 'last_token' and self.lora.per_expert:
       raise ValueError("model.readout must be 'expert_tokens' with lora.per_expert, whose experts "
                        "read the pair apart and share no state, got 'last_token'")
-    schema = load_domain(self.market.domain).schema.without(self.tokenizer.without_layers)
+    schema = schema_of(self).without(self.tokenizer.without_layers)
     fields = len(fields_with_verdicts(schema))
     if self.tokenizer.verdicts == 'vectors' and self.tokenizer.alignment < fields:
       raise ValueError("tokenizer.alignment must hold the schema's "
@@ -293,6 +305,17 @@ class Settings:
     if self.lists.qualification_negatives >= trained:
       raise ValueError(f'lists.qualification_negatives must be less than {trained}, the candidates '
                        f'of the train split, got {self.lists.qualification_negatives}')
+
+
+def schema_of(settings: Settings) -> Schema:
+  """The schema of the data: of the schema file, or of the market's domain.
+
+  Raises:
+    ValueError: the file is missing or wrong.
+  """
+  if settings.data.schema:
+    return read_schema(settings.data.schema)
+  return load_domain(settings.market.domain).schema
 
 
 def check_devices(settings: Settings, count: int) -> None:

@@ -21,14 +21,20 @@ class FieldAlignment:
     return self.comparison.verdict
 
   def in_words(self) -> str:
-    """E.g. 'gpa unmet by 0.4', 'skills met (6 of 10)', 'major unknown'."""
+    """E.g. 'gpa unmet by 0.4', 'hours met by 3 hours', 'skills met (6 of 10)', 'major unknown'."""
     c = self.comparison
     if c.words:
       return f'{self.field.name} {c.verdict} ({c.words})'
-    if c.verdict == 'unmet' and c.margin:
+    if c.margin:
       unit = getattr(self.field.comparator, 'unit', '')
-      return f'{self.field.name} unmet by {-c.margin:g}{" " + unit if unit else ""}'
+      return (f'{self.field.name} {c.verdict} by {amount(abs(c.margin))}'
+              f'{" " + unit if unit else ""}')
     return f'{self.field.name} {c.verdict}'
+
+
+def amount(x: float) -> str:
+  """A number in three significant digits, so that few texts differ: 0.4, 12.5, 4240."""
+  return f'{float(f"{x:.3g}"):.10g}'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,14 +92,19 @@ _CREDIT = {'met': 1.0, 'unknown': 0.5, 'unmet': 0.0}
 
 
 def rule_score(alignment: Alignment, perspective: str) -> float:
-  """The share of fields met among those with a verdict that speak to `perspective`.
+  """The weighted share of fields met among those with a verdict that speak to `perspective`.
 
-  `unknown` counts one half: it says nothing either way. In [0, 1]; 0.5 without any such field.
+  `unknown` counts one half: it says nothing either way. A field that speaks against it counts what
+  is left of 1. In [0, 1]; 0.5 without any such field.
   """
-  speaks = (perspective, 'both')
-  scores = [_CREDIT[f.comparison.verdict] for layer in alignment.layers for f in layer.fields
-            if f.comparison.verdict is not None and f.field.perspective in speaks]
-  return sum(scores) / len(scores) if scores else 0.5
+  total = weight = 0.0
+  for layer in alignment.layers:
+    for f in layer.fields:
+      if f.comparison.verdict is not None and f.field.perspective in (perspective, 'both'):
+        credit = _CREDIT[f.comparison.verdict]
+        total += f.field.weight * (1 - credit if perspective in f.field.against else credit)
+        weight += f.field.weight
+  return total / weight if weight else 0.5
 
 
 VERDICT_CODES = {'met': 0, 'unmet': 1, 'unknown': 2}

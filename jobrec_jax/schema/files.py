@@ -12,8 +12,9 @@ import math
 import os
 from pathlib import Path
 import shutil
+import stat
 import tempfile
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 import zipfile
 
 import numpy as np
@@ -102,16 +103,44 @@ def null_for_nan(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+MOST_BYTES = 1 << 32  # of a file that is read whole
+
+
+def open_file(path: str | Path, whole: bool = False) -> BinaryIO:
+  """Opens a regular file to read bytes from it; `~` is the user's home.
+
+  Args:
+    path: the file. A device, a pipe or a folder is none.
+    whole: whether all of it will be in memory, so that its size has a limit.
+
+  Raises:
+    ValueError: with the path: it cannot be read, is no regular file, or is larger than 4 GiB.
+  """
+  try:
+    place = Path(path).expanduser()
+    about = place.stat()
+    if not stat.S_ISREG(about.st_mode):  # before it is opened: a pipe would wait for ever
+      raise ValueError(f'{path}: must be a regular file, got a folder, a device or a pipe')
+    if whole and about.st_size > MOST_BYTES:
+      raise ValueError(f'{path}: must have at most {MOST_BYTES:,} bytes to be read whole, got '
+                       f'{about.st_size:,}; divide it')
+    return place.open('rb')
+  except (OSError, RuntimeError) as error:  # RuntimeError: the home of no user
+    raise ValueError(f'{path}: must be a readable file, got '
+                     f'{getattr(error, "strerror", None) or error}') from error
+
+
 def read_text(path: str | Path) -> str:
   """The text of a UTF-8 file, with or without a byte order mark.
 
   Raises:
-    ValueError: with path and, for a bad byte, its line.
+    ValueError: with path and, for a bad byte, its line; else as `open_file`.
   """
-  try:
-    data = Path(path).read_bytes()
-  except OSError as error:
-    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
+  with open_file(path, whole=True) as file:
+    try:
+      data = file.read()
+    except OSError as error:
+      raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -209,7 +238,7 @@ def digest(path: str | Path) -> str:
     ValueError: the file cannot be read.
   """
   try:
-    with Path(path).open('rb') as file:
+    with open_file(path) as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
   except OSError as error:
     raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error

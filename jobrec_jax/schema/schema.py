@@ -6,11 +6,14 @@ eligibility, explanations, validation and the baselines' features are all derive
 
 from collections.abc import Collection, Mapping
 import dataclasses
+import functools
 import hashlib
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 from jobrec_jax.schema.comparators import Comparator
+from jobrec_jax.schema.settings import check
+from jobrec_jax.schema.words import fold, order
 
 Value = int | float | bool | str | tuple[str, ...] | None
 Kind = Literal['number', 'integer', 'boolean', 'category', 'set', 'text']
@@ -43,6 +46,11 @@ class Attribute:
     words: how prompts name it; '' for the name with spaces.
     required: whether every row must have a value.
     rendered: whether the prompt shows it.
+    synonyms: (written, meant) words of a `category` or of members of a `set`.
+
+  Raises:
+    ValueError: an unknown kind, values or synonyms of a kind that has none, or two values or
+      synonyms that `words.fold` makes one.
   """
 
   name: str
@@ -53,11 +61,54 @@ class Attribute:
   words: str = ''
   required: bool = False
   rendered: bool = True
+  synonyms: tuple[tuple[str, str], ...] = ()
 
   def __post_init__(self):
-    if self.kind not in get_args(Kind):
-      raise ValueError(
-          f'attribute {self.name}: kind must be one of {get_args(Kind)}, got {self.kind!r}')
+    try:
+      check(self)
+    except ValueError as error:
+      raise ValueError(f'attribute {self.name}: {error}') from error
+    words, numbers = self.kind in ('category', 'set'), self.kind in ('number', 'integer')
+    for key, allowed, kinds in (('values', words, 'category or set'),
+                                ('synonyms', words, 'category or set'),
+                                ('low', numbers, 'number or integer'),
+                                ('high', numbers, 'number or integer')):
+      if getattr(self, key) not in ((), None) and not allowed:
+        raise ValueError(f'attribute {self.name}: {key} must be left out unless kind is {kinds}, '
+                         f'got kind {self.kind!r}')
+    if len(self._known) != len(self.values):
+      raise ValueError(f'attribute {self.name}: values must differ in more than case, spaces and '
+                       f'dashes, got {self.values}')
+    meant = dict(self.synonyms)
+    if len({fold(w) for w in meant}) != len(self.synonyms):
+      raise ValueError(f'attribute {self.name}: a synonym must have one meaning, got '
+                       f'{len(self.synonyms)} for {len({fold(w) for w in meant})} words')
+    if self.values and not self._known.keys() >= set(map(fold, meant.values())):
+      strange = next(m for m in meant.values() if fold(m) not in self._known)
+      raise ValueError(f'attribute {self.name}: synonyms must mean one of its values, '
+                       f'got {strange!r}')
+
+  @functools.cached_property
+  def _known(self) -> dict[str, str]:
+    return {fold(value): value for value in self.values}
+
+  @functools.cached_property
+  def _meant(self) -> dict[str, str]:
+    return {fold(written): meant for written, meant in self.synonyms} | self._known
+
+  def canonical(self, value: Value) -> Value:
+    """The value as prompts, hashes and caches have it, whatever way people write it.
+
+    Known words and synonyms become what they mean. A set holds each member once: in the order of
+    `values`, or in alphabetical order where it is open. All else is as it came.
+    """
+    if self.kind == 'category' and isinstance(value, str):
+      return self._meant.get(fold(value), value) if self._meant else value
+    if self.kind == 'set' and isinstance(value, tuple) and all(isinstance(m, str) for m in value):
+      members = order([self._meant.get(fold(m), m) for m in value] if self._meant else value)
+      rank = {v: i for i, v in enumerate(self.values)}
+      return tuple(sorted(members, key=lambda m: rank.get(m, len(rank)))) if rank else members
+    return value
 
   @property
   def label(self) -> str:
@@ -97,6 +148,14 @@ class AlignedField:
     job: the job's attribute.
     comparator: how the two are compared; see `comparators`.
     perspective: which truth it speaks to.
+    against: perspectives to which a met field speaks against, such as the preference of one who
+      has far more experience than is asked for.
+    hard: whether it is a requirement; None for what its layer says.
+    weight: in the rule score.
+
+  Raises:
+    ValueError: a perspective is none, `against` names one that it does not speak to, or the weight
+      is not positive.
   """
 
   name: str
@@ -104,11 +163,22 @@ class AlignedField:
   job: str
   comparator: Comparator
   perspective: Perspective
+  against: tuple[str, ...] = ()
+  hard: bool | None = None
+  weight: float = 1.0
 
   def __post_init__(self):
-    if self.perspective not in get_args(Perspective):
-      raise ValueError(f'field {self.name}: perspective must be one of {get_args(Perspective)}, '
-                       f'got {self.perspective!r}')
+    try:
+      check(self)
+    except ValueError as error:
+      raise ValueError(f'field {self.name}: {error}') from error
+    spoken = [p for p in PERSPECTIVES if self.speaks_to(p)]
+    if not set(self.against) <= set(spoken):
+      raise ValueError(f'field {self.name}: against must name some of {spoken}, '
+                       f'got {self.against!r}')
+    if not 0 < self.weight < math.inf:
+      raise ValueError(f'field {self.name}: weight must be a positive number, '
+                       f'got {self.weight!r}')
 
   def attributes(self, side: str) -> tuple[str, ...]:
     """The names of the attributes that it compares on `side`."""
@@ -132,7 +202,8 @@ class Schema:
   """A domain: the attributes of each side and the layers that align them.
 
   Raises:
-    ValueError: a field names an attribute that its side does not have, or a name is used twice.
+    ValueError: a field names an attribute that its side does not have or whose kind its comparator
+      cannot compare, or a name is used twice.
   """
 
   name: str
@@ -156,6 +227,31 @@ class Schema:
         if not known.issuperset(used):
           raise ValueError(f'schema {self.name}, field {field.name}: no {side} attribute named '
                            f'{sorted(set(used) - known)}; there are {sorted(known)}')
+      self._check_kinds(field)
+
+  def _check_kinds(self, field: AlignedField) -> None:
+    kinds = [self.attribute('candidate', name).kind for name in field.candidate]
+    job = self.attribute('job', field.job)
+    takes = getattr(field.comparator, 'takes', None)
+    if takes is not None and not takes(kinds, job.kind):
+      pairs = f'{", ".join(kinds)} with {job.kind}'
+      raise ValueError(f'schema {self.name}, field {field.name}: its comparator must compare '
+                       f'{pairs}, got {type(field.comparator).__name__}; the table in '
+                       'jobrec_jax.schema.comparators says which kinds each compares')
+
+  def attribute(self, side: str, name: str) -> Attribute:
+    """Raises KeyError: the side has no such attribute."""
+    return self._by_name[side][name]
+
+  @functools.cached_property
+  def _by_name(self) -> dict[str, dict[str, Attribute]]:
+    return {side: {a.name: a for a in getattr(self, side)} for side in ('candidate', 'job')}
+
+  def is_hard(self, field: AlignedField) -> bool:
+    """Whether an unmet field is a requirement that is not kept."""
+    if field.hard is not None:
+      return field.hard
+    return next(layer.hard for layer in self.layers if field in layer.fields)
 
   @property
   def fields(self) -> tuple[AlignedField, ...]:
@@ -190,18 +286,26 @@ class Schema:
     return dataclasses.replace(self, candidate=shown('candidate'), job=shown('job'), layers=kept)
 
   def validate(self, side: Literal['candidate', 'job'], entity: Entity, place: str = '') -> Entity:
-    """Returns `entity` unchanged, or raises a ValueError that names place, attribute and range."""
+    """Returns `entity` with its values as `Attribute.canonical` has them.
+
+    Raises:
+      ValueError: with place, attribute, what was allowed and what came.
+    """
     where = f'{place}: ' if place else ''
-    known = {a.name: a for a in self.attributes(side)}
+    known = self._by_name[side]
     unknown = sorted(set(entity.attributes) - set(known))
     if unknown:
       raise ValueError(f'{where}{side} {entity.id!r} has unknown attributes {unknown}; '
                        f'schema {self.name} has {sorted(known)}')
+    changed = {}
     for name, attribute in known.items():
-      problem = attribute.problem(entity[name])
-      if problem:
+      value = entity[name]
+      plain = attribute.canonical(value)
+      if problem := attribute.problem(plain):
         raise ValueError(f'{where}{side} {entity.id!r}: {name} {problem}')
-    return entity
+      if plain != value:
+        changed[name] = plain
+    return Entity(entity.id, {**entity.attributes, **changed}) if changed else entity
 
   def fingerprint(self) -> str:
     """A hash of the whole table: checkpoints carry it, so that no model meets another schema."""

@@ -15,7 +15,7 @@ def values(attribute: Attribute) -> st.SearchStrategy:
   if attribute.kind == 'boolean':
     return st.booleans()
   if attribute.kind == 'set':
-    return st.lists(words, max_size=4).map(tuple)
+    return st.lists(words, max_size=4).map(tuple).map(attribute.canonical)
   if attribute.kind in ('category', 'text'):
     return words
   low, high = attribute.low or 0, min(attribute.high or 9, 9)

@@ -12,10 +12,9 @@ from jobrec_jax.data.pairs import PairAligner
 from jobrec_jax.data.tokens import add_phrases, corpus, train_tokenizer
 from jobrec_jax.schema.align import Alignment, FieldAlignment, LayerAlignment, align
 from jobrec_jax.schema.comparators import Comparison, Contains, Semantic
-from jobrec_jax.schema.nursing import NURSING
 from jobrec_jax.schema.render import SYMBOLS, VERDICTS, alignment_frame, render_alignment
 from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import NURSING, STUDENTS
 from tests.data.entities import entities
 from tests.weights.test_tokenizers import MADE
 
@@ -211,10 +210,12 @@ def test_frames_and_clauses_make_the_rendered_text(schema, verdicts):
 
 
 def test_a_layer_may_begin_with_text():
-  fields = [AlignedField(n, ('a',), 'b', c, 'both')
-            for n, c in (('s', Semantic()), ('x', Contains()), ('y', Contains()))]
+  fields = [AlignedField(n, (a,), b, c, 'both')
+            for n, a, b, c in (('s', 't', 'u', Semantic()), ('x', 'a', 'b', Contains()),
+                               ('y', 'a', 'b', Contains()))]
   layers = Layer('one', (fields[0], fields[1])), Layer('none', ()), Layer('two', (fields[2],))
-  schema = Schema('mixed', (Attribute('a', 'set'),), (Attribute('b', 'category'),), layers)
+  schema = Schema('mixed', (Attribute('a', 'set'), Attribute('t', 'text')),
+                  (Attribute('b', 'category'), Attribute('u', 'text')), layers)
   said = Alignment(tuple(LayerAlignment(layer, tuple(
       FieldAlignment(f, Comparison(None if f.name == 's' else 'met')) for f in layer.fields))
       for layer in layers))

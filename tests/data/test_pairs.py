@@ -10,23 +10,22 @@ import pytest
 from jobrec_jax.data import pairs
 from jobrec_jax.data.pairs import PairAligner
 from jobrec_jax.schema.align import (
-    VERDICT_CODES,
-    align,
-    alignment_features,
-    rule_score,
-    verdict_codes,
+  VERDICT_CODES,
+  align,
+  alignment_features,
+  rule_score,
+  verdict_codes,
 )
 from jobrec_jax.schema.comparators import (
-    MET,
-    TEXT,
-    UNMET,
-    AtLeast,
-    Comparison,
-    Semantic,
+  MET,
+  TEXT,
+  UNMET,
+  AtLeast,
+  Comparison,
+  Semantic,
 )
-from jobrec_jax.schema.nursing import NURSING
 from jobrec_jax.schema.schema import PERSPECTIVES, AlignedField, Attribute, Entity, Layer, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import NURSING, STUDENTS
 from tests.data.entities import entities
 
 

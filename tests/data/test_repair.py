@@ -8,7 +8,7 @@ import numpy as np
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
 from jobrec_jax.data.repair import deal_shared_negatives, id_hash
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 row = st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(-1, 1), st.integers(-1, 1),
                 st.integers(0, 3))

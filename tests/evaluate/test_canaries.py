@@ -17,7 +17,7 @@ from jobrec_jax.evaluate.canaries import (
 )
 from jobrec_jax.evaluate.ranking import first_positive_rank
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 NAMES = {'constant', 'random', 'id_hash', 'first_in_list', 'last_in_list', 'train_negative_lookup'}
 

@@ -5,7 +5,7 @@ import pytest
 
 from jobrec_jax.schema.align import align, alignment_features, rule_score
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 CANDIDATE = Entity('c-17', {
     'academic_level': 'UG3', 'undergrad_major': 'Economics', 'masters_major': 'None',
@@ -22,11 +22,11 @@ EXPECTED = {
     'level': ('unmet', -2, 'level unmet by 2 levels'),
     'major': ('met', None, 'major met (Statistics)'),
     'gpa': ('unmet', -0.4, 'gpa unmet by 0.4'),
-    'months': ('met', 1, 'months met'),
+    'months': ('met', 1, 'months met by 1 months'),
     'papers': ('unknown', None, 'papers unknown'),
     'skills': ('met', 0, 'skills met (2 of 4)'),
     'hours': ('unmet', -3, 'hours unmet by 3 hours'),
-    'terms': ('met', 1, 'terms met'),
+    'terms': ('met', 1, 'terms met by 1 terms'),
     'mode': ('met', None, 'mode met'),
     'industry': ('unmet', None, 'industry unmet'),
 }

@@ -6,12 +6,15 @@ import pytest
 from jobrec_jax.schema.comparators import (
   AnyMemberOf,
   AtLeast,
+  AtMost,
   Comparison,
-  CompatibleMode,
   Contains,
+  Near,
   OrdinalAtLeast,
+  Same,
   Semantic,
   SetCoverage,
+  Within,
 )
 
 LEVELS = ('low', 'middle', 'high')
@@ -25,7 +28,12 @@ PRESENT = {
     SetCoverage(): (WORDS, WORDS),
     SetCoverage(0.34): (WORDS, WORDS),
     Contains(): (WORDS, st.sampled_from('abc')),
-    CompatibleMode(): (st.sampled_from('ab'), st.sampled_from('ab')),
+    SetCoverage(0.5, 'candidate'): (WORDS, WORDS),
+    SetCoverage(1, 'smaller'): (WORDS, WORDS),
+    Same(): (st.sampled_from('ab'), st.sampled_from('ab')),
+    AtMost(): (NUMBERS, NUMBERS),
+    Within(2): (NUMBERS, NUMBERS),
+    Near(5, (('a', 'b', 3), ('c', 'b', 9))): (st.sampled_from('ab'), st.sampled_from('bc')),
 }
 
 
@@ -46,7 +54,8 @@ def test_margin_sign_agrees_with_the_verdict(comparator, data):
     assert c.verdict == ('met' if c.margin >= 0 else 'unmet')
     assert not str(c.margin).startswith('-0.0') or c.margin < 0
   else:
-    assert c.verdict in ('met', 'unmet') or job == ()
+    assert c.verdict in ('met', 'unmet') or () in (candidate, job) or comparator.compare(
+        (job,), candidate) == Comparison('unknown')
 
 
 @given(NUMBERS, NUMBERS, NUMBERS)
@@ -109,14 +118,67 @@ def test_any_member_of(candidate, job, expected):
   assert AnyMemberOf().compare(candidate, job) == expected
 
 
-def test_contains_and_compatible_mode():
+def test_contains_and_same():
   assert Contains().compare((('a', 'b'),), 'b').verdict == 'met'
   assert Contains().compare((('ab',),), 'b').verdict == 'unmet'
   assert Contains().compare(((),), 'b').verdict == 'unmet'
-  mode = CompatibleMode(anything='any')
+  mode = Same(anything='any')
   assert [mode.compare((c,), j).verdict for c, j in
           [('x', 'x'), ('x', 'y'), ('any', 'y'), ('x', 'any')]] == ['met', 'unmet', 'met', 'met']
 
 
 def test_semantic_has_no_verdict_even_when_texts_are_missing():
   assert Semantic().compare(('a', None), None) == Comparison(None)
+
+
+def test_at_most_and_within_mirror_at_least():
+  assert AtMost('km').compare((3,), 5) == Comparison('met', 2)
+  assert AtMost().compare((5.5,), 5) == Comparison('unmet', -0.5)
+  assert [Within(2).compare((x,), 10).margin for x in (8, 10, 12, 13)] == [0, 2, 0, -1]
+  with pytest.raises(ValueError, match='within: by must be a number of at least 0, got -1'):
+    Within(-1)
+
+
+def test_same_compares_what_is_not_text_too_and_has_no_joker_of_its_own():
+  assert [Same().compare((c,), j).verdict for c, j in
+          [(True, True), (True, False), (3, 3), ('No Preference', 'x')]] == [
+              'met', 'unmet', 'met', 'unmet']
+
+
+def test_coverage_counts_whose_set_it_is_asked_for():
+  has, needs = ('a', 'b', 'c', 'd'), ('a', 'x')
+  assert SetCoverage(0.5, 'job').compare((has,), needs) == Comparison('met', 0, '1 of 2')
+  assert SetCoverage(0.5, 'candidate').compare((has,), needs) == Comparison('unmet', -0.25,
+                                                                            '1 of 4')
+  assert SetCoverage(0.5, 'smaller').compare((needs,), has) == Comparison('met', 0, '1 of 2')
+  assert SetCoverage(0.5, 'candidate').compare(((),), needs) == Comparison('unknown')
+  for bad, message in (((1.5,), r'needed must lie in \[0, 1\], got 1.5'),
+                       ((0.5, 'both'), "of must be one of .* got 'both'")):
+    with pytest.raises(ValueError, match=message):
+      SetCoverage(*bad)
+
+
+def test_near_knows_the_distances_that_it_is_given_either_way_round():
+  near = Near(30, (('Bonn', 'Köln', 25), ('Bonn', 'Essen', 90)), 'km')
+  found = [near.compare((c,), j) for c, j in [
+      ('Köln', 'bonn'), ('Essen', 'Bonn'), ('Essen', 'Essen'), ('Essen', 'Köln')]]
+  assert found == [Comparison('met', 5), Comparison('unmet', -60), Comparison('met', 30),
+                   Comparison('unknown')]
+  with pytest.raises(ValueError, match="a pair must have one distance, got 'a' and 'b' twice"):
+    Near(1, (('a', 'b', 1), ('b', 'A', 2)))
+  with pytest.raises(ValueError, match="distances must be numbers of at least 0, got -1"):
+    Near(1, (('a', 'b', -1),))
+
+
+@pytest.mark.parametrize('written', ['machine learning', 'Machine\u00a0Learning',
+                                     ' MACHINE  learning ', 'machine-learning',
+                                     'machine\u2013learning', '\uff4dachine learning'])
+def test_spellings_of_a_word_are_equal_wherever_words_are_compared(written):
+  word = 'machine learning'
+  for comparator, candidate, job in (
+      (SetCoverage(1), (written, 'c++'), (word, 'C++')), (Contains(), (written,), word),
+      (AnyMemberOf(), written, (word, 'x')), (Same(), written, word),
+      (Near(0, ()), written, word)):
+    assert comparator.compare((candidate,), job).verdict == 'met', comparator
+    assert comparator.compare((candidate,), ('y', 'z') if isinstance(job, tuple) else 'y'
+                              ).verdict != 'met', comparator

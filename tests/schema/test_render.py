@@ -9,7 +9,7 @@ from jobrec_jax.schema.align import align
 from jobrec_jax.schema.comparators import AtLeast, Contains, Semantic
 from jobrec_jax.schema.render import render_alignment, render_entity
 from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 SIDES = ('candidate', 'job')
 TOY = Schema(

@@ -8,7 +8,7 @@ import pytest
 
 from jobrec_jax.schema.comparators import AtLeast, SetCoverage
 from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 CANDIDATE = (Attribute('gpa', 'number', low=0, high=4, required=True), Attribute('skills', 'set'))
 JOB = (Attribute('min_gpa', 'number', low=0, high=4), Attribute('needs', 'set'))

@@ -35,7 +35,7 @@ from jobrec_jax.data.files.tables import (
 from jobrec_jax.data.repair import id_hash
 from jobrec_jax.schema.files import read_text, replacing
 from jobrec_jax.schema.schema import PERSPECTIVES, Attribute, Entity, Schema, Value
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 ITEMS_FILE = 'Final_items.csv'
 USERS_FILE = 'Final_users.csv'

@@ -37,10 +37,10 @@ def parse_entity(value: Any, schema: Schema, side: str, place: str,
     if isinstance(v, float) and not math.isfinite(v):  # 1e999
       raise ValueError(f'{place}: {side} {name!r}: {key} must be a finite number, got {v}')
   try:
-    schema.validate(side, Entity(name, given), place)
+    entity = schema.validate(side, Entity(name, given), place)
   except RecursionError as error:
     raise ValueError(f'{place}: lists or objects lie too deep in each other') from error
-  return Entity(name, {a.name: given.get(a.name) for a in schema.attributes(side)})
+  return Entity(name, {a.name: entity[a.name] for a in schema.attributes(side)})
 
 
 def entity_json(entity: Entity, schema: Schema, side: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, Interactions, pair_code
+from jobrec_jax.schema.files import open_file
 from jobrec_jax.schema.schema import Attribute, Entity, Schema, Value
 
 ALLOWED = {'boolean': 'boolean, True or False'}  # how errors call a kind that its name leaves open
@@ -25,7 +26,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     ValueError: with path and line: a bad byte, or a last line that does not end.
   """
   try:
-    with Path(path).open('rb') as file:
+    with open_file(path) as file:
       for number, line in enumerate(file, 1):
         if not line.endswith(b'\n'):
           raise ValueError(f'{path}:{number}: must end in a line feed; the file may be cut')

@@ -16,9 +16,9 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.comparators import (
     AnyMemberOf,
     AtLeast,
-    CompatibleMode,
     Contains,
     OrdinalAtLeast,
+    Same,
     SetCoverage,
 )
 from jobrec_jax.schema.schema import AlignedField, Entity
@@ -143,7 +143,7 @@ def margin(field: AlignedField, u: Columns, row: np.ndarray, j: Columns,
     case AnyMemberOf():
       met = [_allowed(field, name, u, j)[job, u.codes[name][row]] for name in field.candidate]
       return np.logical_or.reduce(met) - 1.0
-    case CompatibleMode(anything):
+    case Same(anything):
       values = u.domain.attribute('candidate', field.candidate[0]).values
       free = values.index(anything)
       a, b = u.codes[field.candidate[0]][row], needed[job]

@@ -21,8 +21,9 @@ from scipy.special import expit
 
 from jobrec_jax.data.market import domains
 from jobrec_jax.data.market.grammar import Grammar, write
-from jobrec_jax.schema.comparators import CompatibleMode
+from jobrec_jax.schema.comparators import Same
 from jobrec_jax.schema.schema import Attribute, Schema, Value
+from jobrec_jax.schema.words import fold
 
 REQUIRED = 5, 8  # twelfths of its field's skills that a job requires: fewest, most
 INTERESTS = 1, 2  # a candidate's fields of work: fewest, most
@@ -187,7 +188,8 @@ class Skills:
     return c.latents.skills
 
   def values(self, codes: np.ndarray, c: Context) -> list[Value]:
-    return members(codes, c.domain.skills)
+    at = sorted(range(len(c.domain.skills)), key=lambda k: fold(c.domain.skills[k]))
+    return members(codes[:, at], tuple(c.domain.skills[k] for k in at))  # as `canonical` orders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +314,7 @@ class Domain:
     if len({len(skills) for skills in self.fields.values()}) != 1:
       raise ValueError(f'domain {self.schema.name}: all fields of work need equally many skills')
     for field in self.schema.fields:
-      if isinstance(field.comparator, CompatibleMode):
+      if isinstance(field.comparator, Same):
         ours, theirs = (self.attribute(side, field.attributes(side)[0]).values
                         for side in ('candidate', 'job'))
         if ours != theirs:

@@ -35,7 +35,8 @@ def values(attribute):
   return st.none() | {
       'number': st.floats(attribute.low, attribute.high, allow_nan=False, allow_infinity=False),
       'integer': st.integers(attribute.low, attribute.high), 'boolean': st.booleans(),
-      'text': words, 'category': members, 'set': st.lists(members, max_size=2).map(tuple),
+      'text': words, 'category': members,
+      'set': st.lists(members, max_size=2).map(tuple).map(attribute.canonical),
   }[attribute.kind]
 
 
@@ -76,7 +77,7 @@ def small():
   """A data set with an example of most things."""
   return Dataset(ODD, (
       Entity('S1', {'name': 'a "b", c\nd', 'score': 3.25, 'age': 41, 'moves': True, 'level': 'low',
-                    'town': 'Bergen aan Zee', 'skills': ('motion planning', 'C++'), 'wants': ()}),
+                    'town': 'Bergen aan Zee', 'skills': ('C++', 'motion planning'), 'wants': ()}),
       Entity('S2', {'name': 'None', 'score': -1e-07, 'level': 'very high', 'skills': ('x',),
                     'wants': ('NA', "it's")}),
       Entity('S é3', {'age': 0, 'moves': False, 'level': 'None', 'town': '100%'}),

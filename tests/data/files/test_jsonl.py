@@ -26,7 +26,7 @@ from jobrec_jax.data.files.jsonl import (
 )
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 from tests.data.files.odd import ODD, datasets, interactions, same, small
 
 FOLDER = settings(max_examples=80, deadline=None, suppress_health_check=[

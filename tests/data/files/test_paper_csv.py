@@ -22,7 +22,7 @@ from jobrec_jax.data.files.paper_csv import (
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.schema.schema import Attribute, Entity, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 from tests.data.files.odd import ODD, small
 
 PUBLISHED = os.environ.get('JOBREC_PUBLISHED')
@@ -55,7 +55,7 @@ def job_file(folder, *changes):
 def test_reads_typed_values(tmp_path):
   (job,), notes = read_entities(job_file(tmp_path, {'min_gpa': ''}), STUDENTS, 'job')
   assert job.id == 'J1' and notes == ()
-  assert job['required_skills'] == ('GPT', 'BERT') and job['acceptable_majors'] == ('Statistics',)
+  assert job['required_skills'] == ('BERT', 'GPT') and job['acceptable_majors'] == ('Statistics',)
   assert job['min_gpa'] is None and job['min_months_experience'] == 5
   assert job['job_llm_output'] == 'One, "two"\nthree --- and'
 
@@ -277,8 +277,9 @@ def values(attribute):
   if attribute.kind in ('number', 'integer'):
     kind = st.floats if attribute.kind == 'number' else st.integers
     return st.none() | kind(attribute.low, attribute.high)
+  sets = st.lists(members, max_size=3).map(tuple).map(attribute.canonical)
   return st.none() | {'boolean': st.booleans(), 'text': WORDS, 'category': members,
-                      'set': st.lists(members, max_size=3).map(tuple)}[attribute.kind]
+                      'set': sets}[attribute.kind]
 
 
 @st.composite
@@ -315,8 +316,8 @@ def test_round_trip(tmp_path, dataset):
 
 @pytest.mark.parametrize('cell, members', [
     ('[]', ()), ("['GPT',]", ('GPT',)), ('["GPT"]', ('GPT',)), ("[ 'a' , 'b' ]", ('a', 'b')),
-    (r"""['it\'s', "it's", '\n\x00\u2028']""", ("it's", "it's", '\n\0\u2028')),
-    (str(['a, b'] * 10_000), ('a, b',) * 10_000),
+    (r"""['it\'s', "it's", '\n\x00\u2028']""", ('\n\0\u2028', "it's")),
+    (str(['a, b'] * 10_000), ('a, b',)),
 ])
 def test_reads_any_list_of_strings(tmp_path, cell, members):
   (job,), _ = read_entities(job_file(tmp_path, {'required_skills': cell}), STUDENTS, 'job')

@@ -10,9 +10,8 @@ import pytest
 
 from jobrec_jax.data.files.recbole import MISSING_WORDS, read_atomic, write_atomic
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
-from jobrec_jax.schema.nursing import NURSING
 from jobrec_jax.schema.schema import Attribute, Entity, Schema
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import NURSING, STUDENTS
 from tests.data.files.odd import NASTY, ODD, datasets, interactions, same, small
 
 FOLDER = settings(max_examples=80, deadline=None, suppress_health_check=[

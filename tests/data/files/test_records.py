@@ -7,7 +7,7 @@ import pytest
 
 from jobrec_jax.data.files.records import read_catalogue, read_entity_json, write_entities
 from jobrec_jax.schema.schema import Entity
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 
 def write(folder, value, name='record.json'):
@@ -20,7 +20,7 @@ def test_reads_a_candidate(tmp_path):
   path = write(tmp_path, {'id': 'me', 'gpa': 3, 'skills': ['GPT', 'BERT'], 'second_major': None,
                           'commit_to_summer': True})
   candidate = read_entity_json(path, STUDENTS, 'candidate')
-  assert candidate.id == 'me' and candidate['gpa'] == 3 and candidate['skills'] == ('GPT', 'BERT')
+  assert candidate.id == 'me' and candidate['gpa'] == 3 and candidate['skills'] == ('BERT', 'GPT')
   assert candidate['commit_to_summer'] is True and candidate['second_major'] is None
   assert set(candidate.attributes) == {a.name for a in STUDENTS.candidate}
   assert read_entity_json(write(tmp_path, {'gpa': 3}), STUDENTS, 'candidate').id == 'candidate'

@@ -14,7 +14,7 @@ from jobrec_jax.data.market.domain import (
     Spread,
 )
 from jobrec_jax.data.market.grammar import Axis, Grammar
-from jobrec_jax.schema.nursing import NURSING
+from jobrec_jax.schema.shipped import NURSING
 
 PROCEDURES = {
     'Emergency': ('triage', 'splinting', 'wound suturing', 'defibrillation', 'burn dressing',

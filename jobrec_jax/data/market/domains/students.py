@@ -16,7 +16,7 @@ from jobrec_jax.data.market.domain import (
     Subset,
 )
 from jobrec_jax.data.market.grammar import Axis, Grammar
-from jobrec_jax.schema.students import STUDENTS
+from jobrec_jax.schema.shipped import STUDENTS
 
 SKILLS = {
     'Robotics': ('motion planning', 'state estimation', 'grasp synthesis', 'visual servoing',

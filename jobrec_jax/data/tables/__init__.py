@@ -1,0 +1,1 @@
+"""A user's own tables as a data set: their schema file, their columns, their splits."""

@@ -1,0 +1,37 @@
+"""Values as people write them: which spellings mean the same, and one order for members of a set.
+
+fold('  Scikit–Learn ') == fold('scikit learn'): Unicode's compatibility forms, case, white space,
+and dashes between letters make no difference. What is shown stays as it was written.
+"""
+
+from collections.abc import Iterable
+import functools
+import re
+import unicodedata
+
+_BETWEEN = re.compile(r'(?<=\w)[-\u2010-\u2015\u2212](?=\w)')  # dashes between letters or digits
+_KEPT = 1 << 16  # the same words meet in many pairs of a catalogue
+
+
+@functools.lru_cache(_KEPT)
+def fold(text: str) -> str:
+  """The key under which spellings of the same word are equal: NFKC, case, white space, dashes.
+
+  A text without any letter, digit or sign folds to itself, so that no two such values meet.
+  """
+  plain = unicodedata.normalize('NFKC', unicodedata.normalize('NFKC', text).casefold())
+  return ' '.join(_BETWEEN.sub(' ', plain).split()) or text
+
+
+def order(members: Iterable[str]) -> tuple[str, ...]:
+  """Each member once, whatever its spelling, in alphabetical order of what they fold to."""
+  first: dict[str, str] = {}
+  for member in sorted(members):
+    first.setdefault(fold(member), member)
+  return tuple(first[key] for key in sorted(first))
+
+
+@functools.lru_cache(_KEPT)
+def folded(members: tuple[str, ...]) -> frozenset[str]:
+  """The members of a set, as they are compared."""
+  return frozenset(map(fold, members))
