@@ -56,7 +56,7 @@ def data_stage(settings: Settings) -> Stage[Data]:
   simulated = d.source == 'simulated'
   # jobrec_synth is drawn, too, where its folder does not hold it yet: its version says which it is.
   drawn = simulated or d.source == 'jobrec_synth'
-  files = () if drawn else (Path(d.folder).expanduser(),)
+  files = () if drawn else table_files(d) if d.source == 'tables' else (d.place,)
   about = {'data': {k: v for k, v in dataclasses.asdict(d).items()
                     if k not in ('folder', 'schema')},
            'market': settings.market if simulated else {'domain': settings.market.domain},
@@ -68,6 +68,18 @@ def data_stage(settings: Settings) -> Stage[Data]:
   source = Source(d, settings.market, schema)
   return Stage('data', 2, about, {}, lambda bench: make_data(bench, source),
                lambda bench: Data(*load_dataset(bench.folder, schema)), files)
+
+
+def table_files(d: DataSettings) -> tuple[Path, ...]:
+  """The three tables of a schema file.
+
+  Raises:
+    ValueError: it has no [tables].
+  """
+  defined = read_definition(d.schema)
+  if defined.log is None:
+    raise ValueError(f"{d.schema}: must have [tables] where data.source is 'tables', got none")
+  return tuple(d.place / t.file for t in (*defined.sides.values(), defined.log))
 
 
 def make_data(bench: Bench, source: Source) -> None:
@@ -117,15 +129,15 @@ def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
     case 'jobrec_synth':
       # Here, for tensorflow-datasets takes a second to import.
       from jobrec_jax.data.market.jobrec_synth.reader import read_synth, read_synth_truth
-      return read_synth(d.folder, d.size), read_synth_truth(d.folder, d.size)
+      return read_synth(d.place, d.size), read_synth_truth(d.place, d.size)
     case 'tables':
-      return read_tables(d.folder, d.schema, Division(d.seed, d.shares, d.cold_jobs,
+      return read_tables(d.place, d.schema, Division(d.seed, d.shares, d.cold_jobs,
                                                       d.warm_test)), None
     case 'jsonl':
-      return read_jsonl(d.folder, schema), None
+      return read_jsonl(d.place, schema), None
     case 'recbole':
-      return read_atomic(d.folder, d.prefix, schema), None
-  return read_published(d.folder, d.seed, schema=schema,
+      return read_atomic(d.place, d.prefix, schema), None
+  return read_published(d.place, d.seed, schema=schema,
                         allow_unknown_users=d.allow_unknown_users), None
 
 

@@ -63,7 +63,7 @@ class Road:
 def resources(settings: Settings, watching: Watching = Watching()) -> Resources:
   """What makes the results of these settings without changing them."""
   return Resources(settings.mesh, settings.features, settings.log_every, settings.save_seconds,
-                   settings.backbone.path, settings.data.folder, watching)
+                   settings.backbone.path, str(settings.data.place), watching)
 
 
 def road(settings: Settings) -> Road:

@@ -8,6 +8,7 @@ refused when the tree is built; `check_devices` adds what depends on the machine
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from jobrec_jax.data.market.domain import load_domain
@@ -39,7 +40,8 @@ class DataSettings:
                   'recbole'] = 'simulated'
   # Schema file (TOML) of the data; empty: the schema of market.domain.
   schema: str = ''
-  # Where the files lie, or tensorflow-datasets keeps its data.
+  # Where the files lie, or tensorflow-datasets keeps its data; 'tables': the schema file's folder
+  # where this is empty.
   folder: str = ''
   # 'jobrec_synth': which of its worlds.
   size: Literal['tiny', 'paper', 'large'] = 'tiny'
@@ -63,7 +65,7 @@ class DataSettings:
     check(self)
     if abs(sum(self.shares) - 1) > 1e-6:
       raise ValueError(f'shares must have the sum 1, got {self.shares}')
-    if self.source != 'simulated' and not self.folder:
+    if self.source not in ('simulated', 'tables') and not self.folder:
       raise ValueError(f"folder must name the folder of the data when source is {self.source!r}, "
                        "got ''")
     drawn = self.source in ('simulated', 'jobrec_synth')
@@ -73,6 +75,11 @@ class DataSettings:
     if self.source == 'tables' and not self.schema:
       raise ValueError("schema must name a schema file when source is 'tables', got ''; "
                        'experiments.describe writes a first one')
+
+  @property
+  def place(self) -> Path:
+    """The folder of the files."""
+    return Path(self.folder).expanduser() if self.folder else Path(self.schema).expanduser().parent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,14 @@
+"""A user's own tables, as a schema file beside them describes them.
+
+  python -m experiments.quickstart --config=configs/tables.py \\
+      --config.data.schema=FOLDER/schema.toml --workdir=runs/mine
+"""
+
+from configs import base
+
+
+def get_config():
+  c = base.get_config()
+  with c.unlocked():
+    c.data.source = 'tables'
+  return c
