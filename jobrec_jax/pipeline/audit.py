@@ -5,7 +5,6 @@ from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.evaluate.audit import AuditReport, audit
 from jobrec_jax.pipeline.data import Source, draw_or_read
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.settings import schema_of
 from jobrec_jax.schema.files import write_json, write_text
 
 AS_IT_LIES, REBUILT = 'as it lies', 'rebuilt without shared negatives'
@@ -35,7 +34,7 @@ def in_words(audited: dict[str, tuple[Dataset, AuditReport]], known: tuple[str, 
 def audit_report(run: Run) -> tuple[str, bool]:
   """Writes audit.json and audit.txt; returns the text, and whether the data as they lie pass."""
   data, known = run.settings.data, run.settings.data.known_faults
-  audited = audit_all(draw_or_read(Source(data, run.settings.market, schema_of(run.settings)))[0], data.seed)
+  audited = audit_all(draw_or_read(Source.of(run.settings))[0], data.seed)
   text = in_words(audited, known)
   write_json(run / 'audit.json', [{'data': title, **row} for title, (_, report) in audited.items()
                                   for row in report.rows], indent=1)

@@ -46,6 +46,10 @@ class Source:
   market: MarketConfig
   schema: Schema
 
+  @classmethod
+  def of(cls, settings: Settings) -> 'Source':
+    return cls(settings.data, settings.market, schema_of(settings))
+
 
 def data_stage(settings: Settings) -> Stage[Data]:
   """The data, after repair and an audit without errors.
@@ -61,13 +65,12 @@ def data_stage(settings: Settings) -> Stage[Data]:
                     if k not in ('folder', 'schema')},
            'market': settings.market if simulated else {'domain': settings.market.domain},
            'jobrec_synth': VERSION if d.source == 'jobrec_synth' else None}
-  schema = schema_of(settings)
+  source = Source.of(settings)
   if d.schema:
-    about['schema'] = schema_document(schema)
+    about['schema'] = schema_document(source.schema)
     about['tables'] = read_definition(d.schema).mapping if d.source == 'tables' else None
-  source = Source(d, settings.market, schema)
   return Stage('data', 2, about, {}, lambda bench: make_data(bench, source),
-               lambda bench: Data(*load_dataset(bench.folder, schema)), files)
+               lambda bench: Data(*load_dataset(bench.folder, source.schema)), files)
 
 
 def table_files(d: DataSettings) -> tuple[Path, ...]:

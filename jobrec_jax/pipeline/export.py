@@ -26,7 +26,7 @@ def export(run: Run) -> Path:
     write_market(market_of(s), folder, run / 'truth', s.export.workers,
                  progress(s.market.candidates))
     return folder
-  dataset, _ = draw_or_read(Source(s.data, s.market))
+  dataset, _ = draw_or_read(Source.of(s))
   match s.export.format:
     case 'jsonl':
       write_jsonl(dataset, folder)

@@ -100,7 +100,7 @@ def test_known_faults_pass(folder, tmp_path, capsys):
 def test_training_gets_the_rebuilt_lists(folder, tmp_path):
   """What the second table audits is what data.drop_shared_negatives makes of the files."""
   config = config_of(folder[0], drop=True)
-  raw, _ = draw_or_read(Source(config.data, config.market))
+  raw, _ = draw_or_read(Source.of(config))
   rebuilt = audit_all(raw, config.data.seed)[REBUILT][0].interactions
   run = Run(tmp_path, config)
   trained = run.get(run.road.data).dataset.interactions

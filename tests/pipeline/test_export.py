@@ -21,7 +21,7 @@ def settings(**sections):
 
 
 def read(s):
-  return draw_or_read(Source(s.data, s.market))
+  return draw_or_read(Source.of(s))
 
 
 @pytest.mark.parametrize('domain', ['students', 'nursing'])
