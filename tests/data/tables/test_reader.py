@@ -77,7 +77,8 @@ def test_rows_of_a_group_stay_together(tmp_path):
   others = [rows(read(tmp_path, RULES + "split = 'group'\ngroup = 'place'\n",
                       division=Division(seed, EVEN.shares))) for seed in range(1, 6)]
   assert any(other != found for other in others)  # groups are drawn by the seed
-  with pytest.raises(ValueError, match=r'data\.shares must leave no split empty, but 4 groups with '):
+  message = r'data\.shares must leave no split empty, but 4 groups with '
+  with pytest.raises(ValueError, match=message):
     read(tmp_path, RULES + "split = 'group'\ngroup = 'place'\n",
          division=Division(0, (0.9, 0.02, 0.02, 0.06)))
 
