@@ -16,6 +16,7 @@ from jobrec_jax.pipeline.measures.pairs import calibration_measures, correlation
 from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
 from jobrec_jax.pipeline.measures.subject import Measured, Subject
+from jobrec_jax.pipeline.measures.tradeoff import tradeoff_measures
 from jobrec_jax.pipeline.policy import requirements, stage_2_lists
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.report.results import ResultRow, read_results, write_results
@@ -55,7 +56,7 @@ def make_evaluation(bench: Bench) -> None:
   measures, values = ranking_measures(of)
   policy, control, policy_values = policy_measures(of, taus, lists, level)
   predicted, outcome, calibrated = calibration_measures(of)
-  measures += policy + calibrated + correlation_measures(of)
+  measures += policy + tradeoff_measures(of) + calibrated + correlation_measures(of)
   write_results(bench.folder, [result_row(m, level) for m in measures])
   save_estimates(bench.folder / ESTIMATES, [m.estimate for m in measures])
   save_arrays(bench.folder / 'values.npz', {
