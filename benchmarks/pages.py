@@ -51,7 +51,7 @@ def origin_line(results: Results, origin: Results) -> str:
 
 TABLES: dict[str, Callable[[Results, Results], str]] = {
     'ranking': of_reference(study_tables.ranking), 'policy': of_reference(study_tables.policy),
-    'pairs': of_reference(study_tables.pairs),
+    'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}
 MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(<!-- end -->)', re.S)

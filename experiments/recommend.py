@@ -76,7 +76,7 @@ def one() -> None:
     print(json.dumps({'tau': FLAGS.tau, 'eligibility': ranked.eligibility,
                       'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}, indent=2))
   else:
-    print(ranking_table(ranked, FLAGS.tau))
+    print(ranking_table(ranked, FLAGS.tau, run.policy))
 
 
 if __name__ == '__main__':

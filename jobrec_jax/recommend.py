@@ -205,8 +205,8 @@ def _reasons(schema: Schema, candidate: Entity, job: Entity) -> dict[str, list[s
   return {l.layer.name: l.reasons() for l in layers if l.reasons()}
 
 
-def ranking_table(ranked: RankedJobs, tau: float) -> str:
-  """The ranking as aligned text, each job's reasons below it."""
+def ranking_table(ranked: RankedJobs, tau: float, policy: Policy) -> str:
+  """The ranking as aligned text, each job's reasons below it, and what of tau the policy heeds."""
   rows = [(str(i + 1), j.job_id, f'{j.score:.3f}', f'{j.preference:.3f}',
            f'{j.qualification:.3f}', f'{j.lam:.3f}') for i, j in enumerate(ranked.jobs)]
   widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
@@ -221,5 +221,7 @@ def ranking_table(ranked: RankedJobs, tau: float) -> str:
     lines += [f'{"":{widths[0]}}  {name.ljust(name_width)}  {", ".join(words)}'
               for name, words in job.reasons.items()]
   asked = f'asked for {tau:.6g}' if tau else 'no requirement'
+  if 0 < tau < policy.knots[0] and policy.constraint == 'inequality':
+    asked += f', but below {policy.knots[0]:.4g} nothing is required'
   lines.append(f'Eligibility C of the whole list: {ranked.eligibility:.3f} ({asked})')
   return '\n'.join(lines)

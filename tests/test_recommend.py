@@ -15,7 +15,7 @@ from jobrec_jax.data import tokens
 from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.recommend import Recommender
+from jobrec_jax.recommend import Recommender, ranking_table
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.shipped import STUDENTS
 from jobrec_jax.scoring.calibration import Calibration
@@ -65,6 +65,15 @@ def test_scores_and_eligibility_follow_their_formulas(make, dataset, candidate, 
   np.testing.assert_allclose(s, pref + lam * np.log(p / (1 - p)), atol=1e-4)
   pi = np.exp((s - s.max()) / T)
   np.testing.assert_allclose(result.eligibility, (pi * p).sum() / pi.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize('tau, words', [
+    (0.0, '(no requirement)'), (0.3, '(asked for 0.3, but below 0.4 nothing is required)'),
+    (0.4, '(asked for 0.4)'), (0.55, '(asked for 0.55)')])
+def test_a_table_says_what_of_tau_was_heeded(make, candidate, tau, words):
+  recommender = make()
+  (ranked,) = recommender.recommend(candidate, tau, 1)
+  assert ranking_table(ranked, tau, recommender.policy).endswith(words)
 
 
 def test_the_temperature_has_a_say_in_eligibility(make, candidate):

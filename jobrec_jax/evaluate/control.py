@@ -86,9 +86,9 @@ def control_rows(
   for t, tau in enumerate(map(float, taus)):
     reached, (missed, low, high, _) = trained[t].value, interval(heldout[t] - trained[t], level)
     covered = low - missed <= tau - heldout[t].value <= high - missed
-    truth = None if true is None else interval(true[t], level)
-    rows.append(ControlRow(tau, reached, abs(reached - tau), interval(heldout[t], level), covered,
-                           truth))
+    truth = None if true is None else interval(true[t], level, (0.0, 1.0))
+    rows.append(ControlRow(tau, reached, abs(reached - tau),
+                           interval(heldout[t], level, (0.0, 1.0)), covered, truth))
   return rows
 
 

@@ -9,6 +9,8 @@ from scipy.special import softmax
 from jobrec_jax.evaluate.control import hypervolume
 from jobrec_jax.lagrangian.exact import Constraint, Objective, policy, solve_dual, value
 
+ROUNDING = 1e-12  # of a J of size 1
+
 
 class FrontierLists(NamedTuple):
   """Lists with frozen scores: a, q, mask [N, J]; positive [N] the applied job of each."""
@@ -28,7 +30,8 @@ class FrontierPoint(NamedTuple):
     reached: C, the mean of sum_j pi_j q_j.
     value: J of the objective, mean over lists.
     regret: `(J*(C) - J) / (J*(C(0)) - J*(top))`: what is lost against the exact solution that
-      reaches the same C, as a share of what the whole range of requirements costs.
+      reaches the same C, as a share of what the whole range of requirements costs; nan where
+      it costs nothing.
     info_nce: -log pi of the applied job, mean over lists, nats.
   """
 
@@ -70,6 +73,7 @@ def frontier_points(systems: Sequence[tuple[str, float, np.ndarray]], lists: Fro
   best, top_value = exact.primal[:len(systems), 0], exact.primal[len(systems), 0]
   free = policy(a, q, mask, 0.0, objective=objective, temperature=temperature)
   cost = value(free, a, mask, objective=objective, temperature=temperature).mean() - top_value
+  cost = cost if cost > ROUNDING * max(1.0, abs(top_value)) else np.nan
   multipliers = exact.multiplier[len(systems) + 1:, 0]
   solved = [(tau, policy(a, q, mask, mu, objective=objective, temperature=temperature))
             for tau, mu in zip(taus, multipliers) if np.isfinite(mu)]

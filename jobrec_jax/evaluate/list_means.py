@@ -1,5 +1,7 @@
 """Means over lists as estimates: what leaves with the owner of a list, and with its items."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from jobrec_jax.data.lists import RankingLists
@@ -61,19 +63,35 @@ class ListMeans:
 
   def estimates(self) -> dict[str, Estimate]:
     """The mean of each metric; nan with n = 0 where no list has a value."""
-    found = {}
-    for name, values in self.values.items():
-      n = int((~np.isnan(values)).sum())
-      total = np.array([np.nansum(values), n])
-      moments = Moments(total, *self._shares[name], tuple(self._present))
-      (found[name],) = jackknife(moments, _mean, n)
-    return found
+    return {name: self.statistic([name], lambda m: m)[0] for name in self._values}
+
+  def statistic(self, names: Sequence[str],
+                of_means: Callable[[np.ndarray], np.ndarray]) -> list[Estimate]:
+    """Estimates of what follows from the means of several metrics.
+
+    Args:
+      names: of M metrics.
+      of_means: maps means [R, M] to statistics [R, S], row by row.
+
+    Returns:
+      S estimates; `n` is the least number of lists behind a mean.
+    """
+    total = self._total(names)
+    shares = (np.concatenate([self._shares[name][side] for name in names], axis=1)
+              for side in range(3))
+    moments = Moments(total, *shares, tuple(self._present))
+    return jackknife(moments, lambda m: of_means(_means(m)), int(total[1::2].min()))
+
+  def _total(self, names: Sequence[str]) -> np.ndarray:
+    """[2 M] the sum and the count of each metric, one after another."""
+    values = (np.concatenate(self._values[name]) for name in names)
+    return np.array([x for v in values for x in (np.nansum(v), (~np.isnan(v)).sum())], np.float64)
 
 
-def _mean(moments: np.ndarray) -> np.ndarray:
-  """[R, 2] sums and counts to means [R, 1]; nan where nothing is counted."""
-  count = moments[:, 1:]
-  return moments[:, :1] / np.where(count > 0.5, count, np.nan)
+def _means(moments: np.ndarray) -> np.ndarray:
+  """[R, 2 M] sums and counts to means [R, M]; nan where nothing is counted."""
+  count = moments[:, 1::2]
+  return moments[:, ::2] / np.where(count > 0.5, count, np.nan)
 
 
 def _centred(x: np.ndarray, mask: np.ndarray) -> np.ndarray:

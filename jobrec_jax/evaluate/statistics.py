@@ -116,18 +116,21 @@ def half_width(variance: float, df: float, level: float) -> float:
   return float(stats.t.ppf((1 + level) / 2, df) * np.sqrt(variance))
 
 
-def interval(estimate: Estimate, level: float = 0.95) -> Interval:
+def interval(estimate: Estimate, level: float = 0.95,
+             within: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
   """The estimate with its t interval over candidates and jobs.
 
   Args:
     estimate: any.
     level: of the interval, in (0, 1).
+    within: the least and greatest value that the number can have: there the interval ends.
 
   Returns:
     Ends are nan where a side has fewer than two groups.
   """
   half = half_width(*estimate.variance, level)
-  return Interval(estimate.value, estimate.value - half, estimate.value + half, estimate.n)
+  low, high = np.clip((estimate.value - half, estimate.value + half), *within)
+  return Interval(estimate.value, float(low), float(high), estimate.n)
 
 
 class Groups(NamedTuple):

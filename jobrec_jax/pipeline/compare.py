@@ -17,20 +17,33 @@ from jobrec_jax.pipeline.measures.subject import (
     ELIGIBILITY,
     PREFERENCE,
     QUALIFICATION,
+    TRUE_PREFERENCE,
     UNIFORM,
+    of_the_way,
 )
 from jobrec_jax.pipeline.record import read_record
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.stage import canonical
 from jobrec_jax.pipeline.store import check_whole
+from jobrec_jax.report.compared import (
+    BASELINE,
+    BETTER,
+    OPEN,
+    OTHER,
+    SAME,
+    UNREACHED,
+    UNTESTED,
+    WORSE,
+    ComparedRow,
+    Verdict,
+)
 from jobrec_jax.report.results import ResultRow
 
 LOWER = ('mean_rank', 'calibration error', 'calibration error by job', 'violation@5', '|C − τ|')
 OTHER_TRUTH = {PREFERENCE: 'correlation with Q given P',
                QUALIFICATION: 'correlation with P given Q'}  # 0 is best
-BETTER, WORSE, OPEN, UNTESTED = 'better', 'worse', 'not different', 'no test'
-SAME, OTHER = 'the same', 'another τ'  # nothing to test: shared results, other requirements
 NEAR = 0.005  # τ that lie so near ask for the same
+WAY = (0.1, 0.25)  # of the measured shares those that most policies reach
 
 
 class Key(NamedTuple):
@@ -82,36 +95,6 @@ class Member(NamedTuple):
   estimates: Sequence[Estimate]
 
 
-class ComparedRow(NamedTuple):
-  """A metric of a system, beside the reference's.
-
-  Attributes:
-    system: its name.
-    metric: what was measured, in words.
-    mean, sd: over all of the system's runs; sd is nan with one.
-    diff, low, high: system − reference on the data seeds of both, with its interval.
-    p, p_holm: of the test that they are equal; the second corrected for all tests of the call.
-    n_seeds, n_data_seeds: training seeds of a data seed, and data seeds, behind the difference.
-    verdict: 'better', 'worse' (p_holm < 1 − level) or 'not different'; what is lower or nearer to 0
-      is better where the metric says so. Nothing is tested, and counted by Holm, where it is 'no
-      test', 'the same' (both stand on the same results) or 'another τ' (the two were not asked for
-      the same at this rank of their grids).
-  """
-
-  system: str
-  metric: str
-  mean: float
-  sd: float
-  diff: float
-  low: float
-  high: float
-  p: float
-  p_holm: float
-  n_seeds: int
-  n_data_seeds: int
-  verdict: str
-
-
 def keyed(member: Member) -> dict[Key, Estimate]:
   """The estimates of a run by what they measure; paired differences within it are left out."""
   ranks = {tau: name for name, tau in requirements_of(member).items()}
@@ -136,15 +119,16 @@ def of_system(member: Member, system: str) -> Member:
 
 
 def headline(keys: Sequence[Key]) -> list[Key]:
-  """What a comparison shows first: ranking, calibration, de-conflation, and the policy half-way
-  and at the last requirement."""
+  """What a comparison shows first: ranking, calibration, de-conflation, and the policy at equal
+  true eligibility, half-way and at the last requirement."""
   asked = max((int(k.requirement.split()[-1]) for k in keys if ' of ' in k.requirement), default=0)
   split, metrics = keys[0].split, {k.metric for k in keys}
   wanted = [(PREFERENCE, '', split, 'preference', 'ndcg@5'),
             (QUALIFICATION, '', split, 'qualification', 'ndcg@5'),
             *((QUALIFICATION, '', where, 'qualification', 'calibration error')
               for where in (UNIFORM, APPLICANTS)),
-            *((system, '', UNIFORM, 'policy', metric) for system, metric in OTHER_TRUTH.items())]
+            *((system, '', UNIFORM, 'policy', metric) for system, metric in OTHER_TRUTH.items()),
+            *(('policy', '', split, 'policy', of_the_way(TRUE_PREFERENCE, s)) for s in WAY)]
   for k in dict.fromkeys(((asked + 1) // 2, asked)):
     at = f'requirement {k} of {asked}'
     wanted += [('policy', at, split, 'policy', ELIGIBILITY),
@@ -188,7 +172,9 @@ def compare_systems(systems: Mapping[str, Sequence[Member]], reference: str, lev
   for key in keys:
     for name in systems:
       row, better = _row(name, key, by_run, reference, level)
-      if row.diff == row.low == row.high == 0:
+      if row.verdict in (BASELINE, UNREACHED):
+        pass
+      elif row.diff == row.low == row.high == 0:
         row = row._replace(p=math.nan, verdict=SAME)
       elif _other_requirement(asked[name], asked[reference], key.requirement):
         row = row._replace(p=math.nan, verdict=OTHER)
@@ -205,18 +191,22 @@ def _row(name: str, key: Key, by_run: dict, reference: str,
   rivals = {at: found[key] for at, found in by_run[reference].items()}
   values = np.array([e.value for e in runs.values()])
   mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
-  found, n_seeds, n_data_seeds = Combined(*[math.nan] * 4, False), 0, 0
-  if name != reference:
-    found, n_seeds, n_data_seeds = _difference(runs, rivals, level)
+  found, n_seeds, n_data_seeds, verdict = Combined(*[math.nan] * 4, False), 0, 0, UNTESTED
   base = float(np.mean([e.value for e in rivals.values()]))
+  if name == reference:
+    verdict = BASELINE
+  elif math.isnan(mean + base):
+    verdict = UNREACHED
+  else:
+    found, n_seeds, n_data_seeds = _difference(runs, rivals, level)
   if key.metric in LOWER:
     better = found.value < 0
   elif key.metric == OTHER_TRUTH.get(key.system):
     better = abs(mean) < abs(base)
   else:
     better = found.value > 0
-  return ComparedRow(name, key.label, mean, sd, *found[:4], math.nan, n_seeds, n_data_seeds,
-                     UNTESTED), bool(better)
+  return ComparedRow(name, key.label, key.short, mean, sd, *found[:4], math.nan, n_seeds,
+                     n_data_seeds, verdict), bool(better)
 
 
 def requirements_of(member: Member) -> dict[str, float]:
@@ -250,7 +240,7 @@ def _difference(runs: dict, rivals: dict, level: float) -> tuple[Combined, int, 
   return found, min(min(len(a[d]), len(b[d])) for d in both), len(both)
 
 
-def _verdict(row: ComparedRow, better: bool, p_holm: float, alpha: float) -> str:
+def _verdict(row: ComparedRow, better: bool, p_holm: float, alpha: float) -> Verdict:
   if math.isnan(p_holm):
     return row.verdict
   return OPEN if p_holm >= alpha else BETTER if better else WORSE

@@ -6,13 +6,13 @@ import io
 from pathlib import Path
 
 from jobrec_jax.pipeline.compare import (
-    ComparedRow,
     as_systems,
     compare_systems,
     differing,
     load_run,
     without_seeds,
 )
+from jobrec_jax.report.compared import ComparedRow, sampled
 from jobrec_jax.report.results import Table, format_number, to_markdown
 from jobrec_jax.schema.files import write_text
 
@@ -78,9 +78,8 @@ def note(rows: Sequence[ComparedRow], level: float) -> str:
   tested = [r for r in rows if r.p == r.p]
   seeds, data = (min((getattr(r, n) for r in tested), default=0) for n in ('n_seeds',
                                                                            'n_data_seeds'))
-  known = 'candidates, jobs' + (' and training seeds' if seeds > 1 or data > 1 else '')
-  text = (f'Intervals over {known}; verdicts at {1 - level:.0%}, Holm-corrected for {len(tested)} '
-          'tests.')
+  text = (f'Intervals over {sampled(rows)}; verdicts at {1 - level:.0%}, Holm-corrected for '
+          f'{len(tested)} tests.')
   if tested and seeds < 2 and data < 2:
     text += ' One training seed: another may turn a verdict.'
   if tested and data < 2:

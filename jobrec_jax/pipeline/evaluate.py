@@ -16,9 +16,10 @@ from jobrec_jax.pipeline.measures.pairs import calibration_measures, correlation
 from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
 from jobrec_jax.pipeline.measures.subject import Measured, Subject
+from jobrec_jax.pipeline.measures.tradeoff import tradeoff_measures
 from jobrec_jax.pipeline.policy import requirements, stage_2_lists
 from jobrec_jax.pipeline.stage import Bench
-from jobrec_jax.report.results import ResultRow, read_results, write_results
+from jobrec_jax.report.results import ResultRow, range_of, read_results, write_results
 from jobrec_jax.schema.files import load_arrays, read_json, save_arrays, write_json
 
 ESTIMATES = 'estimates.npz'
@@ -55,7 +56,7 @@ def make_evaluation(bench: Bench) -> None:
   measures, values = ranking_measures(of)
   policy, control, policy_values = policy_measures(of, taus, lists, level)
   predicted, outcome, calibrated = calibration_measures(of)
-  measures += policy + calibrated + correlation_measures(of)
+  measures += policy + tradeoff_measures(of) + calibrated + correlation_measures(of)
   write_results(bench.folder, [result_row(m, level) for m in measures])
   save_estimates(bench.folder / ESTIMATES, [m.estimate for m in measures])
   save_arrays(bench.folder / 'values.npz', {
@@ -78,9 +79,11 @@ def read_evaluation(bench: Bench) -> Evaluation:
 
 
 def result_row(m: Measured, level: float) -> ResultRow:
-  """A measure with its interval."""
-  return ResultRow(m.system, m.tau, m.split, m.perspective, m.metric, *interval(m.estimate, level),
-                   m.against)
+  """A measure with its interval, which ends where the metric does."""
+  low, high = range_of(m.metric)
+  within = (low, high) if m.against is None else (low - high, high - low)
+  return ResultRow(m.system, m.tau, m.split, m.perspective, m.metric,
+                   *interval(m.estimate, level, within), m.against)
 
 
 def save_estimates(path: Path, estimates: Sequence[Estimate]) -> None:

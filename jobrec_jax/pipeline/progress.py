@@ -17,7 +17,7 @@ Estimates = Callable[[Sequence[Stage]], Mapping[str, float | None]]
 
 
 class Progress:
-  """Tells at the start of each stage how far the road is.
+  """Tells at the start of each stage how far the road is; of one alone only its name and time.
 
   Args:
     stages: those that will be made, in their order.
@@ -41,8 +41,8 @@ class Progress:
     if stage.key not in self._left:
       self._count += 1
       self._left[stage.key] = stage
-    logging.info('%sstage %d of %d: %s, %s', self._title, self._count - len(self._left) + 1,
-                 self._count, stage.name, self.left())
+    at = f'{self._count - len(self._left) + 1} of {self._count}: ' if self._count > 1 else ''
+    logging.info('%sstage %s%s, %s', self._title, at, stage.name, self.left())
 
   def done(self, stage: Stage) -> None:
     self._left.pop(stage.key, None)

@@ -16,6 +16,7 @@ from jobrec_jax.pipeline.measures.subject import (
     APPLICANTS,
     CEILINGS,
     ELIGIBILITY,
+    OF_THE_WAY,
     PREFERENCE,
     QUALIFICATION,
     STAGE_2,
@@ -47,6 +48,9 @@ from jobrec_jax.train.loop import MetricsWriter
 
 GROUPS = dict(zip(('experts', 'rivals', 'ceiling', 'canaries'), PALETTE))
 STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
+AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recommended where their '
+             'true eligibility has gone a share of the way from the choice of the truth P to that '
+             'of the truth Q. – is out of reach.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q'}
 
@@ -81,7 +85,8 @@ def group_of(system: str) -> str:
 
 def comparison_section(run: Run, results: Evaluation) -> Section:
   rows = [r for r in results.rows
-          if r.system != 'policy' and r.split in (results.split, 'both cold', 'test')]
+          if r.perspective != 'policy' and r.tau is None
+          and r.split in (results.split, 'both cold', 'test')]
   plain_rows = [r for r in rows if r.split == results.split and r.metric == 'ndcg@5'
                 and not r.against]
   drawn = {perspective: [
@@ -114,6 +119,7 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
       run / 'figures', 'predicted_frontier',
       'What the policy optimises: its objective J against predicted C, on held-out lists. The line '
       'is the exact dual, the best that these scores allow; no policy lies above it.')]
+  kept = [r for r in results.rows if r.metric.endswith(OF_THE_WAY)]
   eligibility = find(rows, ELIGIBILITY)
   preference = find([r for r in rows if r.perspective == 'preference'], 'ndcg@5')
   if eligibility:  # only truths tell how eligible a recommendation is
@@ -133,8 +139,9 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
       'Preference against eligibility',
       'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
       'the candidate would like. Further right its recommendations are more often eligible, '
-      f'further down they please less.{_rises(rows, ELIGIBILITY)}', pictures=pictures,
-      tables=result_tables([r for r in rows if r.system == 'policy' and r.tau is not None]))
+      f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}',
+      pictures=pictures, tables=result_tables(
+          [*kept, *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
 
 
 def _rises(rows: Sequence[ResultRow], metric: str) -> str:

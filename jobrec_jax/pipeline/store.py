@@ -23,7 +23,13 @@ import filelock
 from jobrec_jax.pipeline import provenance
 from jobrec_jax.pipeline.progress import Kept, Progress
 from jobrec_jax.pipeline.stage import Stage, key_of
-from jobrec_jax.schema.files import digest, read_json, write_json
+from jobrec_jax.schema.files import (
+    digest,
+    read_json,
+    read_object,
+    remove_unfinished,
+    write_json,
+)
 
 ABOUT = 'artefact.json'
 
@@ -142,11 +148,11 @@ class Store:
         self._make_all(stage)
 
   def _make_all(self, stage: Stage) -> None:
-    if self.has(stage):
-      return
     if self.path(stage).exists():
-      raise ValueError(f'{self.path(stage) / ABOUT}: must be there, got no such file; '
-                       f'{mend(self.path(stage))}')
+      if not self.has(stage):  # in this order, for another process may finish at any moment
+        raise ValueError(f'{self.path(stage) / ABOUT}: must be there, got no such file; '
+                         f'{mend(self.path(stage))}')
+      return
     for needed in stage.inputs.values():
       self._make_all(needed)
     with self._alone(stage):
@@ -181,6 +187,7 @@ class Store:
   def _make(self, stage: Stage) -> None:
     folder = self.folder / '.making' / stage.key
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     clock = provenance.Clock(folder)
     try:
       stage.make(self._bench(stage, folder))
@@ -204,7 +211,9 @@ class Store:
     try:
       lock.acquire(timeout=0)
     except filelock.Timeout:
-      who = read_json(holder) if holder.is_file() else {}
+      who = {}
+      with contextlib.suppress(ValueError):  # the holder may be done by now
+        who = read_object(holder)
       logging.warning('%s: waiting for process %s on %s, which makes it', stage.name,
                       who.get('process', '?'), who.get('host', '?'))
       lock.acquire()
@@ -213,9 +222,9 @@ class Store:
       yield
     finally:
       holder.unlink(missing_ok=True)
-      lock.release()
-      if not self.has(stage):
+      if not self.has(stage):  # while nobody else can have begun
         self._leave_nothing(stage, place)
+      lock.release()
 
   def _leave_nothing(self, stage: Stage, lock: Path) -> None:
     """Removes what a refused start made, as far as nothing lies in it."""

@@ -1,10 +1,10 @@
 """The files that a person opens after a study: results.md and report.html."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobrec_jax.pipeline.measures.subject import TRUE_PREFERENCE
 from jobrec_jax.pipeline.reasons import duration
 from jobrec_jax.pipeline.study import Study
 from jobrec_jax.pipeline.study_results import (
@@ -17,7 +17,8 @@ from jobrec_jax.pipeline.study_results import (
     study_results,
 )
 from jobrec_jax.pipeline.study_run import Made, todo
-from jobrec_jax.report import study as study_page, study_tables
+from jobrec_jax.report import study_tables
+from jobrec_jax.report.compared import sampled
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import Table
 from jobrec_jax.report.study import write_page
@@ -26,8 +27,12 @@ from jobrec_jax.schema.files import write_json, write_text
 Origin = dict[str, Any]
 KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '
        '▲ better, ▼ worse: told apart at {share:.0%} after correction for all tests of the table '
-       '(Holm), over candidates, jobs and seeds. = stands on the same results; (τ) was asked for '
+       '(Holm), over {over}. = stands on the same results; (τ) was asked for '
        'another τ at this rank of its grid, so that nothing is tested (policy.taus fixes them).')
+KEPT = (' At 10% of the way: the true preference of the best five where their true eligibility has '
+        'gone 10% of the way from the choice of the truth P to that of the truth Q, the same for '
+        'all variants. – is not so eligible in every run, whatever is asked of it; beside such a '
+        'row means stand without a sign.')
 
 
 def write_study(study: Study, made: Made, folder: Path, store: Path,
@@ -38,7 +43,7 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
   origin = study_origin(todo(made.complete), store)
   write_json(folder / ORIGIN, origin, indent=1)
   write_text(folder / 'results.md', text(results))
-  write_page(folder / 'report.html', study.question, page_rows(results), [
+  write_page(folder / 'report.html', study.question, compared_rows(results), purposes(results), [
       ('variants', str(len(study.variants))), ('complete runs', str(len(made.complete))),
       ('runs that lack something', str(len(made.lost))),
       *((f'{name} seeds', str(len({r[key] for r in results['values']})))
@@ -50,22 +55,18 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
   return results, origin
 
 
-def page_rows(results: Results) -> list[study_page.ComparedRow]:
-  """The compared rows as the page shows them."""
-  words = {'better': 'better', 'worse': 'worse', 'not different': 'open', 'no test': 'baseline',
-           'the same': 'same', 'another τ': 'other'}
-  runs = Counter((r['variant']) for r in {(r['variant'], r['data_seed'], r['seed']): r
-                                          for r in results['values']}.values())
-  return [study_page.ComparedRow(
-      r.system, purpose(results, r.system), row['short'], r.mean, r.sd, r.diff, r.low, r.high,
-      r.p_holm, words[r.verdict], runs[r.system])
-      for r, row in zip(compared_rows(results), results['compared'])]
+def purposes(results: Results) -> list[tuple[str, str]]:
+  """Each variant with its purpose, and the settings that it changes."""
+  return [(name, ': '.join(filter(None, (why, ', '.join(
+      f'{key} = {value}' for key, value in results['changes'][name].items())))))
+      for name, why in results['variants'].items()]
 
 
-def purpose(results: Results, variant: str) -> str:
-  """A variant's purpose, and the settings that it changes."""
-  changes = ', '.join(f'{key} = {value}' for key, value in results['changes'][variant].items())
-  return results['variants'][variant] + (f': {changes}' if changes else '')
+def key(results: Results) -> str:
+  """What the marks of the table of differences mean."""
+  rows = compared_rows(results)
+  kept = KEPT if any(TRUE_PREFERENCE in r.metric for r in rows) else ''
+  return KEY.format(share=1 - results['level'], over=sampled(rows)) + kept
 
 
 def cost_table(origin: Mapping[str, Any]) -> Table:
@@ -95,6 +96,6 @@ def text(results: Mapping[str, Any]) -> str:
   """The study for a terminal and for results.md."""
   parts = [f"# {results['question']}"]
   if results['compared']:
-    parts += [study_tables.differences(results), KEY.format(share=1 - results['level']),
+    parts += [study_tables.differences(results), key(results),
               study_tables.told_apart(results)]
   return '\n\n'.join([*parts, study_tables.purposes(results)]) + '\n'

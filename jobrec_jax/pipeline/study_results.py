@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrec_jax.pipeline.compare import ComparedRow, Key, Member, compare_systems, keyed
+from jobrec_jax.pipeline.compare import Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
-from jobrec_jax.pipeline.measures.subject import STAGE_2, UNIFORM
+from jobrec_jax.pipeline.measures.subject import BOUND, STAGE_2, UNIFORM
 from jobrec_jax.pipeline.provenance import told
 from jobrec_jax.pipeline.scores import HELD_OUT
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
 from jobrec_jax.pipeline.tasks import Task
+from jobrec_jax.report.compared import ComparedRow
 from jobrec_jax.report.results import ResultRow
 from jobrec_jax.schema.files import null_for_nan, read_json
 
@@ -51,20 +52,17 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
 
   Returns:
     'question', 'variants' (name -> purpose), 'changes' (name -> settings), 'level', 'compared'
-    (rows of `ComparedRow` with the metric's short name), and 'values' (the main numbers of each
-    run).
+    (rows of `ComparedRow`), and 'values' (the main numbers of each run).
   """
-  compared, short = [], {}
+  compared = []
   if study.reference in systems:
     compared = compare_systems(systems, study.reference, level)
-    short = {k.label: k.short for members in systems.values() for m in members for k in keyed(m)}
   return {
       'question': study.question,
       'variants': {name: v.purpose for name, v in study.variants.items()},
       'changes': {name: plain(dict(v.changes)) for name, v in study.variants.items()},
       'level': level,
-      'compared': [null_for_nan({**row._asdict(), 'short': short[row.metric]})
-                   for row in compared],
+      'compared': [null_for_nan(row._asdict()) for row in compared],
       'values': [null_for_nan({'variant': name, 'data_seed': m.data_seed, 'seed': m.seed,
                                'requirement': key.requirement, 'tau': row.tau,
                                'system': row.system, 'split': row.split,
@@ -80,7 +78,7 @@ def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
   split = own[0].split
   return [(key, row) for key, row in zip(keyed(member), own, strict=True)
           if row.split == UNIFORM or (row.metric == 'ndcg@5' and row.split == split)
-          or (row.system == 'policy' and row.split in (HELD_OUT, split, STAGE_2))]
+          or (row.system in ('policy', BOUND) and row.split in (HELD_OUT, split, STAGE_2))]
 
 
 def study_origin(todo: Sequence[Task], store: Path) -> dict[str, Any]:

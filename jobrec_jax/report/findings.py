@@ -50,8 +50,8 @@ def findings(rows: Sequence[ResultRow]) -> list[Finding]:
     rows: of results.json, in any number; what they lack is not spoken of.
   """
   parts: tuple[Callable[[Sequence[ResultRow]], Iterator[Finding]], ...] = (
-      _rivals, _blanked, _prediction, _truth, _price, _separation, _calibration, _canaries,
-      _below_chance)
+      _rivals, _blanked, _prediction, _truth, _price, _kept, _separation, _calibration,
+      _canaries, _below_chance)
   return [finding for part in parts for finding in part(rows)]
 
 
@@ -156,6 +156,30 @@ def _price(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     word = 'costs' if change < 0 else 'gains'
     text += f', and {word} {format_number(abs(change))} {METRIC_NAME}'
   yield Finding(f'{text}.', (over_tau(last.split, last.system), f'{last.tau:.4g}'), rises)
+
+
+def _kept(rows: Sequence[ResultRow]) -> Iterator[Finding]:
+  """What the policy keeps of preference where it is as eligible as the truth's own best trade."""
+  found = {(r.system == 'policy', bool(r.against), r.metric): r for r in rows
+           if r.metric.endswith(' of the way')}
+  metrics = [m for policy, paired, m in found if policy and not paired]
+  if not metrics:
+    return
+  reached = [m for m in metrics if math.isfinite(found[True, False, m].value)]
+  metric = reached[-1] if reached else metrics[0]
+  own, bound = found[True, False, metric], found[False, False, metric]
+  e = found[False, False, metric.replace('preference', 'eligibility')]
+  share = metric.split(' at ')[1]
+  where = f'a true eligibility of {format_number(e.value)} ({share} from P to Q)'
+  place = f'{own.split}: {own.perspective}', own.system
+  if not reached:
+    yield Finding(f'The five that the policy recommends never reach {where}, where the best '
+                  f'possible true preference is {format_number(bound.value)}.', place, 'no')
+    return
+  lost = found[True, True, metric]
+  yield Finding(f'At {where} the policy keeps a true preference of {_estimate(own)}; the best '
+                f'possible is {format_number(bound.value)}, the difference '
+                f'{_estimate(lost)}.', place, 'no' if lost.high < 0 else 'open')
 
 
 def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:

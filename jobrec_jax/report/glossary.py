@@ -28,6 +28,9 @@ RUN = (
      'first relevant place.'),
     ('eligibility@5', 'The mean Q of the five jobs recommended. Violation@5 is the share of them '
      'that is not eligible.'),
+    ('true preference@5', 'The mean P of the five jobs recommended.'),
+    ('of the way', 'Between the true eligibility@5 of who ranks by P, 0%, and of who ranks by Q, '
+     '100%: where policies are compared whose τ are not the same.'),
     ('cold candidates', 'Candidates that training has not seen, with jobs that it has. Both cold: '
      'the jobs are new as well.'),
     ('held-out lists', "Lists of the size and sampling of stage 2's, of cold candidates."),

@@ -11,8 +11,12 @@ from jobrec_jax.schema.files import read_json, write_rows, write_text
 
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
-HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true eligibility@\d+')  # better where it is greater
+# Better where it is greater.
+HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true (eligibility|preference)@\d+')
 LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?')
+RANGES = {(0.0, 1.0): re.compile(r'((recall|ndcg|violation|true eligibility|true preference)@\d+'
+                                 r'|mrr|calibration error|(predicted|true) C\b|expected true).*'),
+          (-1.0, 1.0): re.compile('correlation .*'), (1.0, math.inf): re.compile('mean_rank')}
 YES_NO = re.compile(r'monotone .*|τ in the interval of C')
 CEILING, CANARY = '(ceiling)', 'canary:'  # how systems are named that know the truth, or nothing
 
@@ -59,6 +63,12 @@ class Table(NamedTuple):
   rows: tuple[tuple[str, ...], ...]
   best: frozenset[tuple[int, int]] = frozenset()
   level: frozenset[tuple[int, int]] = frozenset()
+
+
+def range_of(metric: str) -> tuple[float, float]:
+  """The least and greatest value that a metric can have."""
+  return next((ends for ends, names in RANGES.items() if names.fullmatch(metric)),
+              (-math.inf, math.inf))
 
 
 def write_results(directory: str | Path, rows: Iterable[ResultRow],

@@ -3,69 +3,44 @@
 from collections.abc import Sequence
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from jobrec_jax.evaluate.statistics import Interval
 from jobrec_jax.report import glossary
 from jobrec_jax.report.canvas import PALETTE, Picture, save
+from jobrec_jax.report.compared import (
+    BASELINE,
+    BETTER,
+    OPEN,
+    SAME,
+    SIGNS,
+    TESTED,
+    WORSE,
+    ComparedRow,
+)
 from jobrec_jax.report.figures import Estimate, estimates
 from jobrec_jax.report.findings import Finding
 from jobrec_jax.report.html import Section, write_report
 from jobrec_jax.report.results import Table, format_number, interval_text
 
-Compared = Literal['baseline', 'better', 'worse', 'open', 'same', 'other']
-SIGNS: dict[Compared, str] = {'baseline': '', 'better': '▲', 'worse': '▼', 'open': '≈', 'same': '=',
-                            'other': 'τ'}
-WORDS: dict[Compared, str] = {'baseline': 'the baseline', 'better': 'better', 'worse': 'worse',
-                              'open': 'not told apart', 'same': 'the same results',
-                              'other': 'asked for another τ'}
-COLOURS = (PALETTE[0], PALETTE[1], PALETTE[-1])  # of better, worse and not told apart
-TESTED = ('better', 'worse', 'open')
-
-
-class ComparedRow(NamedTuple):
-  """One metric of one variant, beside the baseline.
-
-  Attributes:
-    system: the variant.
-    purpose: why it is there, a line.
-    metric: e.g. 'NDCG@5, preference'.
-    mean, sd: over training seeds; sd nan with one seed.
-    diff, low, high: variant − baseline with its interval; nan of the baseline itself.
-    p_holm: corrected for the number of comparisons; nan of the baseline itself.
-    verdict: 'baseline', 'better', 'worse', 'open' where they are not told apart, 'same' where both
-      stand on the same results, or 'other' where they were asked for different τ.
-    seeds: how many runs stand behind the mean.
-  """
-
-  system: str
-  purpose: str
-  metric: str
-  mean: float
-  sd: float
-  diff: float
-  low: float
-  high: float
-  p_holm: float
-  verdict: Compared
-  seeds: int
+COLOURS = dict(zip(TESTED, (PALETTE[0], PALETTE[1], PALETTE[-1])))
 
 
 def write_page(path: str | Path, title: str, rows: Sequence[ComparedRow],
-               facts: Sequence[tuple[str, str]] = (), extra: Sequence[Section] = ()) -> None:
+               purposes: Sequence[tuple[str, str]], facts: Sequence[tuple[str, str]] = (),
+               extra: Sequence[Section] = ()) -> None:
   """Writes one HTML file for a study, and its figures into `figures/` beside it.
 
   Args:
     path: of the HTML file.
     title: of the page.
     rows: every variant × metric, in the order in which they are shown.
+    purposes: of each variant, why it is there, a line.
     facts: (label, value) pairs, e.g. ('training seeds', '5').
     extra: further sections before the glossary, e.g. failures, costs, provenance.
   """
-  purposes = tuple(dict.fromkeys((r.system, r.purpose) for r in rows))
   sections = [
       Section('What came out', findings=study_findings(rows)),
-      Section('Variants', terms=purposes),
+      Section('Variants', terms=tuple(purposes)),
       Section('Differences to the baseline',
               'Variant minus baseline, with intervals. Where an interval lies beside the dashed '
               'line, the two are told apart before any correction; p is corrected for the number '
@@ -78,36 +53,34 @@ def write_page(path: str | Path, title: str, rows: Sequence[ComparedRow],
 def study_findings(rows: Sequence[ComparedRow]) -> list[Finding]:
   """A sentence for each variant: where it is better, where worse, where nothing can be told."""
   found = []
-  baseline = next((r.system for r in rows if r.verdict == 'baseline'), 'the baseline')
-  for system in dict.fromkeys(r.system for r in rows if r.verdict != 'baseline'):
+  baseline = next((r.system for r in rows if r.verdict == BASELINE), BASELINE)
+  for system in dict.fromkeys(r.system for r in rows if r.verdict != BASELINE):
     own = [r for r in rows if r.system == system]
-    told = {v: [r for r in own if r.verdict == v] for v in ('better', 'worse', 'open')}
-    parts = [f'{v} on {"; ".join(f"{r.metric} by {_change(r)}" for r in told[v])}'
-             for v in ('better', 'worse') if told[v]]
-    if told['open']:
-      count = f'{len(told["open"])} other measure{"s" * (len(told["open"]) > 1)}'
+    told = {v: [r for r in own if r.verdict == v] for v in TESTED}
+    parts = [f'{v} on {"; ".join(f"{r.short} by {_change(r)}" for r in told[v])}'
+             for v in (BETTER, WORSE) if told[v]]
+    if told[OPEN]:
+      count = f'{len(told[OPEN])} other measure{"s" * (len(told[OPEN]) > 1)}'
       parts.append(f'not told apart on {count}' if parts else 'not told apart on any measure')
     if not parts:
       parts.append('nothing is tested')
-    shown = next((r for v in ('better', 'worse', 'open') for r in told[v]), own[0])
-    verdict = ('open' if bool(told['better']) == bool(told['worse'])
-               else 'yes' if told['better'] else 'no')
+    shown = next((r for v in TESTED for r in told[v]), own[0])
+    verdict = ('open' if bool(told[BETTER]) == bool(told[WORSE])
+               else 'yes' if told[BETTER] else 'no')
     found.append(Finding(f'{system} against {baseline}: {", and ".join(parts)}.',
-                         (difference_title(shown.metric), system), verdict))
+                         (difference_title(shown.short), system), verdict))
   return found
 
 
 def forest(rows: Sequence[ComparedRow], folder: Path) -> list[Picture]:
   """A figure for each metric: every variant's difference with its interval, 0 dashed."""
   pictures = []
-  for i, metric in enumerate(dict.fromkeys(r.metric for r in rows)):
-    drawn = [Estimate(r.system, WORDS[r.verdict], Interval(r.diff, r.low, r.high, r.seeds))
-             for r in rows if r.metric == metric and r.verdict in TESTED]
+  for i, metric in enumerate(dict.fromkeys(r.short for r in rows)):
+    drawn = [Estimate(r.system, r.verdict, Interval(r.diff, r.low, r.high, r.n_seeds))
+             for r in rows if r.short == metric and r.verdict in TESTED]
     if drawn:
-      groups = {WORDS[v]: c for v, c in zip(('better', 'worse', 'open'), COLOURS)}
-
-      def draw(narrow, metric=metric, drawn=drawn, groups=groups):
-        return estimates({metric: drawn}, groups, 'difference to the baseline', {metric: 0.0},
+      def draw(narrow, metric=metric, drawn=drawn):
+        return estimates({metric: drawn}, COLOURS, 'difference to the baseline', {metric: 0.0},
                          narrow)
       pictures.append(save(draw, folder, f'difference_{i + 1}',
                            f'{metric}: difference of each variant to the baseline.'))
@@ -122,13 +95,12 @@ def difference_tables(rows: Sequence[ComparedRow]) -> list[Table]:
   """For each metric every variant's mean, difference, p and verdict; nothing where all stand on
   the baseline's results."""
   tables = []
-  for metric in dict.fromkeys(r.metric for r in rows):
-    of = [r for r in rows if r.metric == metric]
-    if all(r.verdict in ('baseline', 'same') for r in of):
+  for metric in dict.fromkeys(r.short for r in rows):
+    of = [r for r in rows if r.short == metric]
+    if all(r.verdict in (BASELINE, SAME) for r in of):
       continue
-    body = tuple((r.system, _mean(r), '–' if r.verdict == 'baseline' else
-                  interval_text(r.diff, r.low, r.high), _p(r.p_holm),
-                  f'{SIGNS[r.verdict]} {WORDS[r.verdict]}'.strip()) for r in of)
+    body = tuple((r.system, _mean(r), interval_text(r.diff, r.low, r.high), _p(r.p_holm),
+                  f'{SIGNS.get(r.verdict, "")} {r.verdict}'.strip()) for r in of)
     tables.append(Table(difference_title(metric),
                         ('variant', 'mean ± sd', 'difference', 'p (Holm)', 'verdict'), body))
   return tables

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import statistics
 from typing import Any
 
+from jobrec_jax.report.compared import BETTER, OTHER, SAME, WORSE
+
 Row = Mapping[str, Any]
-MARKS = {'better': ' ▲', 'worse': ' ▼', 'not different': '', 'no test': '', 'another τ': ' (τ)'}
+MARKS = {BETTER: ' ▲', WORSE: ' ▼', OTHER: ' (τ)'}
 SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
            'logistic regression', 'schema rules', 'popularity', 'canary: constant')
 
@@ -32,7 +34,7 @@ def told_apart(results: Mapping[str, Any]) -> str:
   """A line for each difference that is told apart, with its interval and corrected p."""
   lines = []
   for r in results['compared']:
-    if r['verdict'] in ('better', 'worse'):
+    if r['verdict'] in (BETTER, WORSE):
       interval = ', '.join(f'{r[end]:.3f}'.replace('-', '−') for end in ('low', 'high'))
       p = '< 0.001' if r['p_holm'] < 0.001 else f"{r['p_holm']:.3f}"
       lines.append(f"- {r['system']} is {r['verdict']} in {r['metric']}: "
@@ -48,18 +50,22 @@ def purposes(results: Mapping[str, Any]) -> str:
 
 
 def mean_and_sd(row: Row) -> str:
+  """'0.895 ± 0.012'; '–' where a run has no value."""
+  if row['mean'] is None:
+    return '–'
   spread = '' if row['sd'] is None else f" ± {row['sd']:.3f}"
   return f"{row['mean']:.3f}{spread}".replace('-', '−')
 
 
 def difference(row: Row) -> str:
-  """'−0.012 ▼', marked where it is told apart; '=' where both stand on the same results."""
+  """'−0.012 ▼', marked where it is told apart; '=' where both stand on the same results, the mean
+  where there is no difference."""
   if row['diff'] is None:
     return mean_and_sd(row)
-  if row['verdict'] == 'the same':
+  if row['verdict'] == SAME:
     return '='
   sign = '−' if row['diff'] < 0 else '+'
-  return f"{sign}{abs(row['diff']):.3f}{MARKS[row['verdict']]}"
+  return f"{sign}{abs(row['diff']):.3f}{MARKS.get(row['verdict'], '')}"
 
 
 def over_runs(rows: Sequence[Row], **where: Any) -> str:
@@ -106,6 +112,24 @@ def policy(rows: Sequence[Row]) -> str:
     tau = statistics.mean({(r['data_seed'], r['seed']): r['tau'] for r in at}.values())
     name = requirement.removeprefix('requirement ').replace('no requirement', 'none')
     lines.append(f'| {" | ".join([name, f"{tau:.3f}" if tau else "", *cells])} |')
+  return '\n'.join(lines)
+
+
+def kept(rows: Sequence[Row]) -> str:
+  """True preference of the top five at equal true eligibility, of the policy and of the bound."""
+  lines = ['| of the way from P to Q | true eligibility | true preference of the policy | of the '
+           'truth |', '|---|---:|---:|---:|']
+  metrics = dict.fromkeys(r['metric'] for r in rows if r['metric'].endswith(' of the way'))
+  for metric in (m for m in metrics if m.startswith('true preference')):
+    e = metric.replace('preference', 'eligibility')
+    own = [r for r in rows if r['system'] == 'policy' and r['metric'] == metric]
+    reached = [r for r in own if r['value'] is not None]
+    cell = (over_runs(own, metric=metric) if len(reached) == len(own)
+            else f'reached by {len(reached)} of {len(own)} runs')
+    bounds = [over_runs([r for r in rows if r['system'] != 'policy'], metric=m)
+              for m in (e, metric)]
+    share = metric.split(' at ')[1].removesuffix(' of the way')
+    lines.append(f'| {share} | {bounds[0]} | {cell} | {bounds[1]} |')
   return '\n'.join(lines)
 
 

@@ -19,6 +19,8 @@ import zipfile
 
 import numpy as np
 
+UNFINISHED = '.unfinished'  # ends the name of a file that is being written
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path, mode: str = 'w') -> Iterator[IO]:
@@ -30,7 +32,7 @@ def replacing(path: str | Path, mode: str = 'w') -> Iterator[IO]:
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  handle, temporary = tempfile.mkstemp(UNFINISHED, f'.{path.name}.', path.parent)
   text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
   try:
     with os.fdopen(handle, mode, **text) as file:
@@ -42,6 +44,12 @@ def replacing(path: str | Path, mode: str = 'w') -> Iterator[IO]:
   except BaseException:
     Path(temporary).unlink(missing_ok=True)
     raise
+
+
+def remove_unfinished(folder: Path) -> None:
+  """Removes what writers that were killed left of files; none may be at work in the folder."""
+  for path in folder.rglob(f'.*{UNFINISHED}'):
+    path.unlink()
 
 
 @contextlib.contextmanager

@@ -64,6 +64,13 @@ def test_volume_is_above_what_the_uniform_policy_reaches(lists, T):
   assert volume == pytest.approx((point.value - J) * (point.reached - C)) and volume > 0
 
 
+def test_where_no_requirement_costs_anything_regret_is_no_share(lists):
+  free = lists.preference
+  (noisy, *_) = frontier_points([('noisy', 0.1, free + 1.0 * lists.q)], lists, 0.1,
+                                objective='expected_score')
+  assert np.isnan(noisy.regret) and np.isfinite(noisy.value)
+
+
 def test_a_requirement_out_of_reach_has_no_exact_point(lists):
   points = frontier_points([('free', 0.99, lists.preference)], lists, 0.7,
                            objective='expected_score')

@@ -19,6 +19,7 @@ from jobrec_jax.pipeline.experts import Calibrated
 from jobrec_jax.pipeline.measures import subject
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
+from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.policy import Policy, PolicyInputs
 
@@ -148,6 +149,44 @@ def test_policy_rows_follow_lambda(evaluated):
   expert = value(evaluated, system=subject.PREFERENCE, metric='ndcg@5', against=None,
                  split='cold candidates', perspective='preference')
   assert free.value == pytest.approx(expert.value)
+
+
+def test_preference_is_kept_at_equal_eligibility_as_far_as_the_bound_allows(market, evaluated):
+  """Experts that know the truth, and a policy that weighs logits where the bound weighs P and Q."""
+  def at(metric, share, **where):
+    return value(evaluated, metric=subject.of_the_way(metric, share), **where).value
+  ends = [value(evaluated, system=subject.CEILINGS['preference'], metric=subject.ELIGIBILITY,
+                split='cold candidates').value]
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  ends.append(-np.sort(-market[1].qualification[lists.candidate, lists.job])[:, :5].mean())
+  reached = [value(evaluated, system='policy', tau=t, metric=subject.ELIGIBILITY).value
+             for t in (0.3, 0.5)]
+  for share in subject.SHARES:
+    e = at(subject.ELIGIBILITY, share, system=subject.BOUND)
+    assert e == pytest.approx(ends[0] + share * (ends[1] - ends[0]))
+    own, bound = (at(subject.TRUE_PREFERENCE, share, system=s, against=None)
+                  for s in ('policy', subject.BOUND))
+    lost = at(subject.TRUE_PREFERENCE, share, system='policy', against=subject.BOUND)
+    if e > max(reached):
+      assert math.isnan(own)
+      continue
+    assert bound > own > bound - 0.05 and lost == pytest.approx(own - bound)
+  assert ends[0] + 0.1 * (ends[1] - ends[0]) < max(reached)
+  free = value(evaluated, system='policy', tau=0.0, metric=subject.TRUE_PREFERENCE)
+  expert = value(evaluated, system=subject.PREFERENCE, metric=subject.TRUE_PREFERENCE,
+                 split='cold candidates')
+  assert free.value == pytest.approx(expert.value)
+
+
+def test_no_interval_leaves_the_range_of_its_metric(evaluated):
+  ends = 0
+  for r in evaluated.rows:
+    low, high = range_of(r.metric)
+    if r.against is None and math.isfinite(r.low):
+      assert low <= r.low <= r.high <= high, r
+      ends += r.value not in (low, high) and (r.low == low or r.high == high)
+  assert ends > 0
 
 
 def test_calibration_and_correlations(evaluated):

@@ -65,7 +65,7 @@ def test_seconds_of_like_results_are_the_time_left(tmp_path, told):
   assert told()[1:] == ['stage 1 of 2: data, about 7 min left',
                         'stage 2 of 2: experts, about 7 min left']
   Store(tmp_path).make(road(1))  # what is there is neither counted nor made
-  assert told() == ['stage 1 of 1: policy, about 50 s left']
+  assert told() == ['stage policy, about 50 s left']
 
 
 def test_only_what_will_be_made_is_counted(tmp_path, told):
@@ -80,7 +80,7 @@ def test_only_what_will_be_made_is_counted(tmp_path, told):
   policy = stage('policy', [experts], seed=0)
   assert [s.name for s in Store(tmp_path).missing([policy])] == ['policy']
   Store(tmp_path).make(policy)
-  assert told() == ['stage 1 of 1: policy, no estimate yet']
+  assert told() == ['stage policy, no estimate yet']
 
 
 def test_several_ends_are_one_road_and_what_was_not_planned_makes_it_longer(tmp_path, told):
@@ -92,7 +92,7 @@ def test_several_ends_are_one_road_and_what_was_not_planned_makes_it_longer(tmp_
   assert told()[1:] == [f'stage {n} of {of}: {name}, no estimate yet' for n, of, name in (
       (1, 3, 'data'), (2, 3, 'b'), (3, 4, 'other'), (4, 4, 'a'))]
   store.make(stage('late'))
-  assert told() == ['stage 1 of 1: late, no estimate yet']
+  assert told() == ['stage late, no estimate yet']
 
 
 def test_the_most_like_result_counts_then_the_newest(tmp_path):
@@ -135,7 +135,7 @@ def test_a_failure_ends_its_road(tmp_path, told):
     store.make(Stage('bad', 1, {}, {}, fails, lambda bench: None))
   told()
   store.make(stage('good'))
-  assert told() == ['stage 1 of 1: good, no estimate yet']
+  assert told() == ['stage good, no estimate yet']
 
 
 @pytest.mark.parametrize('seconds, words', [

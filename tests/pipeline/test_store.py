@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 
+import filelock
 import pytest
 
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import ABOUT, Store
-from jobrec_jax.schema.files import write_json, write_text
+from jobrec_jax.schema.files import read_object, replacing, write_json, write_text
 
-ROOT, RENAME = Path(__file__).parents[2], os.replace
+ROOT, RENAME, READ = Path(__file__).parents[2], os.replace, read_object
 
 
 class Counted:
@@ -91,6 +92,57 @@ def test_an_unfinished_attempt_is_resumed_in_its_own_folder(tmp_path):
   assert Store(tmp_path).get(stage) == 'read'
   assert tries[0] == [] and 'half.txt' in tries[1]
   assert not list((tmp_path / '.making').iterdir())
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_result(tmp_path):
+  number = Counted().number()
+  making = tmp_path / '.making' / number.key
+  writers = [replacing(making / name) for name in ('value.json', 'more/note.txt')]
+  for writer in writers:
+    writer.__enter__().write('half')
+  assert len(list(making.rglob('.*'))) == 2
+  Store(tmp_path).make(number)
+  about = json.loads((tmp_path / number.key / ABOUT).read_text())
+  assert set(about['files']) == {'value.json', 'more/note.txt'}
+  assert Store(tmp_path).get(number) == 3
+
+
+@pytest.mark.parametrize('look', [1, 2, 3, 4])
+def test_another_process_may_finish_before_any_look(tmp_path, monkeypatch, look):
+  """At whatever is there until the lock is taken."""
+  stages, store, looks = Counted(), Store(tmp_path), []
+  number, path, alone = stages.number(), Store.path, Store._alone
+
+  def look_at(self, stage):
+    if self is store:
+      looks.append('path')
+      if len(looks) == look and 'lock' not in looks:
+        Store(tmp_path).make(number)
+    return path(self, stage)
+
+  def locked(self, stage):
+    looks.append('lock')
+    return alone(self, stage)
+  monkeypatch.setattr(Store, 'path', look_at)
+  monkeypatch.setattr(Store, '_alone', locked)
+  assert store.get(number) == 3 and stages.made == ['number']
+
+
+def test_a_holder_may_be_done_before_it_is_named(tmp_path, monkeypatch, caplog):
+  number = Counted().number()
+  lock = tmp_path / f'.locks/{number.key}.lock'
+  lock.parent.mkdir()
+  held = filelock.FileLock(lock)
+  held.acquire()
+  lock.with_suffix('.json').write_text('{"process": 7, "host": "here"}')
+
+  def open_too_late(path):
+    path.unlink()
+    held.release()
+    return READ(path)
+  monkeypatch.setattr('jobrec_jax.pipeline.store.read_object', open_too_late)
+  assert Store(tmp_path).get(number) == 3
+  assert 'waiting for process ? on ?' in caplog.text
 
 
 def test_a_folder_has_its_name_only_when_all_of_it_is_there(tmp_path, monkeypatch):

@@ -76,6 +76,38 @@ def test_tables_mark_what_is_told_apart(results):
     study_tables.over_runs(rows, metric='true eligibility@5')
 
 
+def test_preference_at_equal_eligibility_stands_in_every_table():
+  """Of three runs of 'good' one does not get so far."""
+  def with_way(seed, policy, bound=0.9):
+    run = member(seed, 0.0)
+    ceiling = 'true P + μ Q (ceiling)'
+    rows = [ResultRow(s, None, SPLIT, 'policy', f'true {what}@5 at 25% of the way', v, math.nan,
+                      math.nan, 9) for s, what, v in (
+                          ('policy', 'preference', policy), (ceiling, 'preference', bound),
+                          (ceiling, 'eligibility', 0.58))]
+    moved = run.estimates[:3]
+    return run._replace(rows=[*run.rows, *rows], estimates=[
+        *run.estimates, *(e._replace(value=r.value) for r, e in zip(rows, moved))])
+  base = [with_way(s, 0.84 + s / 1000) for s in range(3)]
+  beyond = [with_way(s, math.nan if s == 1 else 0.85) for s in range(3)]
+  better = [with_way(s, 0.86 + s / 1000) for s in range(3)]
+  study = Study('?', {'base': Variant('as it is'), 'beyond': Variant('b'), 'better': Variant('c')})
+  results = json.loads(json.dumps(study_results(
+      study, {'base': base, 'beyond': beyond, 'better': better}, 0.95)))
+  lines = study_tables.differences(results).splitlines()
+  assert lines[0].endswith(' true preference@5 at 25% of the way | true eligibility@5, 1 of 1 | '
+                           'ndcg@5, 1 of 1 |')
+  cells = {line.split(' | ')[0][2:]: line.split(' | ')[4] for line in lines[2:]}
+  assert cells == {'base': '0.841 ± 0.001', 'beyond': '–', 'better': '+0.020 ▲'}
+  assert 'over candidates, jobs and training seeds. =' in text(results)
+  assert '– is not so eligible in every run' in text(results)
+
+  def kept(variant):
+    return study_tables.kept([r for r in results['values'] if r['variant'] == variant])
+  assert kept('base').endswith('| 25% | 0.580 | 0.841 ± 0.001 | 0.900 |')
+  assert kept('beyond').endswith('| 25% | 0.580 | reached by 2 of 3 runs | 0.900 |')
+
+
 def test_pages_are_written_between_their_marks(results, tmp_path):
   study = tmp_path / 'mine'
   study.mkdir()

@@ -1,5 +1,6 @@
 """How far candidates and jobs move the numbers of the tiny run, by leaving each out by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,16 +10,20 @@ from scipy import stats
 from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import (
+    BOUND,
     ELIGIBILITY,
     PREFERENCE,
     QUALIFICATION,
     STAGE_2,
+    TRUE_PREFERENCE,
     UNIFORM,
     groups_of,
+    of_the_way,
 )
 from jobrec_jax.pipeline.policy import stage_2_lists
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.report.results import range_of
 from jobrec_jax.schema.files import load_arrays
 from tests.pipeline.test_wiring import Kept, mean, measures, softmax
 from tests.pipeline.tiny import tiny_settings
@@ -121,24 +126,31 @@ def test_a_difference_of_systems_is_the_difference_of_their_estimates(kept):
       e = kept.by_row[kept.key(row)]
       np.testing.assert_allclose(e.candidates, a.candidates - b.candidates, atol=1e-7)
       np.testing.assert_allclose(e.jobs, a.jobs - b.jobs, atol=1e-7)
-      assert e.value == pytest.approx(a.value - b.value)
+      assert e.value == pytest.approx(a.value - b.value, nan_ok=True)
       checked += np.ptp(e.jobs) > 0
   assert checked > 10
 
 
 def test_every_interval_has_the_level_that_was_asked_for(kept):
-  checked = 0
+  checked = clipped = 0
   for row in kept.rows:
     e = kept.by_row[kept.key(row)]
     if e.groups == (0, 0):
       assert math.isnan(row.low) and row.metric.split()[0] in ('monotone', '|C', 'τ'), row
       continue
+    if math.isnan(e.value):  # an eligibility that the policy does not reach
+      assert math.isnan(row.value) and math.isnan(row.low) and row.metric.endswith('of the way')
+      continue
     half = half_width(e)
-    assert (row.value, row.low, row.high) == pytest.approx(
-        (e.value, e.value - half, e.value + half), rel=1e-5, abs=1e-7)
+    least, most = range_of(row.metric)
+    if row.against:
+      least, most = least - most, most - least
+    ends = max(e.value - half, least), min(e.value + half, most)
+    clipped += ends != (e.value - half, e.value + half)
+    assert (row.value, row.low, row.high) == pytest.approx((e.value, *ends), rel=1e-5, abs=1e-7)
     assert row.n == e.n
     checked += 1
-  assert checked > 500
+  assert checked > 500 and clipped > 5
 
 
 def test_the_policy_on_held_out_lists_and_on_stage_2s(kept):
@@ -179,6 +191,39 @@ def test_the_policy_on_held_out_lists_and_on_stage_2s(kept):
   (control,) = [c for c in kept.results.control if c.tau == tau]
   assert tuple(control.heldout) == pytest.approx((row.value, row.low, row.high, row.n))
   assert control.covered == bool(inside.value)
+
+
+def test_preference_at_equal_eligibility(kept):
+  """Means, the way from P to Q and the place on the policy's course all without the one left."""
+  lists, knots = kept.lists.wanted, kept.trained.policy.knots.tolist()
+  pairs = pairs_of(lists)
+  P, Q = kept.truth.preference, kept.truth.qualification
+  ranked = [{p: kept.policy_score(*p, tau) for p in pairs} for tau in knots]
+  ranked += [{p: float(P[p]) for p in pairs}, {p: float(Q[p]) for p in pairs}]
+  e_of = {}
+
+  def statistic(keep):
+    points = []
+    for score in ranked:
+      by_list = []
+      for u, j in zip(lists.candidate.tolist(), lists.job.tolist()):
+        items = [p for p in zip(u, j) if keep(*p)]
+        above = [sum(score[o] > score[p] for o in items) for p in items]
+        level = [sum(score[o] == score[p] for o in items) for p in items]
+        share = [min(max((5 - a) / n, 0), 1) for a, n in zip(above, level)]  # of ties, an even one
+        by_list.append([sum(s * float(truth[p]) for s, p in zip(share, items)) / sum(share)
+                        for truth in (Q, P)] if items else [None, None])
+      points.append([mean(side)[0] for side in zip(*by_list)])
+    *course, (low, _), (high, _) = points
+    e = e_of[len(e_of)] = low + 0.1 * (high - low)
+    found = [y for x, y in course if x >= e]
+    for (x0, y0), (x1, y1) in itertools.pairwise(course):
+      if min(x0, x1) < e < max(x0, x1):
+        found.append(y0 + (e - x0) / (x1 - x0) * (y1 - y0))
+    return max(found)
+  about = kept.lists.split, 'policy'
+  kept.check(kept.estimate('policy', *about, of_the_way(TRUE_PREFERENCE, 0.1)), statistic, pairs)
+  assert kept.estimate(BOUND, *about, of_the_way(ELIGIBILITY, 0.1)).value == pytest.approx(e_of[0])
 
 
 def test_calibration_and_correlation(kept):

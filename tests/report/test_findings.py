@@ -100,6 +100,32 @@ def test_the_price_of_the_highest_requirement(last, ndcg, words, verdict):
   assert found == verdict and ('gains 0.100' in text) == (ndcg == 0.6)
 
 
+def on_the_way(*kept):
+  """Rows at 10% and 25% of the way, of which the policy keeps so much."""
+  rows = []
+  for share, own in zip((10, 25), kept):
+    metric, case = f'true preference@5 at {share}% of the way', ('cold candidates', 'policy')
+    rows += [row('policy', metric, own, case=case),
+             row('true P + μ Q (ceiling)', metric, 0.9, case=case),
+             row('policy', metric, own - 0.9, case=case, against='true P + μ Q (ceiling)'),
+             row('true P + μ Q (ceiling)', metric.replace('preference', 'eligibility'),
+                 0.5 + share / 100, case=case)]
+  return rows
+
+
+@pytest.mark.parametrize('kept, words, verdict', [
+    ((0.86, 0.8), 'At a true eligibility of 0.750 (25% of the way from P to Q) the policy keeps a '
+     'true preference of 0.800 [0.750, 0.850]; the best possible is 0.900, the difference −0.100 '
+     '[−0.150, −0.050].', 'no'),
+    ((0.86, NAN), 'At a true eligibility of 0.600 (10% of the way from P to Q) the policy keeps a '
+     'true preference of 0.860', 'open'),
+    ((NAN, NAN), 'The five that the policy recommends never reach a true eligibility of 0.600 (10% '
+     'of the way from P to Q), where the best possible true preference is 0.900.', 'no')])
+def test_preference_kept_at_equal_eligibility(kept, words, verdict):
+  text, found = said(on_the_way(*kept))
+  assert text.startswith(words) and found == verdict
+
+
 @pytest.mark.parametrize('own, other, words, verdict', [
     (0.6, 0.01, 'follows P (partial correlation 0.600 [0.550, 0.650]); given P, nothing of Q can '
      'be told in it', 'yes'),

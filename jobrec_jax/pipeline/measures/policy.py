@@ -20,6 +20,7 @@ from jobrec_jax.evaluate.statistics import Estimate, exact
 from jobrec_jax.pipeline.measures.subject import (
     ELIGIBILITY,
     STAGE_2,
+    TRUE_PREFERENCE,
     Measured,
     Subject,
     Values,
@@ -106,6 +107,9 @@ def wanted(of: Subject, tau: float) -> ListMeans:
       q = of.truth.qualification[pairs], part.mask, 5
       values[ELIGIBILITY] = 1 - violation_rate_at_k(scores, *q)
       without[ELIGIBILITY] = 1 - violation_rate_without(scores, *q)
+      p = of.truth.preference[pairs], part.mask, 5
+      values[TRUE_PREFERENCE] = 1 - violation_rate_at_k(scores, *p)
+      without[TRUE_PREFERENCE] = 1 - violation_rate_without(scores, *p)
       values['violation@5'] = violation_rate_at_k(scores, *eligible)
       without['violation@5'] = violation_rate_without(scores, *eligible)
     means.add(part, values, without)
@@ -123,8 +127,8 @@ def on_stage_2(of: Subject, lists: RankingLists, tau: float) -> Estimate:
   return means.estimates()['C']
 
 
-def policy_scores(of: Subject, lists: RankingLists, tau: float) -> np.ndarray:
-  """[N, J] scores of lists at a requirement."""
+def policy_scores(of: Subject, lists: RankingLists, tau: float | np.ndarray) -> np.ndarray:
+  """[N, J] scores of lists at a requirement, or [T, N, J] at several."""
   experts = of.scores.of(lists)
   return of.trained.policy.at(of.scores.lam_of(lists), experts.preference,
                               of.calibration.logit(experts.qualification), tau)[0]

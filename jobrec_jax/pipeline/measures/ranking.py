@@ -14,6 +14,7 @@ from jobrec_jax.pipeline.measures.subject import (
     ELIGIBILITY,
     PREFERENCE,
     QUALIFICATION,
+    TRUE_PREFERENCE,
     Measured,
     Subject,
     Values,
@@ -58,15 +59,17 @@ def systems(of: Subject, case: Case) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def measure(of: Subject, case: Case, scores: np.ndarray) -> ListMeans:
-  """Each list's metrics; of candidates' lists also the true eligibility of the best five."""
+  """Each list's metrics; of candidates' lists also the true Q and P of the best five."""
   lists, means = of.lists.cases[case], ListMeans(of.groups)
   for at in row_slices(lists):
     part = some(lists, at)
     ranked = scores[at], part.relevance, part.mask
     values, without = ranking_metrics(*ranked), ranking_metrics_without(*ranked)
     if of.truth is not None and case[1] == 'preference':
-      q = of.truth.qualification[part.candidate, part.job]
-      values[ELIGIBILITY] = 1 - violation_rate_at_k(scores[at], q, part.mask, 5)
-      without[ELIGIBILITY] = 1 - violation_rate_without(scores[at], q, part.mask, 5)
+      for name, truth in ((ELIGIBILITY, of.truth.qualification),
+                          (TRUE_PREFERENCE, of.truth.preference)):
+        true = truth[part.candidate, part.job], part.mask, 5
+        values[name] = 1 - violation_rate_at_k(scores[at], *true)
+        without[name] = 1 - violation_rate_without(scores[at], *true)
     means.add(part, values, without)
   return means

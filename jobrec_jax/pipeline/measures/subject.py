@@ -18,10 +18,18 @@ PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
 BLANKED = f'{PREFERENCE}, narratives blanked'
 CEILINGS = {'preference': 'true P (ceiling)', 'qualification': 'true Q (ceiling)'}
 STAGE_2, UNIFORM, APPLICANTS = 'stage 2 lists', 'uniform test pairs', 'test applicants'
-ELIGIBILITY = 'true eligibility@5'
+ELIGIBILITY, TRUE_PREFERENCE = 'true eligibility@5', 'true preference@5'
+BOUND = 'true P + μ Q (ceiling)'
+# Where policies are compared, between the eligibility of the best five by P and by Q.
+SHARES, OF_THE_WAY = (0.1, 0.25, 0.5), ' of the way'
 AT_ONCE = 1 << 20  # pairs whose ranking is worked on at a time
 
 Values = dict[str, np.ndarray]  # metric -> [N], one for each list
+
+
+def of_the_way(metric: str, share: float) -> str:
+  """The name of a metric at a share of the way from the truth P to the truth Q."""
+  return f'{metric} at {share:.0%}{OF_THE_WAY}'
 
 
 class Measured(NamedTuple):
