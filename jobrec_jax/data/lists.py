@@ -282,7 +282,7 @@ def uniform_lists(eligible: np.ndarray, candidates: np.ndarray, jobs: np.ndarray
   """
   if items < 1:
     raise ValueError(f'policy.list_length must be at least 1, got {items}')
-  rng = np.random.default_rng(seed)
+  items, rng = min(items, len(jobs)), np.random.default_rng(seed)
   job = np.sort([rng.permutation(jobs)[:items] for _ in candidates], axis=1).astype(np.int32)
   candidate = np.repeat(candidates[:, None], items, 1).astype(np.int32)
   return RankingLists('preference', candidate, job, eligible[candidate, job],

@@ -111,8 +111,8 @@ class StageSettings(OptimizerConfig):
   weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
   clip: Annotated[float, above(0)] = 1.0  # greatest global norm of a gradient
   batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
-  # Measurements, twelve a stage, without a lower validation loss that end it; the parameters of the
-  # lowest are kept. 0: nothing is measured, and the last parameters are kept.
+  # Measurements of the validation loss, at most twelve a stage, that end it where none is as low as
+  # before; the best parameters are kept. 0: nothing is measured, and the last ones are kept.
   patience: Annotated[int, at_least(0)] = 5
 
 

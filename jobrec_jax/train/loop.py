@@ -27,6 +27,7 @@ TIMED = 3  # steps behind the one that compiles, before the time left is told
 # A stage measures its held-out loss so many times, but not after fewer steps than the second.
 MEASURED, APART = 12, 20
 HELD_OUT = 'validation/loss'  # what decides
+SLACK = 0.02  # of the lowest: so much more is the noise of few lists, and no reason to go back
 
 
 class DivergenceError(ValueError):
@@ -115,13 +116,13 @@ def _row(line: bytes) -> dict:
 class HeldOut:
   """The loss of lists that no step learns from, and when training stops by it.
 
-  The parameters of the lowest one are kept in the state, so that a stage that was killed and went
-  on keeps the same ones.
+  The newest parameters whose loss is the lowest, or above it by `SLACK` at most, are kept in the
+  state, so that a stage that was killed and went on keeps the same ones.
 
   Attributes:
     measure: (trainable, frozen, batch) -> flat metrics, `HELD_OUT` among them; compiled here.
     batches: of the host, each as large as one of training; the mean over them counts.
-    patience: measurements in a row without a lower loss that end the stage, at least 1.
+    patience: measurements in a row whose parameters are not kept that end the stage, at least 1.
   """
 
   measure: MeasureFn
@@ -169,7 +170,7 @@ class Loop:
 
     Args:
       step: updates done.
-      best: those of the lowest held-out loss; 0 while there is none.
+      best: those of the parameters that are kept; 0 while there are none.
     """
     waits = self.held_out.patience * self.every if self.held_out and best else self.steps
     return step >= self.steps or step - best >= waits
@@ -248,13 +249,13 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
 
 
 def _best(state: TrainState) -> int:
-  """The updates behind the lowest held-out loss; 0 for none."""
+  """The updates behind the parameters that are kept; 0 for none."""
   return int(state.best.step) if state.best else 0
 
 
 def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
     [TrainState, int], tuple[TrainState, dict[str, float]]]:
-  """Measures the held-out loss, and keeps the parameters in the state where it is the lowest."""
+  """Measures the held-out loss, and keeps the parameters in the state; see `HeldOut`."""
   if loop.held_out is None:
     return lambda state, step: (state, {})
   program = jax.jit(loop.held_out.measure)
@@ -263,8 +264,9 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
   def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
     found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
     row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
-    if not _best(state) or row[HELD_OUT] < float(state.best.loss):
-      best = Best(jnp.float32(row[HELD_OUT]), jnp.int32(step), copied(state.trainable))
+    lowest = float(state.best.lowest) if _best(state) else math.inf
+    if row[HELD_OUT] <= lowest * (1 + SLACK):
+      best = Best(jnp.float32(min(lowest, row[HELD_OUT])), jnp.int32(step), copied(state.trainable))
       state = state.replace(best=on_mesh(best, mesh))
     return state, row
 
@@ -275,8 +277,8 @@ def _tell_end(loop: Loop, step: int, state: TrainState, interrupted: bool) -> No
   if interrupted:
     logging.info('%s: interrupted; saved at step %d of %d', loop.stage, step, loop.steps)
   elif _best(state):
-    logging.info('%s: the parameters of step %d are kept, whose validation loss %.4f is the lowest '
-                 'of %d steps%s', loop.stage, _best(state), float(state.best.loss), step,
+    logging.info('%s: the parameters of step %d are kept; the lowest validation loss of %d steps '
+                 'is %.4f%s', loop.stage, _best(state), step, float(state.best.lowest),
                  '' if step == loop.steps else f'; stopped before step {loop.steps}')
 
 

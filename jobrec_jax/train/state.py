@@ -21,15 +21,15 @@ MeasureFn = Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]]
 
 @struct.dataclass
 class Best:
-  """The parameters with the lowest held-out loss so far; they travel with the state.
+  """The parameters that did best on held-out lists so far; they travel with the state.
 
   Attributes:
-    loss: float32 [].
-    step: int32 [], the updates behind them; 0 while nothing was measured.
+    lowest: float32 [], the lowest held-out loss.
+    step: int32 [], the updates behind the parameters; 0 while nothing was measured.
     trainable: as in the state.
   """
 
-  loss: jax.Array
+  lowest: jax.Array
   step: jax.Array
   trainable: PyTree
 
