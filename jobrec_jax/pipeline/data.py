@@ -148,7 +148,7 @@ def check_sizes(settings: Settings, data: Data) -> None:
       raise ValueError(
           f'the {name} split must hold candidates who applied to some of the {len(jobs)} jobs that '
           f'training sees and not to all, got none of {len(candidates_of(dataset, split))} '
-          '(data.shares)')
+          'candidates (data.shares)')
   for key, asked, there, why in sizes(settings, dataset, unseen):
     if there != asked:
       logging.info('%s: %s asked, %s: %s', key, asked, why, there)
