@@ -1,6 +1,6 @@
 """Lists: drawn on the fly for training, drawn once and hashed for evaluation and stage 2."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -62,6 +62,11 @@ def load_lists(path: str | Path) -> dict[str, RankingLists]:
     raise ValueError(f'{path}: must hold lists, got no array {error}') from error
 
 
+def negatives_policy(interactions: Interactions, asked: Negatives) -> Negatives:
+  """The policy that is asked for; 'uniform' where nothing was shown and not applied to."""
+  return asked if (interactions.preference == 0).any() else 'uniform'
+
+
 class PreferenceLists:
   """Training lists of one candidate: an applied job and n that were not applied to.
 
@@ -70,6 +75,11 @@ class PreferenceLists:
   application, drawn with equal probability, so that their logQ correction is a constant that the
   softmax cancels.
 
+  Args:
+    interactions: the log of a split.
+    negatives: the greatest n; no list is longer than the candidate with most negatives allows.
+    policy: see above.
+
   Raises:
     ValueError: the policy is unknown or the split holds no application.
   """
@@ -77,7 +87,6 @@ class PreferenceLists:
   def __init__(self, interactions: Interactions, negatives: int, policy: Negatives = 'exposed'):
     if policy not in ('exposed', 'uniform'):
       raise ValueError(f"lists.preference_policy must be 'exposed' or 'uniform', got {policy!r}")
-    self.negatives = negatives
     applied = np.flatnonzero(interactions.preference == 1)
     if not len(applied):
       raise ValueError('the split holds no application: there is nothing to learn preference from')
@@ -87,14 +96,19 @@ class PreferenceLists:
       jobs = np.unique(interactions.job)
       wanted = _pools(interactions.candidate, interactions.job, interactions.preference == 1)
       self._pool = {u: np.setdiff1d(jobs, wanted[u]) for u in set(self.positives[:, 0].tolist())}
+    self.negatives = _at_most(negatives, map(self.pool, self.positives))
 
   def __len__(self) -> int:
     return len(self.positives)
 
+  def pool(self, positive: np.ndarray) -> np.ndarray:
+    """The negatives of a positive, of which its lists are drawn."""
+    return self._pool.get(int(positive[0]), self.positives[:0, 1])
+
   def draw(self, positive: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """One list: candidate [], job [1 + n] with the positive first, mask [1 + n]."""
     candidate, job = positive
-    jobs, mask = _draw(rng, job, self._pool.get(int(candidate), ()), self.negatives)
+    jobs, mask = _draw(rng, job, self.pool(positive), self.negatives)
     return {'candidate': candidate, 'job': jobs, 'mask': mask}
 
 
@@ -105,7 +119,7 @@ class QualificationLists:
 
   Args:
     interactions: the log of a split.
-    negatives: n.
+    negatives: the greatest n; no list is longer than the job with most rejected ones allows.
     weights: [N] censoring weight of each row of the log; None for ones.
 
   Raises:
@@ -113,7 +127,6 @@ class QualificationLists:
   """
 
   def __init__(self, interactions: Interactions, negatives: int, weights: np.ndarray | None = None):
-    self.negatives = negatives
     self._log = interactions
     self._weights = np.ones(len(interactions)) if weights is None else weights
     self.positives = np.flatnonzero(interactions.qualification == 1)
@@ -121,16 +134,44 @@ class QualificationLists:
       raise ValueError('the split holds no accepted applicant: nothing to learn qualification from')
     self._pool = _pools(interactions.job, np.arange(len(interactions)),
                         interactions.qualification == 0)
+    self.negatives = _at_most(negatives, map(self.pool, self.positives))
 
   def __len__(self) -> int:
     return len(self.positives)
 
+  def pool(self, positive: np.ndarray) -> np.ndarray:
+    """The rows of the log of which a positive's lists are drawn."""
+    return self._pool.get(int(self._log.job[positive]), self.positives[:0])
+
   def draw(self, positive: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """One list: candidate [1 + n] with the accepted one first, job [], mask and weight [1 + n]."""
     job = self._log.job[positive]
-    rows, mask = _draw(rng, positive, self._pool.get(int(job), ()), self.negatives)
+    rows, mask = _draw(rng, positive, self.pool(positive), self.negatives)
     return {'candidate': self._log.candidate[rows], 'job': job, 'mask': mask,
             'weight': self._weights[rows].astype(np.float32)}
+
+
+def fixed_lists(source: PreferenceLists | QualificationLists, count: int,
+                seed: int) -> dict[str, np.ndarray] | None:
+  """Lists that are drawn once, to measure by: [count] of what `draw` returns.
+
+  Positives take turns in a seeded order, each time with other negatives, so that the measure costs
+  the same however few they are.
+
+  Returns:
+    The lists; None where no positive has a negative, so that there is nothing to measure.
+  """
+  rng = np.random.default_rng(seed)
+  contrasted = [p for p in source.positives if len(source.pool(p))]
+  if not contrasted:
+    return None
+  order = np.resize(rng.permutation(len(contrasted)), count)
+  drawn = [source.draw(contrasted[i], rng) for i in order]
+  return {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
+
+
+def _at_most(negatives: int, pools: Iterable[np.ndarray]) -> int:
+  return max(1, min(negatives, max(map(len, pools))))
 
 
 def _pools(key: np.ndarray, value: np.ndarray, keep: np.ndarray) -> dict[int, np.ndarray]:
@@ -152,44 +193,56 @@ def _draw(rng: np.random.Generator, first, pool, n: int) -> tuple[np.ndarray, np
 
 def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int,
                  jobs: np.ndarray | None = None) -> RankingLists:
-  """Stage 2's lists: an applied job and items - 1 training jobs without an application.
+  """Stage 2's lists: an applied job and up to items - 1 training jobs without an application.
 
-  Candidates take turns in a seeded order, so that `count` lists spread evenly over them. Items
-  stand in the order of their index, so that the position tells nothing.
+  Candidates take turns in a seeded order, so that the lists spread evenly over them. Items stand in
+  the order of their index, so that the position tells nothing. A candidate who applied to so many
+  jobs that others are short gets a shorter, masked list, one who applied to all of them none.
 
   Args:
     dataset: the data.
     split: the split, or kind of test, whose candidates and applications are used.
-    items: J, the jobs in a list.
-    count: N, the number of lists.
+    items: J, the most jobs in a list; fewer where the catalogue has no more.
+    count: N, the most lists; no more than there are applications.
     seed: of candidates, positives and negatives.
     jobs: the catalogue to draw from; None for the jobs of the train split.
 
   Raises:
-    ValueError: the split has no application, or the catalogue is too small for `items`.
+    ValueError: no candidate of the split applied to some of the catalogue and not to all of it, or
+      `items` is below 2.
   """
+  if items < 2:
+    raise ValueError(f'policy.list_length must be at least 2, got {items}')
   jobs = warm_jobs(dataset) if jobs is None else jobs
-  log = dataset.interactions.of(split)
-  wanted = _pools(log.candidate, log.job, (log.preference == 1) & np.isin(log.job, jobs))
-  wanted = {u: pool for u, pool in wanted.items() if len(pool)}
+  wanted = applications(dataset, split, jobs)
   if not wanted:
-    raise ValueError(f'split {split} holds no application to the catalogue')
-  most = len(jobs) - max(map(len, wanted.values())) + 1
-  if not 2 <= items <= most:
-    raise ValueError(f'policy.list_length must lie in [2, {most}] for this catalogue of '
-                     f'{len(jobs)} jobs, got {items}')
+    raise ValueError(f'the {split} split must hold candidates who applied to some of the '
+                     f'{len(jobs)} jobs of the catalogue and not to all, got none')
+  count = min(count, sum(map(len, wanted.values())))
+  items = min(items, len(jobs) - min(map(len, wanted.values())) + 1)
   rng = np.random.default_rng(seed)
   order = rng.permutation(sorted(wanted))
   candidate = np.resize(order, count).astype(np.int32)
   job = np.empty((count, items), np.int32)
-  relevance = np.zeros((count, items), bool)
+  relevance, mask = np.zeros((2, count, items), bool)
   for row, u in enumerate(candidate):
     positive = rng.choice(wanted[u])
     others = rng.permutation(np.setdiff1d(jobs, wanted[u]))[:items - 1]
-    job[row] = np.sort(np.append(others, positive))
-    relevance[row] = job[row] == positive
-  return RankingLists('preference', np.repeat(candidate[:, None], items, 1), job, relevance,
-                      np.ones((count, items), bool))
+    listed = np.sort(np.append(others, positive))
+    job[row] = np.resize(listed, items)
+    mask[row, :len(listed)] = True
+    relevance[row] = mask[row] & (job[row] == positive)
+  return RankingLists('preference', np.repeat(candidate[:, None], items, 1), job, relevance, mask)
+
+
+def applications(dataset: Dataset, split: str, jobs: np.ndarray) -> dict[int, np.ndarray]:
+  """The jobs of a catalogue to which each candidate of a split applied.
+
+  Candidates who applied to none of it, or to all, are left out: they have nothing to choose.
+  """
+  log = dataset.interactions.of(split)
+  wanted = _pools(log.candidate, log.job, (log.preference == 1) & np.isin(log.job, jobs))
+  return {u: pool for u, pool in wanted.items() if 0 < len(pool) < len(jobs)}
 
 
 def warm_jobs(dataset: Dataset) -> np.ndarray:
@@ -221,16 +274,15 @@ def uniform_lists(eligible: np.ndarray, candidates: np.ndarray, jobs: np.ndarray
     eligible: [candidates, jobs] bool of the whole market, the relevance.
     candidates: [N] whose lists.
     jobs: the catalogue to draw from.
-    items: J, the jobs in a list.
+    items: J, the most jobs in a list; fewer where the catalogue has no more.
     seed: of the draw.
 
   Raises:
-    ValueError: the catalogue is too small for `items`.
+    ValueError: `items` is below 1.
   """
-  if not 1 <= items <= len(jobs):
-    raise ValueError(f'policy.list_length must lie in [1, {len(jobs)}] for this catalogue, '
-                     f'got {items}')
-  rng = np.random.default_rng(seed)
+  if items < 1:
+    raise ValueError(f'policy.list_length must be at least 1, got {items}')
+  items, rng = min(items, len(jobs)), np.random.default_rng(seed)
   job = np.sort([rng.permutation(jobs)[:items] for _ in candidates], axis=1).astype(np.int32)
   candidate = np.repeat(candidates[:, None], items, 1).astype(np.int32)
   return RankingLists('preference', candidate, job, eligible[candidate, job],

@@ -14,6 +14,7 @@ from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth
 from jobrec_jax.data.lists import (
   RankingLists,
   calibration_halves,
+  candidates_of,
   uniform_lists,
   warm_jobs,
 )
@@ -111,10 +112,17 @@ def draw_lists(s: dict[str, Any], truth: Truth, candidates: np.ndarray, jobs: np
 
 
 def held_back(bench: Bench, operator: Operator) -> Scored:
-  """The half of the calibration split that nothing was fitted to."""
+  """The half of the calibration split that nothing was fitted to.
+
+  Raises:
+    ValueError: there is nobody in it.
+  """
   dataset, truth = bench.inputs['data']
-  lists = draw_lists(bench.settings, truth, calibration_halves(dataset)[1], warm_jobs(dataset),
-                     'certificate lists')
+  _, candidates = calibration_halves(dataset)
+  if not len(candidates):
+    raise ValueError('the calibration split must hold 2 candidates or more to certify, got '
+                     f"{len(candidates_of(dataset, 'calibration'))} (data.shares)")
+  lists = draw_lists(bench.settings, truth, candidates, warm_jobs(dataset), 'certificate lists')
   return operator(lists, 'certificate lists')
 
 
@@ -122,7 +130,7 @@ def make_certified(bench: Bench) -> None:
   """Certificates from the held-back candidates, beside the labels of the test's."""
   dataset, truth = bench.inputs['data']
   s, rows = bench.settings, []
-  if truth is not None:
+  if truth is not None and len(calibration_halves(dataset)[1]):
     operator = Operator.of(bench, dataset)
     mine = held_back(bench, operator)
     others = np.unique(bench.inputs['lists'].wanted.candidate)[:s['held_out']]

@@ -1,17 +1,24 @@
 """The data of a run: simulated or read, audited and kept; and what their sizes must allow."""
 
+from collections.abc import Iterator
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
-import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.files.jsonl import read_jsonl
 from jobrec_jax.data.files.paper_csv import read_published
 from jobrec_jax.data.files.recbole import read_atomic
-from jobrec_jax.data.lists import candidates_of, warm_jobs
+from jobrec_jax.data.lists import (
+    PreferenceLists,
+    QualificationLists,
+    applications,
+    candidates_of,
+    negatives_policy,
+    warm_jobs,
+)
 from jobrec_jax.data.market.jobrec_synth.worlds import VERSION
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
@@ -145,35 +152,69 @@ def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
 
 
 def check_sizes(settings: Settings, data: Data) -> None:
-  """Checks what the sizes of the data must allow, before anything is trained.
+  """Checks what the data must hold, before anything is trained, and says where they are small.
 
   Raises:
-    ValueError: with the key, what was allowed and what came.
+    ValueError: with what must be there and what came.
   """
   dataset, truth = data
-  log = dataset.interactions
-  jobs = len(warm_jobs(dataset))
-  if settings.policy.list_length > jobs:
-    raise ValueError(f'policy.list_length must be at most {jobs}, the jobs that training sees, '
-                     f'got {settings.policy.list_length}')
-  if settings.lists.preference_negatives >= jobs:
-    raise ValueError(f'lists.preference_negatives must be less than {jobs}, the jobs that training '
-                     f'sees, got {settings.lists.preference_negatives}')
-  train, calibration = log.of('train'), log.of('calibration')
-  for what, count in (('applications', (train.preference == 1).sum()),
-                      ('accepted applicants', (train.qualification == 1).sum())):
-    if not count:
+  train, jobs = dataset.interactions.of('train'), warm_jobs(dataset)
+  for what, there in (('applications', train.preference == 1),
+                      ('accepted applicants', train.qualification == 1),
+                      ('rejected applicants', train.qualification == 0)):
+    if not there.any():
       raise ValueError(f'the train split must hold {what}, got none: give it some (data.shares)')
-  if not (calibration.qualification >= 0).any():
-    raise ValueError('the calibration split must hold labelled applicants, got none; give that '
-                     'split some (data.shares)')
-  validation = log.of('validation')
-  if settings.experts.censoring == 'ips' and (log.preference == 0).any() and not (
-      validation.preference >= 0).any():
-    raise ValueError("experts.censoring must be 'none' where the validation split holds no "
-                     "labelled exposures, got 'ips'; or give that split some (data.shares)")
   unseen = 'test' if truth is None else 'cold_candidates'
-  held_out = log.of(unseen)
-  if not (np.isin(held_out.job, warm_jobs(dataset)) & (held_out.preference == 1)).any():
-    raise ValueError(f'the test split must hold applications to jobs that training sees, got none '
-                     f'of {len(candidates_of(dataset, unseen))} candidates (data.shares)')
+  for split, name in (('train', 'train'), (unseen, 'test')):
+    if not applications(dataset, split, jobs):
+      raise ValueError(
+          f'the {name} split must hold candidates who applied to some of the {len(jobs)} jobs that '
+          f'training sees and not to all, got none of {len(candidates_of(dataset, split))} '
+          'candidates (data.shares)')
+  for key, asked, there, why in sizes(settings, dataset, unseen):
+    if there != asked:
+      logging.info('%s: %s asked, %s: %s', key, asked, why, there)
+
+
+def sizes(settings: Settings, dataset: Dataset,
+          unseen: str) -> Iterator[tuple[str, Any, Any, str]]:
+  """What stages make of the settings that the data bound: key, asked, what there is, and why.
+
+  Args:
+    settings: of the run.
+    dataset: its data.
+    unseen: the split, or kind of test, of the held-out lists.
+  """
+  s, p, jobs = settings.lists, settings.policy, warm_jobs(dataset)
+  train = dataset.interactions.of('train')
+  policy = negatives_policy(train, s.preference_policy)
+  yield ('lists.preference_policy', s.preference_policy, policy,
+         'nothing was shown and not applied to')
+  n = PreferenceLists(train, s.preference_negatives, policy).negatives
+  yield ('lists.preference_negatives', s.preference_negatives, n,
+         f'{n} jobs at most that a candidate did not apply to')
+  n = QualificationLists(train, s.qualification_negatives).negatives
+  yield ('lists.qualification_negatives', s.qualification_negatives, n,
+         f'{n} rejected applicants of a job at most')
+  length = min(p.list_length, len(jobs))
+  yield 'policy.list_length', p.list_length, length, f'{len(jobs)} jobs that training sees'
+  yield 'certify.k', settings.certify.k, min(settings.certify.k, length), f'{length} jobs in a list'
+  counts = [sum(map(len, applications(dataset, split, jobs).values()))
+            for split in ('train', unseen)]
+  lists = min(p.lists, counts[0])
+  yield 'policy.lists', p.lists, lists, f'{counts[0]} applications in the train split'
+  yield 'policy.batch', p.batch, min(p.batch, lists), f'{lists} lists'
+  yield ('policy.held_out', p.held_out, min(p.held_out, counts[1]),
+         f'{counts[1]} applications in the test split')
+  if settings.experts.censoring != 'none':
+    why = no_propensity(dataset)
+    yield 'experts.censoring', settings.experts.censoring, 'none' if why else 'ips', why
+
+
+def no_propensity(dataset: Dataset) -> str:
+  """Why the chance of an application cannot be told; '' where it can."""
+  if not (dataset.interactions.preference == 0).any():
+    return 'nothing was shown and not applied to'
+  if not (dataset.interactions.of('validation').preference >= 0).any():
+    return 'nobody was shown anything in the validation split'
+  return ''

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jobrec_jax.data import lists as listing
-from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.loader import (
+    ListSource,
     iterate,
     list_dataset,
     preference_finisher,
@@ -36,19 +37,21 @@ from jobrec_jax.pipeline.artefacts import (
     save_calibration,
     save_params,
 )
+from jobrec_jax.pipeline.data import no_propensity
 from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
-from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
+from jobrec_jax.scoring.calibration import Calibration, doubts, fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer
 from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train import experts as losses
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.loop import Loop, MetricsWriter, train
+from jobrec_jax.train.loop import HeldOut, Loop, MetricsWriter, train
 from jobrec_jax.train.state import (
     LossFn,
+    MeasureFn,
     OptimizerConfig,
     create_state,
     make_optimizer,
@@ -61,6 +64,7 @@ from jobrec_jax.train.state import (
 PyTree = Any
 TRAIN, CALIBRATION = 0, 2  # indices of the splits
 PARAMS = 'params.safetensors'
+HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
 def make_tokenizer(bench: Bench) -> None:
@@ -162,17 +166,64 @@ class _Trainer:
   def is_frozen(self, path: tuple[str, ...]) -> bool:
     return self.backbone is not None and 'decoder' in path
 
-  def preference_data(self, log: Any, stage: str, batch: int):
-    """Endless batches of preference lists, in the order of the stage's own stream."""
-    s = self.bench.settings['lists']
-    source = listing.PreferenceLists(log, s['preference_negatives'], s['preference_policy'])
-    return list_dataset(source, preference_finisher(self.blocks), batch,
-                        streams.seed32(self.bench.settings['seed'], f'{stage}, preference lists'))
+  def log(self, split: str) -> Interactions:
+    return self.bench.inputs['data'].dataset.interactions.of(split)
 
-  def run(self, stage: str, loss_fn: LossFn, params: PyTree, optimizer: OptimizerConfig,
-          data: Callable[[int], Iterator], frozen: Callable[[tuple[str, ...]], bool]) -> None:
+  def preference(self, split: str) -> listing.PreferenceLists:
+    s = self.bench.settings['lists']
+    policy = listing.negatives_policy(self.log('train'), s['preference_policy'])
+    return listing.PreferenceLists(self.log(split), s['preference_negatives'], policy)
+
+  def qualification(self, split: str,
+                    weights: np.ndarray | None = None) -> listing.QualificationLists:
+    return listing.QualificationLists(
+        self.log(split), self.bench.settings['lists']['qualification_negatives'], weights)
+
+  def finishers(self) -> dict[str, Callable[[dict], dict]]:
+    """By perspective, what makes token blocks of lists."""
+    factored = self.model.config.attention == 'factored'
+    return {'preference': preference_finisher(self.blocks),
+            'qualification': qualification_finisher(self.blocks, factored)}
+
+  def data(self, lists: ListSource, stage: str, perspective: str, batch: int):
+    """Endless batches of lists of the train split, in the order of the stage's own stream."""
+    seed = streams.seed32(self.bench.settings['seed'], f'{stage}, {perspective} lists')
+    return list_dataset(lists, self.finishers()[perspective], batch, seed)
+
+  def held_out(self, stage: str, measure: MeasureFn,
+               batches: Mapping[str, int]) -> HeldOut | None:
+    """Lists of the validation split, drawn once, on which training stops in time.
+
+    They have no censoring weights. A perspective without any list there is left out.
+
+    Args:
+      stage: its name.
+      measure: of a batch by perspective.
+      batches: lists in a batch, by perspective.
+    """
+    patience, log = self.bench.settings['stage'].patience, self.log('validation')
+    found: list[dict] = [{} for _ in range(HELD_OUT_BATCHES)]
+    for perspective, size in batches.items() if patience else ():
+      lists = None
+      if (getattr(log, perspective) == 1).any():
+        seed = streams.seed32(self.bench.settings['seed'], f'{stage}, held-out {perspective} lists')
+        lists = listing.fixed_lists(getattr(self, perspective)('validation'),
+                                    size * HELD_OUT_BATCHES, seed)
+      if lists is None:
+        logging.info('%s: the validation split holds no %s list with a negative; %s', stage,
+                     perspective, 'the validation loss leaves it out' if len(batches) > 1 else
+                     'all steps are trained')
+        continue
+      blocks = self.finishers()[perspective](lists)
+      for i, batch in enumerate(found):
+        batch[perspective] = {k: x[i * size:(i + 1) * size] for k, x in blocks.items()}
+    return HeldOut(measure, found, patience) if found[0] else None
+
+  def run(self, stage: str, loss_fn: LossFn, params: PyTree, data: Callable[[int], Iterator],
+          frozen: Callable[[tuple[str, ...]], bool], held_out: HeldOut | None) -> None:
     """Trains and keeps the parameters that no backbone holds."""
     trainable, rest = split_params(params, lambda path: self.is_frozen(path) or frozen(path))
+    optimizer: OptimizerConfig = self.bench.settings['stage']
     tx = make_optimizer(optimizer)
     folder, r = self.bench.folder, self.bench.resources
     done = folder / PARAMS
@@ -180,13 +231,13 @@ class _Trainer:
       with (Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept,
             r.watching.stage(folder.name, plain(self.bench.settings)) as watch):
         loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
-                    r.log_every, r.save_seconds, lambda batch: sum(map(count_tokens, batch)), watch)
+                    r.log_every, r.save_seconds, lambda batch: sum(map(count_tokens, batch)), watch,
+                    held_out)
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)
-      self.keep(merge_params(state.trainable, state.frozen))
+      self.keep(merge_params(state.kept, state.frozen))
     shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
-
 
   def keep(self, params: PyTree) -> None:
     """Writes the parameters that no backbone holds."""
@@ -200,11 +251,12 @@ def make_warm_up(bench: Bench) -> None:
   if not bench.settings['stage'].steps:
     trainer.keep({'model': trainer.initial()})
     return
-  log = bench.inputs['data'].dataset.interactions.of('train')
-  batches = trainer.preference_data(log, 'warm_up', bench.settings['stage'].batch)
+  stage = bench.settings['stage']
+  batches = trainer.data(trainer.preference('train'), 'warm_up', 'preference', stage.batch)
+  held_out = trainer.held_out('warm_up', losses.held_out_loss(trainer.model),
+                              {'preference': stage.batch})
   trainer.run('warm_up', losses.warm_up_loss(trainer.model), {'model': trainer.initial()},
-              bench.settings['stage'], lambda start: iterate(batches, start=start),
-              losses.frozen_in_warm_up)
+              lambda start: iterate(batches, start=start), losses.frozen_in_warm_up, held_out)
 
 
 def make_cooperative(bench: Bench) -> None:
@@ -214,17 +266,16 @@ def make_cooperative(bench: Bench) -> None:
   weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
   params = {'model': trainer.placed(bench.inputs['warm_up'].params),
             'task_weights': weighting.init()}
-  log = bench.inputs['data'].dataset.interactions.of('train')
-  weights = bench.inputs.get('censoring')
-  factored = trainer.model.config.attention == 'factored'
-  qualification = list_dataset(
-      listing.QualificationLists(log, s['lists']['qualification_negatives'], weights),
-      qualification_finisher(trainer.blocks, factored), stage.qualification_batch,
-      streams.seed32(s['seed'], 'cooperative, qualification lists'))
-  preference = trainer.preference_data(log, 'cooperative', stage.batch)
+  qualification = trainer.data(
+      trainer.qualification('train', bench.inputs.get('censoring')), 'cooperative',
+      'qualification', stage.qualification_batch)
+  preference = trainer.data(trainer.preference('train'), 'cooperative', 'preference', stage.batch)
+  held_out = trainer.held_out(
+      'cooperative', losses.held_out_loss(trainer.model, s['beta']),
+      {'preference': stage.batch, 'qualification': stage.qualification_batch})
   trainer.run('cooperative', losses.cooperative_loss(trainer.model, weighting, s['beta']), params,
-              stage, lambda start: iterate(preference, qualification, start=start),
-              lambda path: False)
+              lambda start: iterate(preference, qualification, start=start), lambda path: False,
+              held_out)
 
 
 def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -237,6 +288,7 @@ def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray
   fit = fit.where(fit.preference >= 0)
   scores = score.scores(fit.candidate, fit.job).preference
   scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
+  warn('the scale of applications', 'shown jobs', scores, fit.preference)
   return np.asarray(scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference))
 
 
@@ -244,9 +296,9 @@ def applicant_weights(choice: Mapping[str, Any], score: PairScorer, dataset: Dat
                       rows: np.ndarray) -> np.ndarray:
   """[rows] inverse propensities of being an applicant, mean 1.
 
-  Ones where they are not asked for, or where no exposed pair chose not to apply.
+  Ones where they are not asked for, or where the chance of an application cannot be told.
   """
-  if choice['censoring'] == 'none' or not (dataset.interactions.preference == 0).any():
+  if choice['censoring'] == 'none' or no_propensity(dataset):
     return np.ones(len(rows))
   propensity = (application_propensity(score, dataset, rows)
                 * dataset.interactions.exposure[rows])
@@ -274,23 +326,32 @@ def read_censoring(bench: Bench) -> np.ndarray:
   return load_array(bench.folder / 'weights.npy')
 
 
+def warn(what: str, of: str, scores: np.ndarray, labels: np.ndarray) -> None:
+  """Tells where a fit rests on its prior."""
+  found = doubts(scores, labels)
+  if found:
+    logging.warning('%s: of %d %s %s; it leans on the prior b=0, t=1', what, len(labels), of,
+                    ', and '.join(found))
+
+
 def make_calibration(bench: Bench) -> None:
   """Fits b and t, and each job's shift of z, to applicants weighted to uniform pairs.
 
   They are those of half the calibration split: certificates need candidates that no fit has used.
-  With `calibration` 'none' nothing is fitted: b = 0, t = 1 and no shifts, p_qual = sigmoid(s_qual).
+  With `calibration` 'none', or without an applicant, nothing is fitted: b = 0, t = 1 and no shifts,
+  p_qual = sigmoid(s_qual).
   """
   dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
-  if bench.settings['calibration'] == 'none':
-    save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
-    return
   log = dataset.interactions
   fit, _ = listing.calibration_halves(dataset)
   rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)
                         & np.isin(log.candidate, fit))
-  if not len(rows):
-    raise ValueError('calibration needs labelled applicants in the calibration split, got none; '
-                     'give that split some (data.shares)')
+  if bench.settings['calibration'] == 'none' or not len(rows):
+    if bench.settings['calibration'] != 'none':
+      logging.warning('calibration: no labelled applicant of %d candidates in half of the '
+                      'calibration split; p_qual = sigmoid(s_qual), b=0, t=1', len(fit))
+    save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
+    return
   score = scorer(bench, experts, dataset)
   weights = applicant_weights(bench.settings, score, dataset, rows)
   job, labels = log.job[rows], log.qualification[rows]
@@ -298,6 +359,7 @@ def make_calibration(bench: Bench) -> None:
   calibration = fit_calibration(scores, labels, weights)
   offsets = fit_offsets(calibration.logit(scores), labels, weights, job, len(dataset.jobs))
   logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
+  warn('calibration', 'applicants', scores, labels)
   save_calibration(bench.folder, calibration, offsets)
 
 

@@ -179,7 +179,7 @@ def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:
   """
   p: PolicySettings = bench.settings['policy']
   inputs, history = bench.inputs['inputs'], fitted.result.history
-  steps, epochs = len(inputs.preference) // p.batch, len(history['eligibility'])
+  steps, epochs = max(1, len(inputs.preference) // p.batch), len(history['eligibility'])
   total = steps * epochs
   row = speed.scalars(fitted.seconds / total, speed.ideal_seconds(fitted.flops) / total)
   MetricsWriter(bench.folder / 'metrics.jsonl').write(stage='policy', step=total, **row)

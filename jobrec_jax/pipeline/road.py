@@ -72,13 +72,13 @@ def road(settings: Settings) -> Road:
   trained = _train(s, of_data)
   warm_up, cooperative, calibration = trained[1:]
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
-  inputs = Stage('inputs', 1, {'seed': s.seed, 'lists': s.policy.lists,
+  inputs = Stage('inputs', 2, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
   of_policy = Stage('policy', 1, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
                     policy.make_policy, policy.read_policy)
-  lists = Stage('lists', 1, {
+  lists = Stage('lists', 2, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size},
       {'data': of_data}, scores.make_lists, scores.read_lists)
@@ -154,14 +154,14 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip}
   if e.censoring != 'none':
-    inputs['censoring'] = Stage('censoring', 1, choice, dict(inputs),
+    inputs['censoring'] = Stage('censoring', 2, choice, dict(inputs),
                                 experts.make_censoring, experts.read_censoring)
   cooperative = Stage('cooperative', 1, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative, 'beta': e.beta,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
       inputs, experts.make_cooperative, experts.read_experts, files)
-  calibration = Stage('calibration', 1, choice | {'calibration': e.calibration},
+  calibration = Stage('calibration', 2, choice | {'calibration': e.calibration},
                       {'experts': cooperative, **text}, experts.make_calibration,
                       experts.read_calibration)
   return tokenizer, warm_up, cooperative, calibration

@@ -63,7 +63,7 @@ class Run:
     """
     trains = any(s.key == self.road.warm_up.key for s in stage.walk())
     with self.progress(stage):
-      if trains and not self.store.has(stage):
+      if trains and not self.store.has(self.road.warm_up):
         check_sizes(self.settings, self.store.get(self.road.data))  # before anything is trained
       value = self.store.get(stage)
       if self.store.has(self.road.policy):  # whoever has a policy can recommend

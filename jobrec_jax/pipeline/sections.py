@@ -52,7 +52,8 @@ AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recom
              'true eligibility has gone a share of the way from the choice of the truth P to that '
              'of the truth Q. – is out of reach.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
-          'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q'}
+          'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q',
+          'validation/loss': 'validation'}
 
 
 def facts(run: Run, results: Evaluation) -> list[tuple[str, str]]:
@@ -267,7 +268,8 @@ def training_section(run: Run) -> Section:
     pictures.append(save(
         lambda narrow: figures.training_curves(rows, LOSSES, narrow), run / 'figures', 'training',
         'Losses of the experts over steps: faint as measured, bold as a running mean. The stages '
-        'add up different terms, so that the whole losses of two panels do not compare.'))
+        'add up different terms, so that the whole losses of two panels do not compare. Validation '
+        'adds up the terms without the weights of the tasks, on lists that no step learns from.'))
   trained: TrainedPolicy = run.get(road.policy)
   if len(trained.history.get('multiplier', ())):
     pictures.append(save(

@@ -86,7 +86,7 @@ class DataSettings:
 class ListSettings:
   """Training lists."""
 
-  # n of a candidate's list.
+  # n of a candidate's list; this and all sizes of lists are fewer where the data hold fewer.
   preference_negatives: Annotated[int, at_least(1)] = 7
   # 'exposed': shown and not applied to; or 'uniform'.
   preference_policy: Literal['exposed', 'uniform'] = 'exposed'
@@ -130,6 +130,9 @@ class StageSettings(OptimizerConfig):
   weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
   clip: Annotated[float, above(0)] = 1.0  # greatest global norm of a gradient
   batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
+  # Measurements of the validation loss, at most twelve a stage, that end it where none is as low as
+  # before; the best parameters are kept. 0: nothing is measured, and the last ones are kept.
+  patience: Annotated[int, at_least(0)] = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,17 +304,13 @@ class Settings:
   def _check_market(self) -> None:
     """What depends on the size of the simulated market."""
     warm = self.market.jobs - round(self.data.cold_jobs * self.market.jobs)
-    if self.policy.list_length > warm:
-      raise ValueError(f'policy.list_length must be at most {warm}, the jobs of the market that '
-                       f'training sees, got {self.policy.list_length}; lower it, or raise '
-                       'market.jobs')
-    if self.lists.preference_negatives >= warm:
-      raise ValueError(f'lists.preference_negatives must be less than {warm}, the jobs of the '
-                       f'market that training sees, got {self.lists.preference_negatives}')
+    if warm < 2:
+      raise ValueError('market.jobs must leave training 2 jobs or more, got '
+                       f'{self.market.jobs}, of which it sees {warm}; lower data.cold_jobs')
     trained = math.floor(self.data.shares[0] * self.market.candidates)
-    if self.lists.qualification_negatives >= trained:
-      raise ValueError(f'lists.qualification_negatives must be less than {trained}, the candidates '
-                       f'of the train split, got {self.lists.qualification_negatives}')
+    if not trained:
+      raise ValueError('market.candidates must leave training one or more, got '
+                       f'{self.market.candidates} with data.shares={self.data.shares}')
 
 
 def schema_of(settings: Settings) -> Schema:

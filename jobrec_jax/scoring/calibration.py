@@ -7,6 +7,10 @@ import numpy as np
 
 _STEPS = 100
 _TOLERANCE = 1e-10
+# What the prior expects of log t and of -b / t: normal around 0 with these standard deviations. It
+# moves what some hundred labels tell by 1% of a standard error.
+PRIOR = (4.0, 8.0)
+FEW = 10  # labels of a class that are too few to tell a scale
 SPREADS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of shifts by group, in logits
 
 
@@ -31,11 +35,17 @@ class Calibration(NamedTuple):
 def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Calibration:
   """The weighted logistic fit of labels on scores, in float64 and without randomness.
 
-  Minimises sum_i w_i (log(1 + exp(z_i)) - y_i z_i) by Newton's method with step halving, where
-  y_i is Platt's target instead of the label: (n+ + 1) / (n+ + 2) for positives and 1 / (n- + 2)
-  for negatives, with n+ and n- the weighted counts after the weights are scaled to mean 1. It is a
-  prior of one more observation of either outcome in each class: weak, and enough for the fit to
-  stay finite where a threshold separates the labels. The scale of the weights has no effect.
+  Minimises
+
+      sum_i w_i (log(1 + exp(z_i)) - y_i z_i) + (log t)^2 / (2 * 4^2) + (b / t)^2 / (2 * 8^2)
+
+  by Newton's method with step halving. y_i is Platt's target instead of the label: (n+ + 1) /
+  (n+ + 2) for positives and 1 / (n- + 2) for negatives, with n+ and n- the weighted counts after
+  the weights are scaled to mean 1, a prior of one more observation of either outcome in each class.
+  The other terms are a prior that the score is a logit already, b = 0 and t = 1 (`PRIOR`). Both are
+  weak, and enough for a fit where labels are few, of one class, separated by a threshold or falling
+  as scores rise: then t becomes large, and p the share of positives. The scale of the weights has
+  no effect.
 
   Args:
     scores: [N] raw logits s.
@@ -46,8 +56,7 @@ def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray)
     b and t > 0.
 
   Raises:
-    ValueError: shapes differ, a value is not allowed, one class has no weight, the scores are
-      constant, or the labels fall as the scores rise (no t > 0 fits).
+    ValueError: shapes differ or a value is not allowed.
 
   Reference:
     Platt, Probabilistic outputs for support vector machines, 1999.
@@ -56,23 +65,28 @@ def fit_calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray)
   _check(s, y, w)
   w = w / w.mean()
   positives, negatives = w[y == 1].sum(), w[y == 0].sum()
-  if not (positives > 0 and negatives > 0):
-    raise ValueError('calibration needs positives and negatives: their weights sum to '
-                     f'{positives:g} and {negatives:g} over {len(y)} pairs')
-  mean = np.average(s, weights=w)
-  scale = np.sqrt(np.average((s - mean) ** 2, weights=w))
-  if not scale > 1e-12 * max(abs(mean), 1e-300):
-    raise ValueError(f'calibration needs scores that differ; all are {mean:g}')
-
   target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-  # Standardised scores keep Newton's 2 x 2 system well conditioned in any unit.
-  slope, intercept = _logistic((s - mean) / scale, target, w)
-  if not slope > 0:
-    raise ValueError(f'labels fall as scores rise (slope {slope / scale:g} per unit of score): '
-                     'no temperature t > 0 calibrates scores that rank the wrong way round; train '
-                     "longer (cooperative.steps), or set experts.calibration='none'")
-  t = scale / slope
-  return Calibration(float(mean - intercept * t), float(t))
+  log_slope, intercept = _logistic(s, target, w)
+  t = np.exp(-log_slope)
+  return Calibration(float(-intercept * t), float(t))
+
+
+def doubts(scores: np.ndarray, labels: np.ndarray) -> list[str]:
+  """Why a fit rests on its prior more than on the labels, in words; empty where it does not."""
+  s, y = np.asarray(scores, np.float64), np.asarray(labels)
+  positive, negative = s[y == 1], s[y == 0]
+  found = []
+  if min(len(positive), len(negative)) < FEW:
+    found.append(f'{len(positive)} positives and {len(negative)} negatives are few')
+  if not (len(positive) and len(negative)):
+    return found
+  if np.ptp(s) <= 1e-6 * max(np.abs(s).max(), 1e-300):
+    found.append('all scores are alike')
+  elif positive.min() > negative.max():
+    found.append('a threshold of the score separates them')
+  elif positive.mean() <= negative.mean():
+    found.append('they fall as scores rise')
+  return found
 
 
 def fit_offsets(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, groups: np.ndarray,
@@ -142,25 +156,55 @@ def _check(s: np.ndarray, y: np.ndarray, w: np.ndarray) -> None:
     raise ValueError(f'weights must be finite, none negative, not all 0; least is {w.min():g}')
 
 
-def _logistic(x: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
-  """Slope and intercept of the weighted cross-entropy's minimum; targets lie inside (0, 1)."""
-  design = np.stack([x, np.ones_like(x)], axis=1)                                  # [N, 2]
+def _logistic(s: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
+  """Log slope and intercept of z = exp(theta_0) s + theta_1, at the least penalised cross-entropy.
 
-  def loss(theta: np.ndarray) -> float:
-    z = design @ theta
-    return w @ (np.logaddexp(0, z) - target * z)
+  Targets lie inside (0, 1). In its logarithm the slope stays positive, and few labels may have two
+  minima, by their own and by the prior's slope: the lower one counts.
+  """
+  mean = np.average(s, weights=w)
+  spread = np.sqrt(np.average((s - mean) ** 2, weights=w))
+  starts = [0.0, -np.log(spread)] if spread > 1e-12 * max(abs(mean), 1.0) else [0.0]
+  found = [_newton(s - mean, mean, target, w, start) for start in starts]
+  return min(found, key=lambda fit: fit[1])[0]
 
-  theta = np.zeros(2)
+
+def _newton(x: np.ndarray, mean: float, target: np.ndarray, w: np.ndarray,
+            start: float) -> tuple[np.ndarray, float]:
+  """The minimum that is reached from a log slope, as in `_logistic`, and its loss.
+
+  Args:
+    x: [N] scores less `mean`, which keeps Newton's 2 x 2 system well conditioned.
+    mean, target, w: as in `_logistic`.
+    start: the first log slope.
+  """
+  precision = 1 / np.square(PRIOR)
+
+  def at(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """z, what the prior weighs, and the loss. theta: log slope, and z at the mean score."""
+    slope = np.exp(theta[0])
+    z, own = slope * x + theta[1], np.array([theta[0], theta[1] - slope * mean])
+    return z, own, w @ (np.logaddexp(0, z) - target * z) + precision @ own**2 / 2
+
+  theta = np.array([start, 0.0])
   for _ in range(_STEPS):
-    p = 1 / (1 + np.exp(-np.clip(design @ theta, -500, 500)))
-    gradient = design.T @ (w * (p - target))
+    slope, (z, own, before) = np.exp(theta[0]), at(theta)
+    p = 1 / (1 + np.exp(-np.clip(z, -500, 500)))
+    design = np.stack([slope * x, np.ones_like(x)], axis=1)                          # [N, 2]
+    moves = np.array([[1.0, 0.0], [-slope * mean, 1.0]])                             # of own
+    gradient = design.T @ (w * (p - target)) + moves.T @ (precision * own)
     if np.abs(gradient).max() <= _TOLERANCE * w.sum():
-      return theta
+      return own, before
     curvature = w * np.maximum(p * (1 - p), 1e-12)
-    step = np.linalg.solve(design.T @ (curvature[:, None] * design), gradient)
-    size, before = 1.0, loss(theta)
+    fisher = design.T @ (curvature[:, None] * design) + moves.T @ (precision[:, None] * moves)
+    hessian = fisher.copy()
+    hessian[0, 0] += (w * (p - target)) @ design[:, 0] - precision[1] * own[1] * slope * mean
+    convex = hessian[0, 0] > 0 < np.linalg.det(hessian)
+    step = np.linalg.solve(hessian if convex else fisher, gradient)
+    step *= min(1.0, 2 / max(abs(step[0]), 1e-300))  # changes the slope by a factor e^2 at most
+    size = 1.0
     # Near the minimum the loss is flat to rounding, and that must not shorten the last steps.
-    while loss(theta - size * step) > before + 1e-12 * w.sum() and size > 1e-8:
+    while at(theta - size * step)[2] > before + 1e-12 * w.sum() and size > 1e-8:
       size /= 2
     theta = theta - size * step
   raise ValueError(f'the calibration fit did not converge in {_STEPS} Newton steps')

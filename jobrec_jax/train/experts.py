@@ -9,16 +9,18 @@ import optax
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.objectives.contrastive import info_nce
 from jobrec_jax.objectives.task_weights import TaskWeights
-from jobrec_jax.train.state import LossFn, merge_params
+from jobrec_jax.train.state import LossFn, MeasureFn, merge_params
 
 PyTree = Any
 PREFERENCE, QUALIFICATION = 0, 1
 
 
-def _score(model: JobRec, params: PyTree, lists: PyTree, key: jax.Array, expert: int) -> jax.Array:
+def _score(model: JobRec, params: PyTree, lists: PyTree, key: jax.Array | None,
+           expert: int) -> jax.Array:
+  """[B, J] scores of an expert; without a key nothing is dropped."""
   outputs = model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'],
-                        deterministic=False, rngs={'dropout': key})
-  return outputs.scores[..., expert]  # [B, J]
+                        deterministic=key is None, rngs=None if key is None else {'dropout': key})
+  return outputs.scores[..., expert]
 
 
 def _hit_rate(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -32,8 +34,7 @@ def warm_up_loss(model: JobRec) -> LossFn:
   def loss_fn(trainable, frozen, batch, key):
     (preference,) = batch
     scores = _score(model, merge_params(trainable, frozen)['model'], preference, key, PREFERENCE)
-    positive = jnp.zeros(len(scores), jnp.int32)
-    loss = info_nce(scores, positive, preference['mask']).mean()
+    loss = _preference_loss(scores, preference)
     return loss, {'train/preference_hit': _hit_rate(scores, preference['mask'])}
   return loss_fn
 
@@ -62,7 +63,7 @@ def cooperative_loss(model: JobRec, weighting: TaskWeights, beta: float) -> Loss
     keys = jax.random.split(key)
     s_pref = _score(model, params['model'], preference, keys[0], PREFERENCE)
     s_qual = _score(model, params['model'], qualification, keys[1], QUALIFICATION)
-    l_pref = info_nce(s_pref, jnp.zeros(len(s_pref), jnp.int32), preference['mask']).mean()
+    l_pref = _preference_loss(s_pref, preference)
     l_qual, bce = qualification_losses(s_qual, qualification['mask'], qualification['weight'])
     loss, weights = weighting.combine(params.get('task_weights', {}),
                                       jnp.stack([l_pref, l_qual + beta * bce]))
@@ -72,6 +73,37 @@ def cooperative_loss(model: JobRec, weighting: TaskWeights, beta: float) -> Loss
         'train/preference_hit': _hit_rate(s_pref, preference['mask']),
         'train/qualification_hit': _hit_rate(s_qual, qualification['mask'])}
   return loss_fn
+
+
+def held_out_loss(model: JobRec, beta: float = 0.0) -> MeasureFn:
+  """The losses of the lists of a batch that no step learns from, with nothing dropped.
+
+  `validation/loss = L_pref + L_qual + beta BCE`, of those perspectives whose lists are there. The
+  learned weights of the tasks are left out: what they do to the loss is no matter of the lists.
+
+  Args:
+    model: the experts.
+    beta: weight of the cross-entropy, as in `cooperative_loss`.
+  """
+  def measure(trainable, frozen, batch):
+    params, found = merge_params(trainable, frozen)['model'], {}
+    if 'preference' in batch:
+      lists = batch['preference']
+      found['preference_loss'] = loss = _preference_loss(
+          _score(model, params, lists, None, PREFERENCE), lists)
+    if 'qualification' in batch:
+      lists = batch['qualification']
+      scores = _score(model, params, lists, None, QUALIFICATION)
+      nce, bce = qualification_losses(scores, lists['mask'], lists['weight'])
+      found |= {'qualification_loss': nce, 'bce': bce}
+      loss = found.get('preference_loss', 0.0) + nce + beta * bce
+    return {f'validation/{name}': x for name, x in (found | {'loss': loss}).items()}
+  return measure
+
+
+def _preference_loss(scores: jax.Array, lists: PyTree) -> jax.Array:
+  """Mean InfoNCE of lists whose positive stands first."""
+  return info_nce(scores, jnp.zeros(len(scores), jnp.int32), lists['mask']).mean()
 
 
 def qualification_losses(scores: jax.Array, mask: jax.Array,

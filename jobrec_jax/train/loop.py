@@ -1,6 +1,6 @@
 """One loop for every stage that reads batches: progress, metrics, checkpoints, resumption."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import json
 import math
@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 
 from jobrec_jax.schema.files import decode_json
 from jobrec_jax.schema.progress import TimeLeft
@@ -18,11 +19,15 @@ from jobrec_jax.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from jobrec_jax.train.signals import deferred_signals
 from jobrec_jax.train.speed import Speedometer, matrix_flops
-from jobrec_jax.train.state import TrainState
+from jobrec_jax.train.state import Best, MeasureFn, TrainState, copied
 from jobrec_jax.train.watch import UNWATCHED, Watch
 
 PyTree = Any
 TIMED = 3  # steps behind the one that compiles, before the time left is told
+# A stage measures its held-out loss so many times, but not after fewer steps than the second.
+MEASURED, APART = 12, 20
+HELD_OUT = 'validation/loss'  # what decides
+SLACK = 0.02  # of the lowest: so much more is the noise of few lists, and no reason to go back
 
 
 class DivergenceError(ValueError):
@@ -108,6 +113,24 @@ def _row(line: bytes) -> dict:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """The loss of lists that no step learns from, and when training stops by it.
+
+  The newest parameters whose loss is the lowest, or above it by `SLACK` at most, are kept in the
+  state, so that a stage that was killed and went on keeps the same ones.
+
+  Attributes:
+    measure: (trainable, frozen, batch) -> flat metrics, `HELD_OUT` among them; compiled here.
+    batches: of the host, each as large as one of training; the mean over them counts.
+    patience: measurements in a row whose parameters are not kept that end the stage, at least 1.
+  """
+
+  measure: MeasureFn
+  batches: Sequence[PyTree]
+  patience: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Loop:
   """A stage's length, and what it leaves on disk.
 
@@ -120,6 +143,7 @@ class Loop:
     save_seconds: a killed process loses at most this much; an interrupted one loses nothing.
     tokens: batch of the host -> tokens in it, padding left out; None where nobody counts them.
     watch: where metrics go too, and whether a trace is made.
+    held_out: what ends the stage before its last step; None where nothing does.
   """
 
   stage: str
@@ -130,13 +154,34 @@ class Loop:
   save_seconds: float = 30.0
   tokens: Callable[[PyTree], float] | None = None
   watch: Watch = UNWATCHED
+  held_out: HeldOut | None = None
+
+  @property
+  def every(self) -> int:
+    """Steps between two measurements of the held-out loss."""
+    return max(APART, -(-self.steps // MEASURED))
+
+  def measures(self, step: int) -> bool:
+    """Whether the held-out loss is measured after so many updates."""
+    return self.held_out is not None and (step % self.every == 0 or step == self.steps)
+
+  def is_over(self, step: int, best: int) -> bool:
+    """Whether a stage ends after so many updates.
+
+    Args:
+      step: updates done.
+      best: those of the parameters that are kept; 0 while there are none.
+    """
+    waits = self.held_out.patience * self.every if self.held_out and best else self.steps
+    return step >= self.steps or step - best >= waits
 
 
 def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
           state: TrainState, data: Callable[[int], Iterator[PyTree]], key: jax.Array,
           mesh: jax.sharding.Mesh) -> TrainState:
-  """Runs a stage to its last step, from its newest whole checkpoint if there is one.
+  """Runs a stage to its end, from its newest whole checkpoint if there is one.
 
+  It ends with its last step, or where the held-out loss has not fallen for `patience` measurements.
   A checkpoint leaves frozen parameters out: they are what they were, from the seed or their source.
   After SIGINT or SIGTERM the current step is finished and saved; a second signal raises at once.
 
@@ -149,19 +194,23 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
     mesh: the mesh that batches are laid out on.
 
   Returns:
-    The state after the last step; it is on disk.
+    The state after the last step; it is on disk. `kept` is what the stage hands on.
 
   Raises:
     DivergenceError: a metric or the state is not finite; no checkpoint holds such a state.
     Interrupted: a signal came; the state after the current step is on disk.
     ValueError: the data end early, no checkpoint is whole, or the disk is full.
   """
+  if loop.held_out is not None:
+    nothing = Best(jnp.zeros(()), jnp.zeros((), jnp.int32), copied(state.trainable))
+    state = state.replace(best=nothing)
   state = _resume(loop, on_mesh(state, mesh))  # Restored arrays take the layout of these.
   first = step = int(state.step)
-  if step >= loop.steps:
+  best = _best(state)
+  if loop.is_over(step, best):
     return state
   loop.watch.again(loop.metrics.read, done=first)
-  step_fn = jax.jit(step_fn, donate_argnums=0)
+  step_fn, measure = jax.jit(step_fn, donate_argnums=0), _measuring(loop, mesh)
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
   saved, done = time.monotonic(), False
   with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
@@ -177,21 +226,60 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       with jax.profiler.StepTraceAnnotation('train', step_num=step + 1):
         state, scalars = step_fn(state, batch, key)
       step += 1
-      done = step == loop.steps or received.signum is not None
-      save = done or time.monotonic() - saved > loop.save_seconds
-      log = step % loop.log_every == 0 or step in (first + 1, loop.steps)
-      if save or log:  # No checkpoint, and no row, holds what is not finite.
-        row = _finite_row(loop, step, scalars)
-      if log:
+      log = (step % loop.log_every == 0 or step in (first + 1, loop.steps) or loop.measures(step))
+      if log:  # No row, and no checkpoint, holds what is not finite.
         tokens = loop.tokens(on_host) * jax.process_count() if loop.tokens else None
-        _log(loop, step, row | speed.look(step, tokens), left(step))
+        row = _finite_row(loop, step, scalars) | speed.look(step, tokens)
+      if loop.measures(step):
+        state, held_out = measure(state, step)
+        row, best = row | held_out, _best(state)
+        speed.look(step, None)  # which does not count the time that this took
+      done = received.signum is not None or loop.is_over(step, best)
+      save = done or time.monotonic() - saved > loop.save_seconds
+      if log:
+        _log(loop, step, row, left(step))
+      elif save:
+        _finite_row(loop, step, scalars)
       if save:
         _save(loop, step, state)
         saved = time.monotonic()
     loop.checkpoints.wait()
-    if received.signum is not None:
-      logging.info('%s: interrupted; saved at step %d of %d', loop.stage, step, loop.steps)
+    _tell_end(loop, step, state, received.signum is not None)
   return state
+
+
+def _best(state: TrainState) -> int:
+  """The updates behind the parameters that are kept; 0 for none."""
+  return int(state.best.step) if state.best else 0
+
+
+def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
+    [TrainState, int], tuple[TrainState, dict[str, float]]]:
+  """Measures the held-out loss, and keeps the parameters in the state; see `HeldOut`."""
+  if loop.held_out is None:
+    return lambda state, step: (state, {})
+  program = jax.jit(loop.held_out.measure)
+  batches = [shard_batch(batch, mesh) for batch in loop.held_out.batches]
+
+  def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
+    found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
+    row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
+    lowest = float(state.best.lowest) if _best(state) else math.inf
+    if row[HELD_OUT] <= lowest * (1 + SLACK):
+      best = Best(jnp.float32(min(lowest, row[HELD_OUT])), jnp.int32(step), copied(state.trainable))
+      state = state.replace(best=on_mesh(best, mesh))
+    return state, row
+
+  return measure
+
+
+def _tell_end(loop: Loop, step: int, state: TrainState, interrupted: bool) -> None:
+  if interrupted:
+    logging.info('%s: interrupted; saved at step %d of %d', loop.stage, step, loop.steps)
+  elif _best(state):
+    logging.info('%s: the parameters of step %d are kept; the lowest validation loss of %d steps '
+                 'is %.4f%s', loop.stage, _best(state), step, float(state.best.lowest),
+                 '' if step == loop.steps else f'; stopped before step {loop.steps}')
 
 
 def _resume(loop: Loop, state: TrainState) -> TrainState:
@@ -211,7 +299,9 @@ def _next_batch(loop: Loop, batches: Iterator[PyTree], step: int) -> PyTree:
 
 def _log(loop: Loop, step: int, row: dict[str, float], left: str) -> None:
   """Logs a step with the time left, and writes its row."""
-  logging.info('%s: step %d/%d, loss %.4f%s', loop.stage, step, loop.steps, row['train/loss'], left)
+  held_out = f', validation {row[HELD_OUT]:.4f}' if HELD_OUT in row else ''
+  logging.info('%s: step %d/%d, loss %.4f%s%s', loop.stage, step, loop.steps, row['train/loss'],
+               held_out, left)
   if jax.process_index() == 0:
     loop.metrics.write(stage=loop.stage, step=step, **row)
     loop.watch.write(step, row)

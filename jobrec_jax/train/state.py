@@ -16,6 +16,22 @@ PyTree = Any
 # Decay of AdamW's mean squares: they forget in 50 steps, as a run of some hundreds should.
 ADAM_B2 = 0.98
 LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+MeasureFn = Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]]
+
+
+@struct.dataclass
+class Best:
+  """The parameters that did best on held-out lists so far; they travel with the state.
+
+  Attributes:
+    lowest: float32 [], the lowest held-out loss.
+    step: int32 [], the updates behind the parameters; 0 while nothing was measured.
+    trainable: as in the state.
+  """
+
+  lowest: jax.Array
+  step: jax.Array
+  trainable: PyTree
 
 
 @struct.dataclass
@@ -28,6 +44,7 @@ class TrainState:
     frozen: the parameters that it never sees.
     opt_state: optimiser state of `trainable`.
     duals: state of the multipliers; () where a stage has no constraint.
+    best: () where no held-out loss is measured.
   """
 
   step: jax.Array
@@ -35,11 +52,23 @@ class TrainState:
   frozen: PyTree
   opt_state: PyTree
   duals: PyTree
+  best: Best | tuple[()] = ()
+
+  @property
+  def kept(self) -> PyTree:
+    """What the stage hands on of `trainable`: the best that was measured, else the newest."""
+    measured = self.best and int(self.best.step)
+    return self.best.trainable if measured else self.trainable
 
 
 def create_state(trainable: PyTree, frozen: PyTree, tx: optax.GradientTransformation,
                  duals: PyTree = ()) -> TrainState:
   return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, tx.init(trainable), duals)
+
+
+def copied(tree: PyTree) -> PyTree:
+  """Arrays of their own, which outlive the donation of the old ones."""
+  return jax.tree.map(jnp.copy, tree)
 
 
 def split_params(params: PyTree,

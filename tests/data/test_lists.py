@@ -13,8 +13,10 @@ from jobrec_jax.data.lists import (
     QualificationLists,
     calibration_halves,
     candidates_of,
+    fixed_lists,
     labelled_lists,
     load_lists,
+    negatives_policy,
     policy_lists,
     sampled_lists,
     save_lists,
@@ -48,17 +50,20 @@ def test_preference_lists(log, negatives, policy, seed):
   lists = PreferenceLists(log, negatives, policy)
   label = labels(log, 'preference')
   assert len(lists) == sum(v == 1 for v in label.values())
+  longest = 0
   for positive in lists.positives:
     drawn = lists.draw(positive, np.random.default_rng(seed))
     u, jobs, mask = int(drawn['candidate']), drawn['job'].tolist(), drawn['mask']
-    assert len(jobs) == len(mask) == 1 + negatives
+    assert len(jobs) == len(mask) == 1 + lists.negatives
     assert label[u, jobs[0]] == 1 and mask[0]
     taken = [j for j, m in zip(jobs[1:], mask[1:]) if m]
+    longest = max(longest, len(taken))
     assert len(set(taken)) == len(taken)
     allowed = ({j for (v, j), y in label.items() if v == u and y == 0} if policy == 'exposed' else
                {j for _, j in label if label.get((u, j)) != 1})
     assert set(taken) <= allowed
     assert len(taken) == min(negatives, len(allowed))
+  assert lists.negatives == max(1, longest)  # no list is padded further than the data ask for
 
 
 @given(logs(), st.integers(1, 6), st.integers(0, 99))
@@ -67,7 +72,7 @@ def test_qualification_lists(log, negatives, seed):
   weights = np.arange(len(log)) + 1.0
   lists = QualificationLists(log, negatives, weights)
   label = labels(log, 'qualification')
-  weight = dict(zip(label, weights))
+  weight, longest = dict(zip(label, weights)), 0
   for positive in lists.positives:
     drawn = lists.draw(positive, np.random.default_rng(seed))
     job, people, mask = int(drawn['job']), drawn['candidate'].tolist(), drawn['mask']
@@ -77,6 +82,34 @@ def test_qualification_lists(log, negatives, seed):
     assert set(taken) <= rejected and len(set(taken)) == len(taken)
     assert len(taken) == min(negatives, len(rejected))
     assert drawn['weight'].tolist() == [weight[u, job] for u in people]
+    longest = max(longest, len(taken))
+  assert lists.negatives == max(1, longest)
+
+
+def test_where_nothing_was_shown_without_an_application_negatives_are_uniform(dataset):
+  log = dataset.interactions
+  assert negatives_policy(log, 'exposed') == 'exposed'
+  assert negatives_policy(log.where(log.preference == 1), 'exposed') == 'uniform'
+
+
+@pytest.mark.parametrize('make', [PreferenceLists, QualificationLists])
+def test_fixed_lists_are_the_same_every_time_and_each_has_a_negative(dataset, make):
+  source = make(dataset.interactions.of('train'), 3)
+  lists = fixed_lists(source, 50, 7)
+  assert all(len(x) == 50 for x in lists.values()) and lists['mask'][:, :2].all()
+  for name, again in fixed_lists(source, 50, 7).items():
+    np.testing.assert_array_equal(again, lists[name])
+  assert any((lists[name] != x).any() for name, x in fixed_lists(source, 50, 8).items())
+  contrasted = sum(len(source.pool(p)) > 0 for p in source.positives)
+  pairs = [x if x.ndim == 1 else x[:, 0] for x in (lists['candidate'], lists['job'])]
+  counts = np.unique(np.stack(pairs), axis=1, return_counts=True)[1]
+  assert len(counts) == min(50, contrasted) and np.ptp(counts) <= 1  # they take turns
+
+
+def test_nothing_is_measured_where_no_positive_has_a_negative(dataset):
+  log = dataset.interactions.of('validation')
+  assert fixed_lists(PreferenceLists(log.where(log.preference == 1), 3), 8, 0) is None
+  assert fixed_lists(QualificationLists(log.where(log.qualification != 0), 3), 8, 0) is None
 
 
 def test_a_log_without_positives_fails(dataset):
@@ -110,8 +143,36 @@ def test_policy_lists(dataset, split):
 def test_policy_lists_follow_from_the_seed(dataset):
   same = [policy_lists(dataset, 'train', 6, 40, seed).fingerprint() for seed in (1, 1, 2)]
   assert same[0] == same[1] != same[2]
-  with pytest.raises(ValueError, match=r'policy.list_length must lie in \[2, '):
-    policy_lists(dataset, 'train', 500, 40, 1)
+  with pytest.raises(ValueError, match=r'policy.list_length must be at least 2, got 1'):
+    policy_lists(dataset, 'train', 1, 40, 1)
+
+
+def test_policy_lists_are_as_long_and_as_many_as_the_data_allow(dataset):
+  """Six jobs, all that some applied to: lists of what is there, the rest masked."""
+  jobs = np.arange(3, 9)
+  lists = policy_lists(dataset, 'train', 50, 10_000, 1, jobs)
+  log = dataset.interactions.of('train')
+  chosen = (log.preference == 1) & np.isin(log.job, jobs)
+  wanted = {u: set(log.job[chosen & (log.candidate == u)].tolist()) for u in log.candidate[chosen]}
+  some = {u: x for u, x in wanted.items() if len(x) < 6}
+  assert set(lists.candidate[:, 0]) == set(some) and len(lists) == sum(map(len, some.values()))
+  assert lists.job.shape[1] == max(7 - len(x) for x in some.values()) < 50
+  assert not lists.mask.all() and (lists.relevance.sum(1) == 1).all()
+  for u, job, mask, relevant in zip(lists.candidate, lists.job, lists.mask, lists.relevance):
+    listed = job[mask].tolist()
+    assert listed == sorted(set(listed)) and mask[:len(listed)].all()
+    assert set(listed) == set(jobs.tolist()) - some[u[0]] | {int(job[relevant][0])}
+    assert int(job[relevant][0]) in some[u[0]] and mask[relevant].all()
+    assert np.isin(job[~mask], jobs).all()
+
+
+def test_policy_lists_need_somebody_with_a_choice(dataset):
+  log = dataset.interactions.of('train')
+  everything = np.unique(log.job[(log.preference == 1) & (log.candidate == log.candidate[0])])
+  log = log.where((log.candidate == log.candidate[0]) & (log.preference == 1))
+  with pytest.raises(ValueError, match='^the train split must hold candidates who applied to some '
+                                       f'of the {len(everything)} jobs .* and not to all, got '):
+    policy_lists(dataclasses.replace(dataset, interactions=log), 'train', 6, 4, 1)
 
 
 def test_the_calibration_halves_share_nobody(dataset):
@@ -133,9 +194,10 @@ def test_uniform_lists_need_no_application_and_have_every_label(market):
   drawn = uniform_lists(truth.eligible, np.zeros(6000, int), jobs, 6, 0).job
   counts = np.bincount(drawn.ravel(), minlength=20)[2:]
   assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
-  for items in (0, 19):
-    with pytest.raises(ValueError, match=r'policy.list_length must lie in \[1, 18\]'):
-      uniform_lists(truth.eligible, candidates, jobs, items, 1)
+  whole = uniform_lists(truth.eligible, candidates, jobs, 50, 1)
+  assert whole.mask.all() and whole.job.tolist() == [jobs.tolist()] * 4
+  with pytest.raises(ValueError, match=r'policy.list_length must be at least 1, got 0'):
+    uniform_lists(truth.eligible, candidates, jobs, 0, 1)
 
 
 def test_truth_lists_rank_the_whole_grid(market):

@@ -117,8 +117,7 @@ def test_run_json_names_what_is_there_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-    ({'policy': {'list_length': 16}, 'data': {'cold_jobs': 0.0, 'shares': (0.4, 0.2, 0.2, 0.2)},
-      'market': {'exposure': 1e-4}}, 'the jobs that training sees'),
+    ({'market': {'exposure': 1e-4}}, 'the train split must hold applications'),
     ({'market': {'exposure': 0.02, 'preference_mean': -9.0}}, 'train split must hold')])
 def test_sizes_are_checked_before_anything_is_trained(tmp_path, changes, message):
   run = Run(tmp_path / 'run', tiny_settings(**changes))

@@ -83,10 +83,8 @@ def test_the_list_is_long():
 
 
 @pytest.mark.parametrize('changes, key', [
-    ({'policy.list_length': 81}, 'policy.list_length'),
-    ({'market.jobs': 20, 'policy.list_length': 17}, 'policy.list_length'),
-    ({'lists.preference_negatives': 80}, 'lists.preference_negatives'),
-    ({'market.candidates': 12}, 'lists.qualification_negatives'),
+    ({'market.jobs': 10, 'data.cold_jobs': 0.9}, 'market.jobs'),
+    ({'market.candidates': 10, 'data.shares': (0.05, 0.3, 0.3, 0.35)}, 'market.candidates'),
     ({'policy.batch': 301}, 'policy.batch'),
     ({'policy.lists': 20}, 'policy.batch'),
     ({'warm_up.warmup': 300}, 'warm_up.warmup'),
@@ -172,6 +170,12 @@ def test_stage_1a_may_be_left_out_where_no_propensity_is_asked_for():
     build(Settings, {'warm_up': {'steps': 0}})
   with pytest.raises(ValueError, match=r'^cooperative\.steps must be an integer at least 1, got 0'):
     build(Settings, {'cooperative': {'steps': 0}})
+
+
+def test_sizes_of_lists_are_upper_bounds():
+  """What the market holds fewer of is no error: `pipeline.data.check_sizes` says what comes."""
+  build(Settings, {'market': {'candidates': 12, 'jobs': 10}, 'policy': {'list_length': 81},
+                   'lists': {'preference_negatives': 80, 'qualification_negatives': 70}})
 
 
 def test_the_defaults_fit_one_device():

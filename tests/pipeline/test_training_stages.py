@@ -1,6 +1,8 @@
 """What stages 1A and 1B hand to training: lists, weights, keys and parameters, without a step."""
 
 import dataclasses
+import logging
+import re
 from types import SimpleNamespace
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from jobrec_jax.data import lists as listing
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
@@ -131,6 +134,59 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages):
 
 
 @pytest.mark.slow
+def test_stages_stop_by_fixed_lists_of_the_validation_split(stages, data):
+  """The same builders, streams of their own, no weights, as many batches as are cheap."""
+  recorded, warm, _ = stages
+  log, s, blocks = data.dataset.interactions.of('validation'), SETTINGS, warm.blocks(data.dataset)
+  sources = {'preference': listing.PreferenceLists(log, s.lists.preference_negatives),
+             'qualification': listing.QualificationLists(log, s.lists.qualification_negatives)}
+  for found, perspectives in zip(recorded.loops, (['preference'], [*sources])):
+    held_out = found.loop.held_out
+    assert held_out.patience == 5 and len(held_out.batches) == 4
+    for name in perspectives:
+      drawn = listing.fixed_lists(sources[name], 4 * 8, streams.seed32(
+          s.seed, f'{found.loop.stage}, held-out {name} lists'))
+      lists = {k: np.concatenate([b[name][k] for b in held_out.batches])
+               for k in held_out.batches[0][name]}
+      assert all(set(b) == set(perspectives) and len(b[name]['mask']) == 8
+                 for b in held_out.batches)
+      np.testing.assert_array_equal(lists['candidate'], blocks.candidates[drawn['candidate']])
+      job = drawn['job'] if name == 'preference' else np.repeat(
+          drawn['job'][:, None], drawn['candidate'].shape[1], 1)
+      np.testing.assert_array_equal(lists['job'], blocks.jobs[job])
+      np.testing.assert_array_equal(lists['mask'], drawn['mask'])
+      assert (lists.get('weight', np.ones(1)) == 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('keep, measured, said', [
+    (lambda log: log.split != 1, set(), [
+        'cooperative: the validation split holds no preference list with a negative; the '
+        'validation loss leaves it out',
+        'cooperative: the validation split holds no qualification list with a negative; the '
+        'validation loss leaves it out']),
+    (lambda log: (log.split != 1) | (log.qualification != 0), {'preference'}, [
+        'cooperative: the validation split holds no qualification list with a negative; the '
+        'validation loss leaves it out'])])
+def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, measured, said,
+                                                            caplog):
+  log = data.dataset.interactions
+  less = dataclasses.replace(data.dataset, interactions=log.where(keep(log)))
+  of_tokenizer = bench('tokenizer')
+  experts.make_tokenizer(of_tokenizer)
+  of_stage = bench('cooperative', tokenizer=experts.read_tokenizer(of_tokenizer),
+                   data=Data(less, None))
+  trainer = experts._Trainer.of(of_stage)
+  with caplog.at_level(logging.INFO, 'absl'):
+    found = trainer.held_out('cooperative', None, {'preference': 8, 'qualification': 8})
+  assert [r.getMessage() for r in caplog.records if 'validation' in r.getMessage()] == said
+  assert (set(found.batches[0]) if found else set()) == measured
+  stage = dataclasses.replace(of_stage.settings['stage'], patience=0)
+  of_stage.settings = of_stage.settings | {'stage': stage}
+  assert trainer.held_out('cooperative', None, {'preference': 8}) is None
+
+
+@pytest.mark.slow
 def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, bench, data):
   recorded, *_ = stages
   tokenizer = experts.read_tokenizer(bench('tokenizer'))
@@ -222,3 +278,33 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
   experts.make_calibration(bench)
   (b, t), offsets = experts.read_calibration(bench)
   assert (b, t) == (0, 1) and offsets.tolist() == [0] * 20
+
+
+class Flat(FakeScorer):
+  """Logits that are all alike."""
+
+  def __init__(self, truth):
+    self.logits = [np.full(truth.preference.shape, 0.5, np.float32)] * 2
+
+
+@pytest.mark.parametrize('scorer, keep, said', [
+    (FakeScorer, lambda log: log.qualification == 1,
+     r'calibration: of \d+ applicants \d+ positives and 0 negatives are few; it leans on the prior '
+     r'b=0, t=1'),
+    (Flat, lambda log: log.split < 9, r'calibration: of \d+ applicants all scores are alike; it '),
+    (FakeScorer, lambda log: log.split != 2,
+     r'calibration: no labelled applicant of 0 candidates in half of the calibration split; p_qual '
+     r'= sigmoid\(s_qual\), b=0, t=1')])
+def test_no_calibration_is_refused_after_training(scorer, keep, said, monkeypatch, tmp_path,
+                                                  caplog):
+  dataset, truth = simulate(MarketConfig(candidates=300, jobs=20), 0)
+  log = dataset.interactions
+  dataset = dataclasses.replace(dataset, interactions=log.where(keep(log)))
+  monkeypatch.setattr(experts, 'scorer', lambda *_: scorer(truth))
+  bench = SimpleNamespace(folder=tmp_path, settings={
+      'censoring': 'none', 'ips_clip': 2.5, 'calibration': 'applicants'},
+                          inputs={'data': Data(dataset, truth), 'experts': None})
+  experts.make_calibration(bench)
+  (b, t), offsets = experts.read_calibration(bench)
+  assert np.isfinite([b, t, *offsets]).all() and t > 0
+  assert [r.levelname for r in caplog.records if re.match(said, r.getMessage())] == ['WARNING']
