@@ -32,8 +32,13 @@ def copies(schema: Schema, side: str, entities: Sequence[Entity]) -> tuple[tuple
 
   Records without any attribute are no copies of each other.
   """
+  return grouped(record_keys(schema, side, entities))
+
+
+def grouped(keys: np.ndarray) -> tuple[tuple[int, ...], ...]:
+  """Of `record_keys` [entities] those that stand there more than once: see `copies`."""
   groups: dict[int, list[int]] = {}
-  for row, key in enumerate(record_keys(schema, side, entities).tolist()):
+  for row, key in enumerate(keys.tolist()):
     groups.setdefault(key, []).append(row)
   return tuple(tuple(rows) for key, rows in groups.items() if key >= 0 and len(rows) > 1)
 

@@ -4,11 +4,12 @@ It is asked of fields that compare words for being the same (same, any_of, conta
 `words.fold`. What means no word or any (`none` of any_of, `anything` of same) is not counted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jobrec_jax.schema.comparators import AnyMemberOf, Contains, Same, SetCoverage
-from jobrec_jax.schema.schema import AlignedField, Entity, Schema
+from jobrec_jax.schema.schema import AlignedField, Entity, Schema, Value
 from jobrec_jax.schema.words import fold
 
 SIDES = ('candidate', 'job')
@@ -51,11 +52,14 @@ def vocabulary(schema: Schema, side: str, entities: Sequence[Entity]) -> Vocabul
   """The words of a side, by field."""
   found = {}
   for field in fields_of_words(schema):
-    known = found[field.name] = {}
+    uses, written = Counter(), {}
     for entity in entities:
-      for key, written in _words(field, side, entity).items():
-        word = known.get(key)
-        known[key] = Word(written, 1) if word is None else Word(word.written, word.uses + 1)
+      words = _words(field, side, entity)
+      uses.update(words.keys())
+      for key, word in words.items():
+        written.setdefault(key, word)
+    found[field.name] = {key: Word(written[key], n) for key, n in uses.items()
+                         if key not in _no_words(field)}
   return found
 
 
@@ -70,7 +74,8 @@ def unmatched(schema: Schema, candidate: Entity,
   """
   known = jobs if isinstance(jobs, Mapping) else vocabulary(schema, 'job', jobs)
   found = {f.name: tuple(written for key, written in _words(f, 'candidate', candidate).items()
-                         if key not in known[f.name]) for f in fields_of_words(schema)}
+                         if key not in known[f.name] and key not in _no_words(f))
+           for f in fields_of_words(schema)}
   return {name: words for name, words in found.items() if words}
 
 
@@ -92,14 +97,12 @@ def _apart(words: Mapping[str, Word], others: Mapping[str, Word]) -> tuple[Word,
 
 def _words(field: AlignedField, side: str, entity: Entity) -> dict[str, str]:
   """The words of a record, as they are compared and as they are written."""
-  return {key: word for name in field.attributes(side) for word in _members(entity[name])
-          if (key := fold(word)) not in _no_words(field)}
+  return {fold(word): word for name in field.attributes(side) for word in _members(entity[name])}
 
 
-def _members(value) -> Iterator[str]:
-  for word in value if isinstance(value, tuple) else (value,):
-    if isinstance(word, str):
-      yield word
+def _members(value: Value) -> tuple[str, ...]:
+  members = value if isinstance(value, tuple) else (value,)
+  return tuple(word for word in members if isinstance(word, str))
 
 
 def _no_words(field: AlignedField) -> tuple[str, ...]:
