@@ -57,8 +57,8 @@ def encode_records(schema: Schema, side: str, entities: Sequence[Entity],
         read[i] = row
     rows += read
   names = ', '.join(f'{name} ({n})' if cut > 1 else name for name, n in lost.most_common())
-  unread = (f'{names or "its end"} of {cut} of {len(entities)} {side}s, for the longest has '
-            f'{longest} of {allowed} tokens') if cut else ''
+  unread = (f'{names or "its end"} of {cut} of {len(entities)} {side}s '
+            f'(the longest has {longest} of {allowed} tokens)') if cut else ''
   return Encoded(rows, cut, longest, unread)
 
 

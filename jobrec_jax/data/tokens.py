@@ -309,8 +309,8 @@ class BlockEncoder:
       if len(self._cut_pairs) < _CUT_PAIRS:
         self._cut_pairs.update(pair_code(candidate, job).tolist())
         self.cut['alignment'] = len(self._cut_pairs)
-        self.unread['alignment'] = (f"the last verdicts of {self.cut['alignment']} pairs, for they "
-                                    f'have more than {self._form.alignment} tokens')
+        self.unread['alignment'] = (f"the last verdicts of {self.cut['alignment']} pairs (of more "
+                                    f'than {self._form.alignment} tokens)')
 
   def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """Blocks of lists of one candidate [B] and J jobs [B, J]: candidate [B, Lc], job [B, J, Lj]."""

@@ -42,8 +42,8 @@ def test_a_few_long_texts_do_not_decide_and_there_is_a_cap(dataset, tokenizer, m
   monkeypatch.setitem(lengths.SHARE, 'candidate', 0.9)
   form, (found, *_) = choose_lengths(with_story(dataset, 1, 3000), tokenizer, NONE)
   assert form.candidate <= plain.candidate + 8 and found.longest > 512 and found.cut >= 1
-  form, (found, *_) = choose_lengths(with_story(dataset, 30, 3000), tokenizer, NONE)
-  assert form.candidate == CAP['candidate'] and found.cut >= 30
+  form, (found, *_) = choose_lengths(with_story(dataset, 20, 3000), tokenizer, NONE)
+  assert form.candidate == CAP['candidate'] and found.cut >= 20
   assert form.job == plain.job
 
 

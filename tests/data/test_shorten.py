@@ -51,7 +51,7 @@ def test_the_longest_text_loses_its_end_and_no_field_is_lost():
     assert text == said(SMITH | {'story': kept}) and allowed - 4 <= len(found.rows[0]) <= allowed
     assert (found.cut, found.longest) == (1, whole)
     assert found.unread == (
-        f'story of 1 of 1 candidates, for the longest has {whole} of {allowed} tokens')
+        f'story of 1 of 1 candidates (the longest has {whole} of {allowed} tokens)')
   fits = read(SMITH, whole)[1]
   assert fits.rows[0].tolist() == tokens(said(SMITH)) and (fits.cut, fits.unread) == (0, '')
 
@@ -85,7 +85,7 @@ def test_records_are_counted_and_named_however_they_are_dealt(monkeypatch):
   records = [Entity('c', SMITH | {'story': 'Forged gates. ' * n}) for n in (1, 30, 40, 50, 2)]
   found = encode_records(GUILD, 'candidate', records, TOKENIZER, 150)
   assert found.cut == 3 and found.unread == (
-      f'story (3) of 3 of 5 candidates, for the longest has {found.longest} of 150 tokens')
+      f'story (3) of 3 of 5 candidates (the longest has {found.longest} of 150 tokens)')
   monkeypatch.setattr(module, '_AT_A_TIME', 2)
   again = encode_records(GUILD, 'candidate', records, TOKENIZER, 150)
   assert [r.tolist() for r in found.rows] == [r.tolist() for r in again.rows]

@@ -177,7 +177,7 @@ def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
     assert padding.any() and (np.diff(padding.astype(int), axis=1) >= 0).all()
   other = short.with_candidates(dataset.candidates[:3])
   assert (other.cut['candidate'], short.cut['candidate']) == (3, len(dataset.candidates))
-  assert ' of 3 of 3 candidates, for the longest has ' in other.unread['candidate']
+  assert ' of 3 of 3 candidates (the longest has ' in other.unread['candidate']
 
 
 def test_blocks_are_as_long_as_their_longest_text_and_never_longer_than_allowed(dataset):
@@ -227,7 +227,7 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
 
 
 def test_raw_blocks_are_flat_and_their_alignments_empty(dataset):
-  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(400, 400, 0, layout='raw'))
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(1000, 1000, 0, layout='raw'))
   for side, found, entities in (('candidate', blocks.candidates, dataset.candidates),
                                 ('job', blocks.jobs, dataset.jobs)):
     rows = [TOKENIZER.encode(render_entity(dataset.schema, side, e, 'raw')).ids for e in entities]

@@ -310,7 +310,7 @@ def first_job(u):
 
 @pytest.mark.parametrize('side, entity, text', [
     ('candidate', candidate(7, story='As s0007 I applied.'),
-     'story of candidate S0007 names candidate S0007; 1 their own (0.0062 by chance)'),
+     'story of candidate S0007 names candidate S0007; 1 their own (0.0063 by chance)'),
     ('candidate', candidate(7, skills=('Python', 'J0012: hired')),
      'skills of candidate S0007 names job J0012; 0 their own (0 by chance)'),
     ('job', Entity('J0002', {'industry': 'Law', 'advert': 'Not 12 (S0001) alone.'}),
@@ -334,13 +334,12 @@ def test_copies_are_named(clean):
 
 def test_words_that_meet_no_other_side_are_named():
   dataset, _ = simulate(MarketConfig(candidates=60, jobs=20), seed=0)
-  plain = by_name(audit(dataset))
   people = [Entity(c.id, {**c.attributes, 'skills': ('k8s', *(['zig'] if i else []))})
-            for i, c in enumerate(dataset.candidates[:3])]
+            for i, c in enumerate(dataset.candidates[:40])]
   found = by_name(audit(with_entities(dataset, 'candidate', dict(enumerate(people)))))
   one = found['unmatched/skills/candidate']
-  assert one.severity == 'info' and one.value >= plain['unmatched/skills/candidate'].value + 2
-  assert f"{one.value} of " in one.text and "'k8s' (3)" in one.text and "'zig' (2)" in one.text
+  assert one.severity == 'info' and one.value >= 2
+  assert one.text.startswith(f'{one.value} of ') and "most used: 'k8s' (40), 'zig' (39)" in one.text
   assert {f.name for f in found.values() if f.check == 'unmatched'} == {
       f'unmatched/{field}/{side}' for field in ('major', 'skills', 'mode', 'industry')
       for side in ('candidate', 'job')}

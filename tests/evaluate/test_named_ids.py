@@ -38,7 +38,7 @@ def test_ids_are_found_as_whole_words(pieces, names):
   jobs = tuple(Entity(name, {}) for name in names)
   data = world([text], [], [(0, i) for i in range(len(names))])
   expected = {n for n in names
-              if re.search(rf'(?<!\\w){re.escape(n.casefold())}(?!\\w)', text.casefold())}
+              if re.search(rf'(?<!\w){re.escape(n.casefold())}(?!\w)', text.casefold())}
   found = named_ids(Dataset(NOTES, data.candidates, jobs, data.interactions))['candidate']
   assert found.records == bool(expected) == found.pair.count
   assert not expected or found.first.removeprefix('note of candidate S0 names job ') in expected
@@ -47,7 +47,7 @@ def test_ids_are_found_as_whole_words(pieces, names):
 def test_a_text_that_tells_its_own_record_more_often_than_chance_leaks():
   notes = ['I am 7.'] * 10 + [f'My name is S{i}.' for i in range(10, 14)] + ['Quiet.'] * 86
   found = named_ids(world(notes, ['None.'], []))['candidate']
-  assert found.own == Told(4, pytest.approx(0.04), stats.binom.sf(3, 4, 0.01))
+  assert found.own == Told(4, pytest.approx(0.04), pytest.approx(stats.binom.sf(3, 4, 0.01)))
   assert found.own.leaks and not found.pair.leaks and found.records == 4
   notes[11:14] = ['Quiet.'] * 3
   assert not named_ids(world(notes, ['None.'], []))['candidate'].own.leaks
