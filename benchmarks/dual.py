@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.lists import policy_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import BlockEncoder, corpus, train_tokenizer
@@ -115,13 +116,14 @@ def encode() -> dict:
   spec = ModelSpec()
   dataset, _ = simulate(MarketConfig(), 0)
   tokenizer = train_tokenizer(corpus(dataset), spec.tokenizer.vocab_size)
-  blocks = BlockEncoder(dataset, tokenizer, spec.tokenizer.form)
+  form, _ = choose_lengths(dataset, tokenizer, spec.tokenizer.form)
+  blocks = BlockEncoder(dataset, tokenizer, form)
   model = make_model(spec, tokenizer, None)
   text = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
   mesh = make_mesh(MeshConfig(), jax.devices())
   params = init_sharded(lambda: model.init(jax.random.key(0), *text.values())['params'], mesh)
   lists = policy_lists(dataset, 'train', JOBS, LISTS, 0)
-  score = PairScorer(Experts(model, params, tokenizer, spec.tokenizer.form), blocks, mesh)
+  score = PairScorer(Experts(model, params, tokenizer, form), blocks, mesh)
   cold, _ = timed(lambda: score.features(lists.candidate, lists.job).hidden)
   warm, _ = timed(lambda: score.features(lists.candidate, lists.job).hidden)
   return {'row': 'encode', 'lists': LISTS, 'jobs': JOBS, 'cold_s': round(cold, 2),

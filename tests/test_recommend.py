@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data import tokens
+from jobrec_jax.data import shorten
 from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
@@ -141,8 +141,8 @@ def test_a_catalogue_is_read_once(make, dataset, monkeypatch):
   def counting(schema, side, entity, layout):
     rendered.append(side)
     return render(schema, side, entity, layout)
-  render = tokens.render_entity
-  monkeypatch.setattr(tokens, 'render_entity', counting)
+  render = shorten.render_entity
+  monkeypatch.setattr(shorten, 'render_entity', counting)
   recommender = make()
   for jobs in (None, list(dataset.jobs[:5])):
     rendered.clear()

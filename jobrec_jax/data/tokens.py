@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jobrec_jax.data.clauses import AlignmentTokens, at_punctuation, reads_by_clause
 from jobrec_jax.data.dataset import Dataset, pair_code
 from jobrec_jax.data.pairs import PairAligner, chunks
+from jobrec_jax.data.shorten import encode_records
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.schema.render import LAYOUTS, VERDICTS, render_alignment, render_entity
@@ -172,7 +173,8 @@ class BlockFormat:
   """Most tokens of the candidate, job and alignment blocks, and what they consist of.
 
   Attributes:
-    candidate, job, alignment: in tokens; of the last in codes, if those are asked for.
+    candidate, job, alignment: in tokens; of the last in codes, if those are asked for. 0: not
+      chosen yet, see `lengths.choose_lengths`.
     verdicts: one of `render.VERDICTS` for text, or 'vectors' for `verdict_codes`, of which the
       model learns vectors.
     layout: one of `render.LAYOUTS`. 'raw' has no verdicts: alignment blocks are empty.
@@ -209,8 +211,8 @@ class BlockFormat:
 class BlockEncoder:
   """Token blocks of a dataset's entities and pairs, padded with `PAD`; threads may share it.
 
-  Blocks of a side are as long as its longest text, rounded up to a multiple of 8; the configured
-  length is the upper bound, and what lies beyond it is cut.
+  Blocks of a side are as long as its longest text, rounded up to a multiple of 8; the format's
+  length is the upper bound, to which longer records are shortened (`data.shorten`).
 
   Attributes:
     candidates: [candidates, Lc] int32.
@@ -218,13 +220,14 @@ class BlockEncoder:
     tokenizer, vocab_size: as given, and its size.
     cut: how many candidates, jobs and distinct pairs had blocks longer than their length and lost
       tokens; pairs are counted as they are asked for, up to some 65,536.
+    unread: what was lost of each block, in words; only of blocks that lost anything.
   """
 
   def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockFormat):
     self.tokenizer, self._form = tokenizer, form
     self._schema = dataset.schema.without(form.without_layers)
     self.vocab_size = tokenizer.get_vocab_size()
-    self.cut = {'candidate': 0, 'job': 0, 'alignment': 0}
+    self.cut, self.unread = {'candidate': 0, 'job': 0, 'alignment': 0}, {}
     self._by_clause = reads_by_clause(tokenizer)
     self.jobs = self._encode('job', dataset.jobs)
     self._pair_with(dataset)
@@ -233,6 +236,7 @@ class BlockEncoder:
     """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
     other = copy.copy(self)
     other.cut = {'candidate': 0, 'job': self.cut['job'], 'alignment': 0}
+    other.unread = {k: v for k, v in self.unread.items() if k == 'job'}
     other.__dict__.pop('alignment_length', None)
     other._pair_with(dataclasses.replace(self._dataset, candidates=tuple(candidates)))
     return other
@@ -248,12 +252,12 @@ class BlockEncoder:
     self._lock = threading.Lock()
 
   def _encode(self, side: str, entities: Sequence[Entity]) -> np.ndarray:
-    texts = [render_entity(self._schema, side, e, self._form.layout) for e in entities]
-    encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-    rows = [encoding.ids for encoding in encodings]
     allowed = getattr(self._form, side)
-    self.cut[side] = sum(len(row) > allowed for row in rows)
-    return padded(rows, min(allowed, _rounded(max(map(len, rows), default=1))))
+    read = encode_records(self._schema, side, entities, self.tokenizer, allowed, self._form.layout)
+    self.cut[side] = read.cut
+    if read.cut:
+      self.unread[side] = read.unread
+    return padded(read.rows, min(allowed, _rounded(read.longest)))
 
   @functools.cached_property
   def alignment_length(self) -> int:
@@ -305,6 +309,8 @@ class BlockEncoder:
       if len(self._cut_pairs) < _CUT_PAIRS:
         self._cut_pairs.update(pair_code(candidate, job).tolist())
         self.cut['alignment'] = len(self._cut_pairs)
+        self.unread['alignment'] = (f"the last verdicts of {self.cut['alignment']} pairs (of more "
+                                    f'than {self._form.alignment} tokens)')
 
   def candidate_lists(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """Blocks of lists of one candidate [B] and J jobs [B, J]: candidate [B, Lc], job [B, J, Lj]."""

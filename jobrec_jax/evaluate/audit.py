@@ -4,21 +4,23 @@ It finds what would make figures on the data mean something else than they say: 
 two splits, ids in texts, values that cannot be, lists that give their answers away (`canaries`).
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 import dataclasses
 import itertools
-import re
 from typing import Literal
 
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions, pair_code
 from jobrec_jax.evaluate.canaries import CENTRES, judge_canaries, labelled
+from jobrec_jax.evaluate.named_ids import named_ids
+from jobrec_jax.schema.copies import grouped, record_keys
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity, Schema
+from jobrec_jax.schema.unmatched import unmatched_words
 
 SIDES = ('candidate', 'job')
-_DIGIT_WORD = re.compile(r'(?<!\w)\w*\d\w*')
+_NAMED = 5  # words and groups of copies that a finding names, the most frequent ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,31 +150,21 @@ def _overlaps(log: Interactions, split_pairs: list[tuple[str, str]]) -> Iterator
       yield found if name in errors else dataclasses.replace(found, severity='info')
 
 
-def _record_keys(schema: Schema, side: str, entities: tuple[Entity, ...]) -> np.ndarray:
-  """[entities] int: equal where all attributes are; -1 for a record without any attribute."""
-  def canonical(value):
-    return sorted(map(str, value)) if isinstance(value, tuple) else value
-  names, numbers = [a.name for a in schema.attributes(side)], {}
-  records = ([canonical(e[n]) for n in names] for e in entities)
-  return np.asarray([-1 if all(v is None for v in record)
-                     else numbers.setdefault(repr(record), len(numbers)) for record in records],
-                    np.int64)
-
-
 def _duplicates(dataset: Dataset, side: str, entities: tuple[Entity, ...],
                 split_pairs: list[tuple[str, str]]) -> Iterator[Finding]:
   """Records equal in all attributes; an error where they make a record of another split known.
 
   That takes equal texts: records of a few numbers and categories may be equal by coincidence.
   """
-  keys = _record_keys(dataset.schema, side, entities)
-  filled = keys[keys >= 0]
-  n = int((np.bincount(filled)[filled] > 1).sum())
-  blank = len(keys) - len(filled)
+  keys = record_keys(dataset.schema, side, entities)
+  groups = sorted(grouped(keys), key=len, reverse=True)
+  n, blank = sum(map(len, groups)), int((keys < 0).sum())
   yield Finding(f'blank_records/{side}', 'info', blank,
                 f'{blank} of {len(keys)} {side}s have no attribute')
+  named = '; '.join(_group([entities[i].id for i in rows]) for rows in groups[:_NAMED])
   yield Finding(f'duplicates/{side}', 'info', n,
-                f'{n} of {len(filled)} {side}s equal another one in every attribute')
+                f'{n} of {len(keys) - blank} {side}s equal another one in every attribute'
+                + (f', {len(groups)} different ones: {named}' if n else ''))
   texts = [a.name for a in dataset.schema.attributes(side) if a.kind == 'text']
   with_text = np.asarray([any(e[t] for t in texts) for e in entities], bool)
   for first, second in split_pairs:
@@ -190,6 +182,12 @@ def _duplicates(dataset: Dataset, side: str, entities: tuple[Entity, ...],
       n = sum(text in known for text in fresh)
       yield Finding(f'duplicate_text/{side}/{name}', 'info', n,
                     f'{n} of {len(fresh)} test {side}s new to train have a text found in train')
+
+
+def _group(ids: list[str]) -> str:
+  """'4 are 'a', 'b', 'c' and 1 more'."""
+  more = len(ids) - 3
+  return f'{len(ids)} are ' + ', '.join(map(repr, ids[:3])) + (f' and {more} more' * (more > 0))
 
 
 def _problem(schema: Schema, side: str, entity: Entity) -> str | None:
@@ -232,58 +230,29 @@ def _impossible_rows(dataset: Dataset) -> tuple[np.ndarray, Finding]:
   return fine, _finding('impossible/log', int((~fine).sum()), text)
 
 
-def _recognisable(name: str) -> bool:
-  """Whether an id can be told from the words and numbers of prose: 'J0001' can, '2019' cannot."""
-  digits = sum(c.isdigit() for c in name)
-  return digits > 0 and (len(name) >= 3 if any(map(str.isalpha, name)) else digits >= 6)
-
-
-class _IdIndex:
-  """Finds ids in texts as whole words, whatever their case.
-
-  An id is looked up by its rarest word with a digit, so that each text is read once.
-  """
-
-  def __init__(self, dataset: Dataset):
-    self._ids = {e.id.casefold(): f'{side} {e.id}' for side, entities in
-                 zip(SIDES, (dataset.candidates, dataset.jobs)) for e in entities}
-    words = {name: list(_DIGIT_WORD.finditer(name)) for name in self._ids if _recognisable(name)}
-    self.skipped = len(self._ids) - len(words)  # ids that look like words or numbers
-    uses = Counter(m[0] for matches in words.values() for m in matches)
-    self._places = defaultdict(list)  # word -> ids, and where it stands in each
-    for name, matches in words.items():
-      rarest = min(matches, key=lambda m: uses[m[0]])
-      self._places[rarest[0]].append((name, rarest.start()))
-
-  def named_in(self, text: str) -> str | None:
-    """The first entity that a text names, with its side."""
-    text = text.casefold()
-    for match in _DIGIT_WORD.finditer(text):
-      for name, offset in self._places.get(match[0], ()):
-        start, end = match.start() - offset, match.start() - offset + len(name)
-        around = text[start - 1:start] + text[end:end + 1]
-        if start >= 0 and text[start:end] == name and not re.search(r'\w', around):
-          return self._ids[name]
-    return None
-
-
 def _ids_in_text(dataset: Dataset) -> Iterator[Finding]:
-  """Records that name an id, their own or another's."""
-  index = _IdIndex(dataset)
-  for side, entities in zip(SIDES, (dataset.candidates, dataset.jobs)):
-    columns = [a.name for a in dataset.schema.attributes(side)
-               if a.kind in ('text', 'set', 'category')]
-    found = []
-    for e in entities:
-      values = ((c, v) for c in columns
-                for v in (e[c] if isinstance(e[c], tuple) else (e[c],)) if isinstance(v, str))
-      found += next(([f'{c} of {side} {e.id} names {who}'] for c, v in values
-                     if (who := index.named_in(v))), [])
-    yield _finding(
-        f'ids_in_text/{side}', len(found), f'{len(found)} of {len(entities)} {side}s'
-        + (f', the first: {found[0]}' if found else '')
-        + (f' ({index.skipped} ids look like words or numbers: not looked for)' if index.skipped
-           else ''))
+  """Records that name ids: an error where they name those that tell, more often than chance."""
+  sizes = {'candidate': len(dataset.candidates), 'job': len(dataset.jobs)}
+  for side, found in named_ids(dataset).items():
+    text = f'{found.records} of {sizes[side]} {side}s name an id'
+    if found.records:
+      own, pair = found.own, found.pair
+      text += (f', the first: {found.first}; {own.count} their own ({own.chance:.2g} by chance), '
+               f'{pair.count} one of a pair in the log ({pair.chance:.2g} by chance)')
+    leaks = found.own.leaks or found.pair.leaks
+    yield Finding(f'ids_in_text/{side}', 'error' if leaks else 'info', found.records, text)
+
+
+def _unmatched(dataset: Dataset) -> Iterator[Finding]:
+  """Words of aligned fields that meet none of the other side's: in other words, or not there."""
+  others = dict(zip(SIDES, SIDES[::-1]))
+  for field in unmatched_words(dataset.schema, dataset.candidates, dataset.jobs):
+    uses = sum(word.uses for word in field.words)
+    text = (f'{len(field.words)} of {field.distinct} words ({uses:,} of {field.uses:,} uses) meet '
+            f"no {others[field.side]}'s")
+    named = ', '.join(f'{word.written!r} ({word.uses})' for word in field.words[:_NAMED])
+    yield Finding(f'unmatched/{field.field}/{field.side}', 'info', len(field.words),
+                  text + (f', most used: {named}' if named else ''))
 
 
 def _balance(name: str, centre: np.ndarray, label: np.ndarray) -> Finding:
@@ -302,8 +271,9 @@ def audit(dataset: Dataset, seed: int = 0) -> AuditReport:
 
   Errors: labelled pairs and negatives in two splits, a pair twice in one, a record of one split
   that copies one of an earlier split word for word, values outside the schema or the log's ranges,
-  ids in texts, and canaries that beat chance (see `canaries.judge_canaries`). All else is remarked:
-  overlaps of candidates and jobs, copies, repeated texts, blank records, label balance by list.
+  texts that name their own id or a pair's more often than chance (`named_ids`), and canaries that
+  beat chance (`canaries.judge_canaries`). All else is remarked: overlaps of candidates and jobs,
+  copies, repeated texts, blank records, words that meet none of the other side's, label balance.
 
   Args:
     dataset: any data set.
@@ -327,6 +297,7 @@ def audit(dataset: Dataset, seed: int = 0) -> AuditReport:
   for side, entities in sides:
     found += _duplicates(dataset, side, entities, split_pairs)
   found += [impossible_log, *(_impossible_records(dataset.schema, *x) for x in sides)]
+  found += _unmatched(dataset)
   found += _ids_in_text(dataset)
   found += [_balance(f'label_balance/{perspective}/{place}', getattr(rows, CENTRES[perspective]),
                      getattr(rows, perspective))

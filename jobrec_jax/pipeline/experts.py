@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from absl import logging
 import jax
 import numpy as np
+import tokenizers
 
 from jobrec_jax.data import lists as listing
 from jobrec_jax.data.dataset import Dataset, Interactions
+from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.loader import (
     ListSource,
     iterate,
@@ -38,7 +40,13 @@ from jobrec_jax.pipeline.artefacts import (
     save_params,
 )
 from jobrec_jax.pipeline.data import no_propensity
-from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
+from jobrec_jax.pipeline.model import (
+    LENGTHS,
+    ModelSpec,
+    make_model,
+    open_backbone,
+    with_lengths,
+)
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
@@ -67,8 +75,18 @@ PARAMS = 'params.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
+class Text(NamedTuple):
+  """How records become tokens: the tokenizer, and the spec with the lengths of blocks."""
+
+  tokenizer: tokenizers.Tokenizer
+  spec: ModelSpec
+
+
 def make_tokenizer(bench: Bench) -> None:
-  """The backbone's tokenizer, with phrases where they are asked for, or one trained here."""
+  """The backbone's tokenizer, with phrases where they are asked for, or one trained here.
+
+  Beside it the lengths of token blocks, those that the settings leave to the texts among them.
+  """
   spec: ModelSpec = bench.settings['spec']
   dataset = bench.inputs['data'].dataset
   backbone = open_backbone(spec, bench.resources.backbone)
@@ -83,10 +101,17 @@ def make_tokenizer(bench: Bench) -> None:
   else:
     tokenizer = backbone.tokenizer()
   save_tokenizer(tokenizer, bench.folder / 'tokenizer.json')
+  form, found = choose_lengths(dataset, tokenizer, t.form,
+                               streams.seed32(bench.settings['seed'], 'lengths'))
+  for length in found:
+    logging.info('tokens: %s', length.in_words())
+  write_json(bench.folder / LENGTHS, {name: getattr(form, name)
+                                      for name in ('candidate', 'job', 'alignment')})
 
 
-def read_tokenizer(bench: Bench):
-  return load_tokenizer(bench.folder / 'tokenizer.json')
+def read_tokenizer(bench: Bench) -> Text:
+  return Text(load_tokenizer(bench.folder / 'tokenizer.json'),
+              with_lengths(bench.settings['spec'], bench.folder))
 
 
 def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
@@ -101,9 +126,9 @@ def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
 
 def read_experts(bench: Bench) -> Experts:
   """The experts as a training stage left them."""
-  spec = bench.settings['spec']
+  text: Text = bench.inputs['tokenizer']
   params = load_params(bench.folder / PARAMS)['model']
-  return load_experts(spec, bench.inputs['tokenizer'], params, bench.resources.backbone,
+  return load_experts(text.spec, text.tokenizer, params, bench.resources.backbone,
                       make_mesh(bench.resources.mesh))
 
 
@@ -125,12 +150,11 @@ class _Trainer:
 
   @classmethod
   def of(cls, bench: Bench) -> '_Trainer':
-    spec: ModelSpec = bench.settings['spec']
-    tokenizer = bench.inputs['tokenizer']
+    tokenizer, spec = bench.inputs['tokenizer']
     backbone = open_backbone(spec, bench.resources.backbone)
     blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.tokenizer.form)
-    logging.info('tokens: vocabulary of %d; cut to length: %s', blocks.vocab_size,
-                 {k: v for k, v in blocks.cut.items() if v} or 'none')
+    logging.info('tokens: vocabulary of %d; not read to the end: %s', blocks.vocab_size,
+                 '; '.join(blocks.unread.values()) or 'nothing')
     return cls(bench, make_model(spec, tokenizer, backbone), blocks,
                make_mesh(bench.resources.mesh), backbone)
 

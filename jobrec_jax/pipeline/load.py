@@ -25,7 +25,7 @@ from jobrec_jax.pipeline.artefacts import (
     load_params,
     load_policy,
 )
-from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
+from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone, with_lengths
 from jobrec_jax.pipeline.record import FILE, read_record
 from jobrec_jax.pipeline.stage import content
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
@@ -165,7 +165,7 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
 def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
   """Raises ValueError: the backbone is not the one that the experts were trained on."""
   identity = parts.abouts['cooperative']['identity']
-  spec = build(ModelSpec, identity['settings']['spec'])
+  spec = with_lengths(build(ModelSpec, identity['settings']['spec']), parts.folders['tokenizer'])
   tokenizer = load_tokenizer(parts.folders['tokenizer'] / 'tokenizer.json')
   params = load_params(parts.folders['cooperative'] / 'params.safetensors')['model']
   decoder = None

@@ -1,6 +1,7 @@
 """The experts' model from settings, for training and loading: text, sizes, backbone."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tokenizers
@@ -9,6 +10,7 @@ from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig
+from jobrec_jax.schema.files import read_object
 from jobrec_jax.schema.settings import above, at_least, check, within
 
 EXPERTS = ('preference', 'qualification')
@@ -16,14 +18,20 @@ EXPERTS = ('preference', 'qualification')
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
-  """How text becomes tokens. Lengths are bounds: blocks are as long as the texts ask for."""
+  """How text becomes tokens.
+
+  Lengths are bounds: blocks are as long as the texts ask for, and records that are longer lose the
+  end of their longest text first (`data.shorten`).
+  """
 
   # Upper bound of the byte-level BPE vocabulary that is trained here.
   vocab_size: Annotated[int, at_least(256)] = 4096
-  # Greatest length of the candidate, the job and the alignment block, in tokens.
-  candidate: Annotated[int, at_least(1)] = 64
-  job: Annotated[int, at_least(1)] = 40
-  alignment: Annotated[int, at_least(1)] = 20
+  # Greatest length of the candidate, the job and the alignment block, in tokens. 0: as the train
+  # split's texts ask for it, 99% of which fit, and all alignments that are looked at; at most 512,
+  # 512 and 128. The log says what was chosen and how many texts are cut.
+  candidate: Annotated[int, at_least(0)] = 0
+  job: Annotated[int, at_least(0)] = 0
+  alignment: Annotated[int, at_least(0)] = 0
   # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; or 'vectors',
   # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
   verdicts: Literal['words', 'symbols', 'vectors'] = 'words'
@@ -104,6 +112,15 @@ class ModelSpec:
   lora: LoraConfig = LoraConfig()
   dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'  # of frozen weights
   pretrained: bool = False  # whether the decoder comes from a backbone
+
+
+LENGTHS = 'lengths.json'  # of token blocks, beside tokenizer.json
+
+
+def with_lengths(spec: ModelSpec, folder: Path) -> ModelSpec:
+  """The spec with the lengths of blocks that the tokenizer's stage chose, kept in its folder."""
+  lengths = read_object(folder / LENGTHS)
+  return dataclasses.replace(spec, tokenizer=dataclasses.replace(spec.tokenizer, **lengths))
 
 
 def open_backbone(spec: ModelSpec, place: str) -> Any:

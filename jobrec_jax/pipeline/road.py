@@ -29,7 +29,7 @@ class Road:
 
   Attributes:
     data: records, interactions and truth, audited.
-    tokenizer: trained on the train split, or a backbone's.
+    tokenizer: trained on the train split, or a backbone's, and how long token blocks may be.
     warm_up: stage 1A, the experts' parameters.
     cooperative: stage 1B, the experts.
     calibration: b and t of p_qual.
@@ -144,7 +144,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   """Tokenizer, stages 1A and 1B, calibration."""
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
-  tokenizer = Stage('tokenizer', 1, {'seed': s.seed, 'spec': spec}, {'data': of_data},
+  tokenizer = Stage('tokenizer', 2, {'seed': s.seed, 'spec': spec}, {'data': of_data},
                     experts.make_tokenizer, experts.read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
   common = {'seed': s.seed, 'spec': spec}

@@ -293,8 +293,8 @@ class Settings:
                        "read the pair apart and share no state, got 'last_token'")
     schema = schema_of(self).without(self.tokenizer.without_layers)
     fields = len(fields_with_verdicts(schema))
-    if self.tokenizer.verdicts == 'vectors' and self.tokenizer.alignment < fields:
-      raise ValueError("tokenizer.alignment must hold the schema's "
+    if self.tokenizer.verdicts == 'vectors' and 0 < self.tokenizer.alignment < fields:
+      raise ValueError("tokenizer.alignment must be 0 or hold the schema's "
                        f"{fields} fields with verdicts where tokenizer.verdicts is 'vectors', "
                        f'got {self.tokenizer.alignment}')
     if self.certify.k > self.policy.list_length:

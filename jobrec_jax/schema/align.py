@@ -7,6 +7,7 @@ import numpy as np
 
 from jobrec_jax.schema.comparators import Comparison, Semantic, Verdict
 from jobrec_jax.schema.schema import AlignedField, Entity, Layer, Schema
+from jobrec_jax.schema.words import quoted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class FieldAlignment:
     """E.g. 'gpa unmet by 0.4', 'hours met by 3 hours', 'skills met (6 of 10)', 'major unknown'."""
     c = self.comparison
     if c.words:
-      return f'{self.field.name} {c.verdict} ({c.words})'
+      return f'{self.field.name} {c.verdict} ({quoted(c.words)})'
     if c.margin:
       unit = getattr(self.field.comparator, 'unit', '')
       return (f'{self.field.name} {c.verdict} by {amount(abs(c.margin))}'

@@ -35,3 +35,14 @@ def order(members: Iterable[str]) -> tuple[str, ...]:
 def folded(members: tuple[str, ...]) -> frozenset[str]:
   """The members of a set, as they are compared."""
   return frozenset(map(fold, members))
+
+
+def quoted(text: str, apart: str = ',;"') -> str:
+  """A value as it stands among others: in one line, and quoted where it holds any of `apart`.
+
+  As in CSV files, quotes within are doubled: 'a, b' becomes '"a, b"'. An empty value is '""'.
+  """
+  plain = ' '.join(text.split())
+  if plain and not any(c in plain for c in apart):
+    return plain
+  return '"' + plain.replace('"', '""') + '"'

@@ -171,23 +171,29 @@ def test_blocks_hold_the_rendered_text(dataset, tokenizer):
 
 def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
   short = BlockEncoder(dataset, tokenizer, BlockFormat(5, 300, 90))
-  assert short.cut['candidate'] == len(dataset.candidates)
-  assert (short.candidates != PAD).all()
-  padding = short.jobs == PAD
-  assert padding.any() and (np.diff(padding.astype(int), axis=1) >= 0).all()
+  assert short.cut['candidate'] == len(dataset.candidates) and set(short.unread) == {'candidate'}
+  assert short.candidates.shape[1] == 5 and (short.candidates[:, 0] != PAD).all()
+  for padding in (short.jobs == PAD, short.candidates == PAD):
+    assert padding.any() and (np.diff(padding.astype(int), axis=1) >= 0).all()
+  other = short.with_candidates(dataset.candidates[:3])
+  assert (other.cut['candidate'], short.cut['candidate']) == (3, len(dataset.candidates))
+  assert ' of 3 of 3 candidates (the longest has ' in other.unread['candidate']
 
 
 def test_blocks_are_as_long_as_their_longest_text_and_never_longer_than_allowed(dataset):
   texts = [render_entity(dataset.schema, 'candidate', e) for e in dataset.candidates]
-  longest = max(len(TOKENIZER.encode(text).ids) for text in texts)
+  lengths = np.array([len(TOKENIZER.encode(text).ids) for text in texts])
+  longest = lengths.max()
   up = -(-longest // 8) * 8
   for allowed, width in ((longest - 1, longest - 1), (longest, longest), (up, up), (up + 9, up)):
     blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(allowed, 10, 10))
     assert blocks.candidates.shape[1] == width
-    assert blocks.cut['candidate'] == (0 if allowed >= longest else sum(
-        len(TOKENIZER.encode(text).ids) == longest for text in texts))
+    assert blocks.cut['candidate'] == (lengths > allowed).sum()
     whole = BlockEncoder(dataset, TOKENIZER, BlockFormat(2 * up, 10, 10)).candidates
-    np.testing.assert_array_equal(blocks.candidates[:, :allowed], whole[:, :width])
+    fits = lengths <= allowed
+    np.testing.assert_array_equal(blocks.candidates[fits, :allowed], whole[fits, :width])
+    assert not fits.all() or not blocks.unread.get('candidate')
+    assert ((blocks.candidates[~fits] != PAD).sum(1) > allowed - 12).all()  # no more is lost
 
 
 def test_a_data_set_without_jobs_has_blocks(dataset):
@@ -221,7 +227,7 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
 
 
 def test_raw_blocks_are_flat_and_their_alignments_empty(dataset):
-  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(400, 400, 0, layout='raw'))
+  blocks = BlockEncoder(dataset, TOKENIZER, BlockFormat(1000, 1000, 0, layout='raw'))
   for side, found, entities in (('candidate', blocks.candidates, dataset.candidates),
                                 ('job', blocks.jobs, dataset.jobs)):
     rows = [TOKENIZER.encode(render_entity(dataset.schema, side, e, 'raw')).ids for e in entities]

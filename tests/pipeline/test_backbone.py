@@ -114,7 +114,8 @@ def test_exported_weights_score_alike(trained, tmp_path):
     folder = tmp_path / 'merged' / (name if c.decoder.lora.per_expert else '')
     backbone = open_backbone(str(folder), 'float32', lora=None)
     assert backbone.tokenizer().get_vocab() == given.tokenizer.get_vocab()
-    plain = ModelSpec(dataclasses.replace(spec.tokenizer, phrases=0), spec.model,
+    lengths = {block: getattr(given.form, block) for block in ('candidate', 'job', 'alignment')}
+    plain = ModelSpec(dataclasses.replace(spec.tokenizer, phrases=0, **lengths), spec.model,
                       LoraConfig(), 'float32', True)
     merged = dataclasses.replace(
         experts, model=make_model(plain, given.tokenizer, backbone),

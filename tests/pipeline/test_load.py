@@ -16,6 +16,7 @@ from jobrec_jax.pipeline.load import load, load_experts
 from jobrec_jax.pipeline.record import sealed
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.report.results import read_results
+from jobrec_jax.schema.files import read_object
 from jobrec_jax.sharding import MeshConfig
 from tests.pipeline.tiny import tiny_settings
 
@@ -89,7 +90,8 @@ def test_experts_need_no_policy(folder):
   shutil.rmtree(place(folder, 'policy'))
   experts, calibration = load_experts(folder)
   assert calibration.t > 0
-  assert experts.form.candidate == tiny_settings().tokenizer.candidate
+  kept = read_object(place(folder, 'tokenizer') / 'lengths.json')
+  assert experts.form.candidate == kept['candidate'] > 0 == tiny_settings().tokenizer.candidate
   with pytest.raises(ValueError, match=r'policy-\w+: must be the artefact policy, got no such '
                                        r'folder; make it: python -m experiments\.fit_policy'):
     load(folder)
