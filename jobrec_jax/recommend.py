@@ -10,8 +10,10 @@ import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.schema.explain import distinct, missing, reasons, unmet_requirements
+from jobrec_jax.schema.copies import copies
+from jobrec_jax.schema.explain import missing, reasons, unmet_requirements
 from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
@@ -196,11 +198,9 @@ class Recommender:
                     for name in ('s_pref', 'p_qual'))
     best = np.argsort(-(p_qual if by == 'qualification' else pref), kind='stable')[:top_k]
     job = catalogue.jobs[j]
-    return [RankedCandidate(
-        candidates[u].id, float(p_qual[u]), float(pref[u]),
-        reasons(self.schema, candidates[u], job),
-        self._contradicted(candidates[u], job, p_qual[u]), list(self.notes(candidates[u])))
-        for u in best]
+    return [RankedCandidate(c.id, float(p_qual[u]), float(pref[u]), reasons(self.schema, c, job),
+                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)))
+            for u, c in ((u, candidates[u]) for u in best)]
 
   def resolve(self, candidates: Entity | Sequence[Entity], tau: float,
               jobs: Sequence[Entity] | None = None,
@@ -245,13 +245,18 @@ class Recommender:
       low, high = (middle, high) if reached(middle) < tau else (low, middle)
     return high
 
-  def notes(self, candidate: Entity) -> tuple[str, ...]:
+  def _notes(self, candidate: Entity, catalogue: '_Catalogue') -> tuple[str, ...]:
     """What to know before a candidate's scores are believed, in sentences."""
-    names = missing(self.schema, candidate)
-    if self.missing is None or len(names) <= self.missing:
-      return ()
-    return (f'{len(names)} attributes are missing, and 99% of the candidates in training lack at '
-            f'most {self.missing}, so that the scores mean little: {", ".join(names)}',)
+    notes, names = [], missing(self.schema, candidate)
+    if self.missing is not None and len(names) > self.missing:
+      notes.append(f'{len(names)} attributes are missing, and 99% of the candidates in training '
+                   f'lack at most {self.missing}, so that the scores mean little: '
+                   f'{", ".join(names)}')
+    own = vocabulary(self.schema, 'candidate', [candidate])
+    for field, words in unmatched(self.schema, candidate, catalogue.words).items():
+      notes.append(f'{len(words)} of {len(own[field])} {field} meet no word of the jobs: '
+                   f'{", ".join(words)}')
+    return tuple(notes)
 
   def _validated(self, candidates: Entity | Sequence[Entity]) -> tuple[Entity, ...]:
     candidates = (candidates,) if isinstance(candidates, Entity) else tuple(candidates)
@@ -282,17 +287,20 @@ class Recommender:
     jobs = tuple(self.schema.validate('job', job) for job in jobs)
     if not jobs:
       raise ValueError('the catalogue must hold at least one job, got none')
-    groups = distinct(self.schema, jobs)
-    at = np.empty(len(jobs), np.int64)
-    for g, members in enumerate(groups):
-      at[members] = g
-    ids = tuple(tuple(jobs[i].id for i in members) for members in groups)
-    jobs = tuple(jobs[members[0]] for members in groups)
+    first = np.arange(len(jobs))
+    for rows in copies(self.schema, 'job', jobs):
+      first[list(rows)] = rows[0]
+    kept, at = np.unique(first, return_inverse=True)
+    ids: list[list[str]] = [[] for _ in kept]
+    for job, d in zip(jobs, at):
+      ids[d].append(job.id)
+    jobs = tuple(jobs[i] for i in kept)
     none = np.zeros(0, np.int32)
     blocks = self.experts.blocks(Dataset(self.schema, (), jobs, Interactions(*[none] * 6)))
+    found = _Catalogue(jobs, ids, at, vocabulary(self.schema, 'job', jobs))
     for other in self._catalogues.values():  # with the same parameters on the device
-      return _Catalogue(jobs, ids, at, other.scorer.with_blocks(blocks))
-    return _Catalogue(jobs, ids, at, PairScorer(self.experts, blocks, self.mesh, self.settings))
+      return found._replace(scorer=other.scorer.with_blocks(blocks))
+    return found._replace(scorer=PairScorer(self.experts, blocks, self.mesh, self.settings))
 
   def _scored(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue',
               which: np.ndarray | None = None) -> CandidateScores:
@@ -317,7 +325,8 @@ class Recommender:
           self._recommendation(candidate, catalogue, j, score=scores[u, j],
                                preference=found.s_pref[u, j], qualification=found.p_qual[u, j],
                                lam=lam[u, j]) for j in best),
-          self._expected(scores[u, left], found.z_qual[u, left]), found.cut, self.notes(candidate))
+          self._expected(scores[u, left], found.z_qual[u, left]), found.cut,
+          self._notes(candidate, catalogue))
 
   def _recommendation(self, candidate: Entity, catalogue: '_Catalogue', j: int,
                       **numbers: float) -> Recommendation:
@@ -325,7 +334,7 @@ class Recommender:
     numbers = {name: float(x) for name, x in numbers.items()}
     return Recommendation(
         job.id, self.schema.title_of(job), reasons=reasons(self.schema, candidate, job),
-        copies=list(catalogue.ids[j][1:]),
+        copies=catalogue.ids[j][1:],
         contradicted=self._contradicted(candidate, job, numbers['qualification']), **numbers)
 
   def _contradicted(self, candidate: Entity, job: Entity, p_qual: float) -> list[str]:
@@ -350,13 +359,15 @@ class _Catalogue(NamedTuple):
     jobs: [D] distinct ones.
     ids: of each, its own and those of its copies.
     at: [J] which of them each job that was given is.
+    words: of the jobs, by field.
     scorer: of the distinct jobs.
   """
 
   jobs: tuple[Entity, ...]
-  ids: tuple[tuple[str, ...], ...]
+  ids: list[list[str]]
   at: np.ndarray
-  scorer: PairScorer
+  words: Vocabulary
+  scorer: PairScorer | None = None
 
   def _known(self) -> dict[str, int]:
     return {name: j for j, names in enumerate(self.ids) for name in names}

@@ -200,3 +200,13 @@ def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
   except (KeyError, TypeError) as error:
     raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error
   return policy, (low, high)
+
+
+def load_list_length(folder: Path) -> int:
+  """How many jobs a list of stage 2 holds, over which the policy's tau binds; raises a ValueError
+  as `load_policy`."""
+  path = folder / 'policy.json'
+  length = read_object(path).get('list_length')
+  if not isinstance(length, int) or length < 1:
+    raise ValueError(f'{path}: list_length must be an integer of at least 1, got {length!r}')
+  return length

@@ -23,6 +23,7 @@ from jobrec_jax.pipeline.artefacts import (
     Catalogue,
     load_calibration,
     load_catalogue,
+    load_list_length,
     load_params,
     load_policy,
 )
@@ -136,7 +137,7 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
     recommender = Recommender(catalogue.schema, *experts, policy, catalogue.jobs, mesh,
                               build(ScoringConfig, features), catalogue.missing)
     return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()),
-                     catalogue, parts.abouts['inputs']['identity']['settings']['list_length'])
+                     catalogue, load_list_length(parts.folders['policy']))
 
 
 def load_experts(path: str | Path, backbone: str | None = None) -> tuple[Experts, Calibration]:

@@ -1,10 +1,8 @@
 """What a ranking says of a pair and of a record in words, beside its numbers."""
 
-from collections.abc import Sequence
-
 from jobrec_jax.schema.align import FieldAlignment, align
 from jobrec_jax.schema.comparators import AnyMemberOf, Contains, SetCoverage
-from jobrec_jax.schema.schema import Entity, Schema, Value
+from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.schema.words import fold, folded
 
 
@@ -53,24 +51,3 @@ def unmet_requirements(schema: Schema, candidate: Entity, job: Entity) -> list[s
 def missing(schema: Schema, candidate: Entity) -> list[str]:
   """The candidate's attributes that prompts show and that have no value."""
   return [a.name for a in schema.candidate if a.rendered and candidate[a.name] is None]
-
-
-def distinct(schema: Schema, jobs: Sequence[Entity]) -> list[list[int]]:
-  """Indices of jobs that equal each other in every attribute, whatever their ids, together.
-
-  Words are equal where `words.fold` makes them so, texts but for white space. Groups stand in the
-  order of their first.
-  """
-  groups: dict[tuple, list[int]] = {}
-  for i, job in enumerate(jobs):
-    key = tuple(_compared(job[a.name], a.kind) for a in schema.job)
-    groups.setdefault(key, []).append(i)
-  return list(groups.values())
-
-
-def _compared(value: Value, kind: str) -> Value | frozenset[str]:
-  if kind == 'text' and value is not None:
-    return ' '.join(value.split())
-  if isinstance(value, str):
-    return fold(value)
-  return folded(value) if isinstance(value, tuple) else value
