@@ -1,6 +1,6 @@
 """A schema file: a TOML file that says what a user's data mean and how their tables are written.
 
-Beside the schema (see `schema.document`) an attribute may name its `column` (else it is that of
+Beside the schema (see `schema.document`), an attribute may name its `column` (else it is that of
 its own name), a `separator` of lists (else ';'), and words that are `missing` values; `synonyms`
 and `distances` may name a table. `[tables]` says where the rest is:
 
