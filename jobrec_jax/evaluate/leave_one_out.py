@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jobrec_jax.evaluate.eligibility import expected_eligibility, policy_probabilities
-from jobrec_jax.evaluate.ranking import KS, TieGroups, reciprocal_rank, tie_groups
+from jobrec_jax.evaluate.ranking import KS, TieGroups, auc, reciprocal_rank, tie_groups
 from jobrec_jax.evaluate.values import binary, probability
 
 CERTAIN = 0.99  # of the policy: what is left is found anew, not by subtraction
@@ -46,6 +46,8 @@ def ranking_metrics_without(
     metrics[f'ndcg@{k}'] = sums.of(np.where(ranks <= k, discount, 0.0)) / best
   metrics['mrr'] = np.where(np.isnan(found), np.nan, _reciprocal_ranks(groups, relevance))
   metrics['mean_rank'] = sums.of(ranks) / found
+  others = mask.sum(1, keepdims=True) - mask - left
+  metrics['auc'] = auc(metrics['mean_rank'], found, others)
   return metrics
 
 

@@ -122,10 +122,11 @@ def ranking_metrics(
 ) -> dict[str, np.ndarray]:
   """Metrics of each list, in expectation over random tie-breaking.
 
-  With y_r the expected relevance at rank r, and n+ positives in the list:
+  With y_r the expected relevance at rank r, n+ positives and n- others in the list:
     Recall@k = Σ_{r≤k} y_r / n+,
     NDCG@k = Σ_{r≤k} y_r / log2(r+1)  /  Σ_{r≤min(k, n+)} 1 / log2(r+1),
     mean rank = Σ_r r y_r / n+,
+    AUC = 1 - (mean rank - (n+ + 1) / 2) / n-, a tied pair counting one half,
     MRR = Σ_r Pr[the first positive is at r] / r, see `reciprocal_rank`.
 
   Args:
@@ -135,8 +136,8 @@ def ranking_metrics(
     ks: cut-offs, each at least 1; a list shorter than k is cut at its end.
 
   Returns:
-    'recall@k' and 'ndcg@k' for each k, 'mrr' and 'mean_rank' (1 is best), each [N] float64; nan
-    for a list without positives.
+    'recall@k' and 'ndcg@k' for each k, 'mrr', 'mean_rank' (1 is best) and 'auc', each [N] float64;
+    nan for a list without positives, and of 'auc' for one of positives alone.
 
   Raises:
     ValueError: if shapes differ, a k is below 1, an unmasked score is nan or an unmasked relevance
@@ -170,4 +171,13 @@ def ranking_metrics(
   metrics['mrr'] = np.full(len(found), np.nan)
   metrics['mrr'][rows] = reciprocal_rank(start, end - start, tied[first].astype(int))
   metrics['mean_rank'] = gain @ ranks / found
+  metrics['auc'] = auc(metrics['mean_rank'], found, np.asarray(mask, bool).sum(1) - positives)
   return metrics
+
+
+def auc(mean_rank: np.ndarray, positives: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """The share of (positive, other) pairs in the right order, of lists with such mean ranks.
+
+  Reference: Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982.
+  """
+  return 1 - (mean_rank - (positives + 1) / 2) / np.where(others > 0, others, np.nan)

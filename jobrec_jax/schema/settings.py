@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import sys
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -115,7 +116,7 @@ _WORDS = {int: 'an integer', float: 'a finite number', str: 'text', bool: 'True 
 def _scalar_problem(value: Any, kind: type) -> str | None:
   if kind is float:
     fits = (isinstance(value, int | float) and not isinstance(value, bool)
-            and math.isfinite(value))
+            and abs(value) <= sys.float_info.max)  # neither inf, nan nor an integer beyond
   elif kind is int:
     fits = isinstance(value, int) and not isinstance(value, bool)
   else:

@@ -24,6 +24,9 @@ def brute_force(scores, relevance, mask, ks):
       continue
     ranks = [r for r, i in enumerate(order, 1) if relevance[i]]
     row = {'mrr': 1 / ranks[0], 'mean_rank': sum(ranks) / positives}
+    others = [r for r, i in enumerate(order, 1) if not relevance[i]]
+    pairs = [r < o for r in ranks for o in others]
+    row['auc'] = sum(pairs) / len(pairs) if pairs else np.nan
     for k in ks:
       row[f'recall@{k}'] = sum(r <= k for r in ranks) / positives
       ideal = sum(1 / np.log2(r + 1) for r in range(1, min(k, positives) + 1))
@@ -59,6 +62,7 @@ def test_constant_scorer_earns_only_chance(n):
   np.testing.assert_allclose(got['recall@5'], min(5, n) / n)
   np.testing.assert_allclose(got['mrr'], harmonic / n)
   np.testing.assert_allclose(got['mean_rank'], (n + 1) / 2)
+  np.testing.assert_allclose(got['auc'], 0.5)
 
 
 def test_one_tied_positive_has_the_closed_forms():

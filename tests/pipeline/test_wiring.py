@@ -127,6 +127,10 @@ def measures(scores, relevance, eligible=None):
   out['mean_rank'] = (sum(g * (r + 1) for r, g in enumerate(gain)) / positives
                       if positives else None)
   out['mrr'] = reciprocal_rank(scores, relevance) if positives else None
+  items = list(zip(scores, relevance))
+  right = [(a > b) + (a == b) / 2 for a, r in items for b, s in items
+           if r and not s]
+  out['auc'] = sum(right) / len(right) if right else None
   if eligible is not None:
     out[ELIGIBILITY] = sum(gains(scores, eligible)[:5]) / min(5, len(scores))
   return out
