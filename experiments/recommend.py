@@ -1,25 +1,25 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/students.json [--catalogue JOBS.json] [--format json]
+      --candidate experiments/examples/students.json [--catalogue JOBS.csv] [--format json]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
-      --candidates FILE.jsonl --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
+      --candidates FILE --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
+  python -m experiments.recommend --run runs/quickstart --job J0001 --candidates FILE
 
-The second command, killed, resumes; its output does not depend on the workers.
+Files may be CSV, JSON, JSON lines, Parquet or RecBole's; where the run's data came from tables,
+their columns are those of its schema file. The second command, killed, resumes; its output does not
+depend on the workers. The third one ranks candidates for a job.
 """
 
 from collections.abc import Sequence
-import dataclasses
-import json
 import sys
 
 from absl import flags
 
 from jobrec_jax.command_line import launch
-from jobrec_jax.data.files.records import read_catalogue, read_entity_json
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.load import load
-from jobrec_jax.recommend import ranking_table
+from jobrec_jax.pipeline.recommend_one import Asked, candidates_for, jobs_for, warn
 
 FLAGS = flags.FLAGS
 
@@ -27,13 +27,21 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   flags.DEFINE_string('run', None, 'a finished run folder, or a file that pack wrote',
                       required=True)
-  flags.DEFINE_string('candidate', None, 'JSON file with one candidate')
-  flags.DEFINE_string('candidates', None, 'file of JSON lines, a candidate each')
+  flags.DEFINE_string('candidate', None, 'file with one candidate, or with several and --id')
+  flags.DEFINE_string('id', '', 'with --candidate: which of several, by its id')
+  flags.DEFINE_string('candidates', None, 'file of many candidates')
   flags.DEFINE_string('out', None, 'with --candidates: the file of JSON lines to write')
   flags.DEFINE_float('tau', None, 'the eligibility C asked for, a probability; 0 asks for '
-                     'nothing', required=True)
-  flags.DEFINE_integer('top_k', 5, 'how many jobs to give', lower_bound=1)
-  flags.DEFINE_string('catalogue', None, 'JSON or CSV file of jobs; the run\'s own without it')
+                     'nothing; not with --job')
+  flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
+                    'catalogue, not over lists of stage 2')
+  flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
+  flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
+  flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
+                      'and, for many candidates, of candidates')
+  flags.DEFINE_string('job', None, 'with --candidates: rank them for the job with this id')
+  flags.DEFINE_enum('by', 'qualification', ('qualification', 'preference'),
+                    'with --job: what ranks candidates')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
@@ -46,8 +54,12 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  if FLAGS.candidates is None:
-    one()
+  if FLAGS.tau is None and FLAGS.job is None:
+    raise ValueError('--tau must be the eligibility asked for, a probability, got none')
+  if FLAGS.job is not None and (FLAGS.candidates is None or FLAGS.out or FLAGS.tau is not None):
+    raise ValueError('--job must come with --candidates, and without --tau and --out')
+  if FLAGS.candidates is None or FLAGS.job is not None:
+    few()
   else:
     many()
 
@@ -57,26 +69,21 @@ def many() -> None:
   if not FLAGS.out:
     raise ValueError(f'--out must name the file to write, got {FLAGS.out!r}')
   asked = recommend_many.Request(FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k,
-                                 FLAGS.catalogue or '')
+                                 FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve)
   with cluster.cluster(FLAGS.scheduler, FLAGS.workers) as client:
     count = recommend_many.recommend_many(asked, FLAGS.out, FLAGS.shard_size, client)
   print(f'{FLAGS.out}: jobs for {count} candidates')
 
 
-def one() -> None:
+def few() -> None:
   use_compilation_cache()
-  run = load(FLAGS.run)
-  candidate = read_entity_json(FLAGS.candidate, run.schema, 'candidate')
-  jobs = read_catalogue(FLAGS.catalogue, run.schema) if FLAGS.catalogue else None
-  (ranked,) = run.recommend(candidate, FLAGS.tau, FLAGS.top_k, jobs)
-  if cut := {block: n for block, n in ranked.cut.items() if n}:
-    print(f'warning: longer than what the experts read, their ends are lost: {cut}',
-          file=sys.stderr)
-  if FLAGS.format == 'json':
-    print(json.dumps({'tau': FLAGS.tau, 'eligibility': ranked.eligibility,
-                      'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}, indent=2))
-  else:
-    print(ranking_table(ranked, FLAGS.tau, run.policy))
+  run, asked = load(FLAGS.run), Asked(FLAGS.tau or 0.0, FLAGS.top_k, FLAGS.catalogue or '',
+                                      FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json')
+  text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
+                    candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))
+  if warnings:
+    print(warn(warnings), file=sys.stderr)
+  print(text)
 
 
 if __name__ == '__main__':

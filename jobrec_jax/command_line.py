@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.record import STUDY, read_record
 from jobrec_jax.schema.settings import as_mapping, build
+from jobrec_jax.schema.words import printable
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
 
 if TYPE_CHECKING:  # a script that makes no run must not wait for what training imports
@@ -207,7 +208,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _end(line: str, status: int) -> NoReturn:
-  print(line, file=sys.stderr)
+  print(printable(line, keep='\n\t'), file=sys.stderr)
   sys.stderr.flush()
   sys.exit(status)
 

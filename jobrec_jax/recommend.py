@@ -1,24 +1,28 @@
 """Candidates, a catalogue and an eligibility requirement in; ranked jobs with reasons out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 import dataclasses
-from typing import NamedTuple
+import difflib
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.schema.align import align
+from jobrec_jax.schema.copies import copies
+from jobrec_jax.schema.explain import missing, reasons, unmet_requirements
 from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Policy, eligibility
 
-COLUMNS = ('rank', 'job', 'score', 'preference', 'p_qual', 'lambda')  # of `ranking_table`
+DOUBTED = 0.5  # a greater p_qual contradicts a requirement that is not met
 _REMEMBERED = 4  # catalogues beside a recommender's own
 _PAIRS = 2**20  # that `recommend` scores at a time
+_HALVINGS = 30  # of the range of tau, where one is looked for
 _eligibility = jax.jit(eligibility)
 
 
@@ -28,32 +32,61 @@ class Recommendation:
 
   Attributes:
     job_id: its id in the catalogue.
+    title: what people know it by; its id where it has no title.
     score: the policy's logit `s = s_pref + lam z_qual`; jobs are ranked by it.
     preference: s_pref, a logit.
     qualification: p_qual, the calibrated probability of being qualified.
     lam: how far eligibility counts for this pair.
     reasons: for each layer of the schema with verdicts, its fields in words: met, unmet by how
-      much, or unknown.
+      much, or unknown, and which words are missing.
+    copies: ids of the jobs of the catalogue that equal it in every attribute.
+    contradicted: requirements of the schema that are unmet although p_qual is above `DOUBTED`.
   """
 
   job_id: str
+  title: str
   score: float
   preference: float
   qualification: float
   lam: float
   reasons: dict[str, list[str]]
+  copies: list[str]
+  contradicted: list[str]
 
 
 class RankedJobs(NamedTuple):
   """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
 
-  `cut` counts the candidate, job and alignment blocks that were longer than the experts' lengths
-  and lost tokens, over all candidates that were scored together.
+  C is over the jobs that are left, each posting once; nan where none is. `cut` counts the
+  candidate, job and alignment blocks that were longer than the experts' lengths and lost tokens,
+  over all candidates that were scored together. `notes` say what to know of the candidate.
   """
 
   jobs: tuple[Recommendation, ...]
   eligibility: float
   cut: dict[str, int]
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedCandidate:
+  """One candidate for a job.
+
+  Attributes:
+    candidate_id: its id.
+    qualification: p_qual.
+    preference: s_pref, a logit. It is learnt among the jobs of one candidate: between candidates it
+      compares loosely.
+    reasons, contradicted: as of a `Recommendation`.
+    notes: as of `RankedJobs`.
+  """
+
+  candidate_id: str
+  qualification: float
+  preference: float
+  reasons: dict[str, list[str]]
+  contradicted: list[str]
+  notes: list[str]
 
 
 class CandidateScores(NamedTuple):
@@ -80,6 +113,7 @@ class Recommender:
 
   A catalogue is validated, rendered and tokenised once (with factored attention also encoded) and
   serves any number of candidates: the recommender's own, and the last few others by their content.
+  A posting that stands in it under several ids is ranked once, and counts once in C.
 
   Attributes:
     schema: the domain's table.
@@ -89,6 +123,8 @@ class Recommender:
     jobs: its own catalogue, which calls rank that bring none; its records must not change.
     mesh: the mesh to score on.
     settings: sizes of lists and batches.
+    missing: how many attributes 99% of the candidates in training lack at most; None for no
+      warning of those who lack more.
 
   Raises:
     ValueError: from its calls: the catalogue is empty, a record does not fit the schema, a setting
@@ -102,11 +138,13 @@ class Recommender:
   jobs: tuple[Entity, ...]
   mesh: jax.sharding.Mesh
   settings: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+  missing: int | None = None
   _catalogues: dict[str, '_Catalogue'] = dataclasses.field(
       default_factory=dict, init=False, repr=False, compare=False)
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float, top_k: int = 5,
-                jobs: Sequence[Entity] | None = None) -> list[RankedJobs]:
+                jobs: Sequence[Entity] | None = None,
+                without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under the requirement `C >= tau`.
 
     Args:
@@ -114,32 +152,126 @@ class Recommender:
       tau: the eligibility asked for, a probability.
       top_k: how many jobs to return for each, at most.
       jobs: the catalogue to rank; its own without it.
+      without: of each candidate, ids of jobs to leave out, such as those applied to. Other ids
+        than the catalogue's say nothing.
 
     Returns:
       The ranking of each candidate, in their order.
     """
-    if not (isinstance(top_k, int) and top_k > 0):
-      raise ValueError(f'top_k must be an integer of at least 1, got {top_k!r}')
+    self._check_count(top_k)
     if np.ndim(tau):
       raise ValueError(f'tau must be one number, got {tau!r}')
     self.policy.check(tau)
     candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
-    size = max(1, _PAIRS // len(catalogue.jobs))
-    return [ranked for start in range(0, len(candidates), size)
-            for ranked in self._ranked(candidates[start:start + size], catalogue, tau, top_k)]
+    kept = catalogue.kept(without, len(candidates))
+    return [ranked for part in self._parts(len(candidates), len(catalogue.jobs))
+            for ranked in self._ranked(candidates[part], catalogue, kept[part], tau, top_k)]
 
   def score(self, candidates: Entity | Sequence[Entity],
             jobs: Sequence[Entity] | None = None) -> CandidateScores:
     """Scores of every candidate with every job of the catalogue, for any requirement."""
-    return self._scored(self._validated(candidates), self._catalogue(jobs))
+    catalogue = self._catalogue(jobs)
+    found = self._scored(self._validated(candidates), catalogue)
+    return CandidateScores(*(x[:, catalogue.at] for x in found[:4]), found.cut)
+
+  def candidates_for(self, job_id: str, candidates: Entity | Sequence[Entity], top_k: int = 5,
+                     jobs: Sequence[Entity] | None = None,
+                     by: Literal['qualification', 'preference'] = 'qualification',
+                     ) -> list[RankedCandidate]:
+    """The best candidates for one job, best first.
+
+    Args:
+      job_id: which job of the catalogue.
+      candidates: whom to rank.
+      top_k: how many to return, at most.
+      jobs: the catalogue that holds the job; its own without it.
+      by: what ranks them; the policy has no say, for it ranks the jobs of a candidate.
+    """
+    self._check_count(top_k)
+    if by not in ('qualification', 'preference'):
+      raise ValueError(f"by must be 'qualification' or 'preference', got {by!r}")
+    candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
+    j = catalogue.index_of(job_id)
+    parts = [self._scored(candidates[part], catalogue, np.array([j]))
+             for part in self._parts(len(candidates), 1)]
+    pref, p_qual = (np.concatenate([getattr(p, name)[:, 0] for p in parts])
+                    for name in ('s_pref', 'p_qual'))
+    best = np.argsort(-(p_qual if by == 'qualification' else pref), kind='stable')[:top_k]
+    job = catalogue.jobs[j]
+    return [RankedCandidate(c.id, float(p_qual[u]), float(pref[u]), reasons(self.schema, c, job),
+                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)))
+            for u, c in ((u, candidates[u]) for u in best)]
+
+  def resolve(self, candidates: Entity | Sequence[Entity], tau: float,
+              jobs: Sequence[Entity] | None = None,
+              without: Sequence[Collection[str]] | None = None) -> float:
+    """The requirement at which the mean C of these candidates over this catalogue is tau.
+
+    The policy's requirements are those of stage 2's lists. C moves with the length of a list, so
+    that over another catalogue another of them reaches tau: it is found by halving their range.
+
+    Args:
+      candidates: of the population that tau is asked of; of very many, every so manieth is taken.
+      tau: the mean C asked for.
+      jobs, without: as of `recommend`.
+
+    Returns:
+      What to ask `recommend` for; 0 where C is tau or more without any requirement.
+
+    Raises:
+      ValueError: as from any call; or the policy's requirements do not reach tau here.
+    """
+    candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
+    kept = catalogue.kept(without, len(candidates))
+    some = np.linspace(0, len(candidates) - 1,
+                       min(len(candidates), max(1, _PAIRS // len(catalogue.jobs)))).astype(int)
+    some = some[kept[some].any(1)]
+    if not len(some):
+      raise ValueError('candidates must have jobs that are not left out, got none')
+    found = self._scored(tuple(candidates[u] for u in some), catalogue)
+
+    def reached(requirement: float) -> float:
+      scores, _ = self.policy.at(found.lam, found.s_pref, found.z_qual, requirement)
+      return float(_eligibility(scores, found.z_qual, kept[some], self.policy.temperature).mean())
+    low, high = (float(knot) for knot in (self.policy.knots[0], self.policy.knots[-1]))
+    least, most = reached(low), reached(high)
+    if least >= tau and self.policy.constraint == 'inequality':
+      return 0.0
+    if not least <= tau <= most:
+      raise ValueError(f'tau must lie in [{least:.4g}, {most:.4g}], what the policy reaches in the '
+                       f'mean of {len(some)} candidates over {len(catalogue.jobs)} jobs, got {tau}')
+    for _ in range(_HALVINGS):
+      middle = (low + high) / 2
+      low, high = (middle, high) if reached(middle) < tau else (low, middle)
+    return high
+
+  def _notes(self, candidate: Entity, catalogue: '_Catalogue') -> tuple[str, ...]:
+    """What to know before a candidate's scores are believed, in sentences."""
+    notes, names = [], missing(self.schema, candidate)
+    if self.missing is not None and len(names) > self.missing:
+      notes.append(f'{len(names)} attributes are missing, and 99% of the candidates in training '
+                   f'lack at most {self.missing}, so that the scores mean little: '
+                   f'{", ".join(names)}')
+    own = vocabulary(self.schema, 'candidate', [candidate])
+    for field, words in unmatched(self.schema, candidate, catalogue.words).items():
+      notes.append(f'{len(words)} of {len(own[field])} {field} meet no word of the jobs: '
+                   f'{", ".join(words)}')
+    return tuple(notes)
 
   def _validated(self, candidates: Entity | Sequence[Entity]) -> tuple[Entity, ...]:
     candidates = (candidates,) if isinstance(candidates, Entity) else tuple(candidates)
     if not candidates:
       raise ValueError('candidates must hold at least one candidate, got none')
-    for candidate in candidates:
-      self.schema.validate('candidate', candidate)
-    return candidates
+    return tuple(self.schema.validate('candidate', candidate) for candidate in candidates)
+
+  def _check_count(self, top_k: int) -> None:
+    if not (isinstance(top_k, int) and top_k > 0):
+      raise ValueError(f'top_k must be an integer of at least 1, got {top_k!r}')
+
+  def _parts(self, count: int, jobs: int) -> list[slice]:
+    """Of that many candidates, who are scored together."""
+    size = max(1, _PAIRS // jobs)
+    return [slice(start, start + size) for start in range(0, count, size)]
 
   def _catalogue(self, jobs: Sequence[Entity] | None) -> '_Catalogue':
     # By what is in it, for a list may be changed between calls, and 1 is rendered unlike 1.0.
@@ -152,41 +284,68 @@ class Recommender:
     return found
 
   def _read(self, jobs: Sequence[Entity]) -> '_Catalogue':
-    jobs = tuple(jobs)
+    jobs = tuple(self.schema.validate('job', job) for job in jobs)
     if not jobs:
       raise ValueError('the catalogue must hold at least one job, got none')
-    for job in jobs:
-      self.schema.validate('job', job)
+    first = np.arange(len(jobs))
+    for rows in copies(self.schema, 'job', jobs):
+      first[list(rows)] = rows[0]
+    kept, at = np.unique(first, return_inverse=True)
+    ids: list[list[str]] = [[] for _ in kept]
+    for job, d in zip(jobs, at):
+      ids[d].append(job.id)
+    jobs = tuple(jobs[i] for i in kept)
     none = np.zeros(0, np.int32)
     blocks = self.experts.blocks(Dataset(self.schema, (), jobs, Interactions(*[none] * 6)))
+    found = _Catalogue(jobs, ids, at, vocabulary(self.schema, 'job', jobs))
     for other in self._catalogues.values():  # with the same parameters on the device
-      return _Catalogue(jobs, other.scorer.with_blocks(blocks))
-    return _Catalogue(jobs, PairScorer(self.experts, blocks, self.mesh, self.settings))
+      return found._replace(scorer=other.scorer.with_blocks(blocks))
+    return found._replace(scorer=PairScorer(self.experts, blocks, self.mesh, self.settings))
 
-  def _scored(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue') -> CandidateScores:
+  def _scored(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue',
+              which: np.ndarray | None = None) -> CandidateScores:
+    """Scores with the distinct jobs of the catalogue, or with those of them in `which`."""
     blocks: BlockEncoder = catalogue.scorer.blocks.with_candidates(candidates)
     scorer = catalogue.scorer.with_blocks(blocks)
-    found = scorer.policy_scores(self.policy, *np.indices((len(candidates), len(catalogue.jobs))))
+    which = np.arange(len(catalogue.jobs)) if which is None else which
+    pairs = np.meshgrid(np.arange(len(candidates)), which, indexing='ij')
+    found = scorer.policy_scores(self.policy, *pairs)
     z_qual = np.asarray(self.calibration.logit(found.qualification), np.float32)
     return CandidateScores(found.preference, self.calibration.probability(found.qualification),
                            z_qual, found.lam, dict(blocks.cut))
 
-  def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', tau: float,
-              top_k: int) -> Iterator[RankedJobs]:
+  def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', kept: np.ndarray,
+              tau: float, top_k: int) -> Iterator[RankedJobs]:
     found = self._scored(candidates, catalogue)
     scores, lam = self.policy.at(found.lam, found.s_pref, found.z_qual, tau)
     for u, candidate in enumerate(candidates):
-      best = np.argsort(-scores[u], kind='stable')[:top_k]
+      left = np.flatnonzero(kept[u])
+      best = left[np.argsort(-scores[u, left], kind='stable')[:top_k]]
       yield RankedJobs(tuple(
-          Recommendation(catalogue.jobs[j].id, float(scores[u, j]), float(found.s_pref[u, j]),
-                         float(found.p_qual[u, j]), float(lam[u, j]),
-                         _reasons(self.schema, candidate, catalogue.jobs[j])) for j in best),
-          self._expected(scores[u], found.z_qual[u]), found.cut)
+          self._recommendation(candidate, catalogue, j, score=scores[u, j],
+                               preference=found.s_pref[u, j], qualification=found.p_qual[u, j],
+                               lam=lam[u, j]) for j in best),
+          self._expected(scores[u, left], found.z_qual[u, left]), found.cut,
+          self._notes(candidate, catalogue))
+
+  def _recommendation(self, candidate: Entity, catalogue: '_Catalogue', j: int,
+                      **numbers: float) -> Recommendation:
+    job = catalogue.jobs[j]
+    numbers = {name: float(x) for name, x in numbers.items()}
+    return Recommendation(
+        job.id, self.schema.title_of(job), reasons=reasons(self.schema, candidate, job),
+        copies=catalogue.ids[j][1:],
+        contradicted=self._contradicted(candidate, job, numbers['qualification']), **numbers)
+
+  def _contradicted(self, candidate: Entity, job: Entity, p_qual: float) -> list[str]:
+    return unmet_requirements(self.schema, candidate, job) if p_qual > DOUBTED else []
 
   def _expected(self, scores: np.ndarray, z_qual: np.ndarray) -> float:
-    """C of one candidate's list [J]."""
+    """C of one candidate's list [J]; nan of an empty one."""
     # As long as a power of two, so that catalogues share few programs.
     J = len(scores)
+    if not J:
+      return float('nan')
     rows = np.zeros((2, 1, 1 << (J - 1).bit_length()), np.float32)
     rows[0, 0, :J], rows[1, 0, :J] = scores, z_qual
     return float(_eligibility(*rows, np.arange(rows.shape[2])[None] < J,
@@ -194,34 +353,41 @@ class Recommender:
 
 
 class _Catalogue(NamedTuple):
-  """Jobs, and a scorer that has read them."""
+  """Jobs, and a scorer that has read them.
+
+  Attributes:
+    jobs: [D] distinct ones.
+    ids: of each, its own and those of its copies.
+    at: [J] which of them each job that was given is.
+    words: of the jobs, by field.
+    scorer: of the distinct jobs.
+  """
 
   jobs: tuple[Entity, ...]
-  scorer: PairScorer
+  ids: list[list[str]]
+  at: np.ndarray
+  words: Vocabulary
+  scorer: PairScorer | None = None
 
+  def _known(self) -> dict[str, int]:
+    return {name: j for j, names in enumerate(self.ids) for name in names}
 
-def _reasons(schema: Schema, candidate: Entity, job: Entity) -> dict[str, list[str]]:
-  layers = align(schema, candidate, job).layers
-  return {l.layer.name: l.reasons() for l in layers if l.reasons()}
+  def index_of(self, job_id: str) -> int:
+    known = self._known()
+    if job_id not in known:
+      near = difflib.get_close_matches(job_id, known, 1)
+      raise ValueError(f'job must be one of the {len(self.at)} of the catalogue, got {job_id!r}'
+                       + (f'; did you mean {near[0]!r}?' if near else ''))
+    return known[job_id]
 
-
-def ranking_table(ranked: RankedJobs, tau: float, policy: Policy) -> str:
-  """The ranking as aligned text, each job's reasons below it, and what of tau the policy heeds."""
-  rows = [(str(i + 1), j.job_id, f'{j.score:.3f}', f'{j.preference:.3f}',
-           f'{j.qualification:.3f}', f'{j.lam:.3f}') for i, j in enumerate(ranked.jobs)]
-  widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
-
-  def line(cells: Sequence[str]) -> str:
-    return '  '.join(c.ljust(w) if name == 'job' else c.rjust(w)
-                     for name, c, w in zip(COLUMNS, cells, widths))
-  lines = [line(COLUMNS)]
-  for row, job in zip(rows, ranked.jobs):
-    lines.append(line(row))
-    name_width = max(map(len, job.reasons), default=0)
-    lines += [f'{"":{widths[0]}}  {name.ljust(name_width)}  {", ".join(words)}'
-              for name, words in job.reasons.items()]
-  asked = f'asked for {tau:.6g}' if tau else 'no requirement'
-  if 0 < tau < policy.knots[0] and policy.constraint == 'inequality':
-    asked += f', but below {policy.knots[0]:.4g} nothing is required'
-  lines.append(f'Eligibility C of the whole list: {ranked.eligibility:.3f} ({asked})')
-  return '\n'.join(lines)
+  def kept(self, without: Sequence[Collection[str]] | None, count: int) -> np.ndarray:
+    """[count, D] bool, which jobs are not left out; with a copy goes the posting."""
+    kept = np.ones((count, len(self.jobs)), bool)
+    if without is None:
+      return kept
+    if len(without) != count:
+      raise ValueError(f'without must hold ids for each of {count} candidates, got {len(without)}')
+    known = self._known()
+    for u, names in enumerate(without):
+      kept[u, [known[name] for name in names if name in known]] = False
+    return kept

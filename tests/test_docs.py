@@ -18,7 +18,7 @@ import sys
 
 import pytest
 
-from jobrec_jax.data.files.records import read_entity_json
+from jobrec_jax.data.files.records import read_entity
 from jobrec_jax.data.market.domain import load_domain, names
 from jobrec_jax.schema.align import fields_with_verdicts
 from tests.documented import (
@@ -229,7 +229,7 @@ def test_every_domain_has_an_example():
   schemas = [load_domain(name).schema for name in names()]
   for schema in schemas:
     path = ROOT / f'experiments/examples/{schema.name}.json'
-    candidate = read_entity_json(path, schema, 'candidate')
+    candidate = read_entity(path, schema, 'candidate')
     judged = {name for field in fields_with_verdicts(schema) for name in field.candidate}
     assert not [name for name in judged if candidate[name] is None]
 

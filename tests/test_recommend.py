@@ -160,7 +160,7 @@ def test_a_catalogue_that_changed_is_read_again(make, dataset, candidate):
   jobs = [Entity(j.id, dict(j.attributes)) for j in dataset.jobs[:3]]
   before = recommender.recommend(candidate, 0.5, jobs=jobs)
   jobs[0].attributes['industry'] = 'CV'
-  jobs[1] = Entity('new', dict(jobs[2].attributes))
+  jobs[1] = Entity('new', dict(dataset.jobs[3].attributes))
   after = recommender.recommend(candidate, 0.5, jobs=jobs)
   assert {j.job_id for j in after[0].jobs} == {jobs[0].id, 'new', jobs[2].id}
   assert before != after == make().recommend(candidate, 0.5, jobs=jobs)

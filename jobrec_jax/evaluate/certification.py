@@ -19,6 +19,7 @@ from jobrec_jax.evaluate.eligibility import (
     policy_probabilities,
     violation_rate_at_k,
 )
+from jobrec_jax.evaluate.values import probability
 from jobrec_jax.lagrangian.certificates import (
     certify_groups,
     conformal_risk_control,
@@ -88,9 +89,7 @@ def policy_losses(scores: np.ndarray, eligible: np.ndarray, mask: np.ndarray, k:
                      f'{scores.shape}, {eligible.shape} and {mask.shape}')
   if not mask.any(1).all():
     raise ValueError(f'every list must have an item, got none in list {mask.any(1).argmin()}')
-  if not ((eligible >= 0) & (eligible <= 1))[mask].all():
-    raise ValueError('eligible must be in [0, 1] without nan, got a least of '
-                     f'{eligible[mask].min()} and a greatest of {eligible[mask].max()}')
+  probability('eligible', eligible, mask)
   whole = [1 - expected_eligibility(policy_probabilities(s, mask, temperature), eligible, mask)
            for s in scores]
   top = [violation_rate_at_k(s, eligible, mask, k) for s in scores]

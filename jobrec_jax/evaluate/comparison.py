@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from jobrec_jax.evaluate.statistics import Estimate, half_width, satterthwaite
+from jobrec_jax.evaluate.values import probability
 
 
 class Combined(NamedTuple):
@@ -112,9 +113,13 @@ def holm(p: Sequence[float]) -> np.ndarray:
   Args:
     p: [m] p-values; nan (no test) is not counted and stays.
 
+  Raises:
+    ValueError: another p lies outside of [0, 1].
+
   Reference: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
   """
   p = np.asarray(p, np.float64)
+  probability('p', p, ~np.isnan(p))
   adjusted, tested = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
   order = tested[np.argsort(p[tested], kind='stable')]
   steps = p[order] * np.arange(len(order), 0, -1)

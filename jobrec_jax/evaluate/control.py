@@ -117,8 +117,9 @@ def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
   if points.ndim != 2 or points.shape[1] != 2 or reference.shape != (2,):
     raise ValueError(f'points must be [T, 2] and reference [2], got {points.shape} and '
                      f'{reference.shape}')
-  if not (np.isfinite(points).all() and np.isfinite(reference).all()):
-    raise ValueError('points and reference must be finite')
+  for name, x in (('points', points), ('reference', reference)):
+    if not np.isfinite(x).all():
+      raise ValueError(f'{name} must be finite, got {x[~np.isfinite(x)][0]}')
   width, height = np.maximum(points - reference, 0).T
   order = np.argsort(-width)
   skyline = np.maximum.accumulate(height[order])

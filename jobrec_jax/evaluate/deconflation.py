@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, summed
+from jobrec_jax.evaluate.values import probability
 
 AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
@@ -116,7 +117,7 @@ def deconflation_rows(
     with a constant is nan, and so is one with what another column already determines.
 
   Raises:
-    ValueError: if shapes differ, or a value is not finite.
+    ValueError: if shapes differ, a value is not finite, or p or q is no probability.
   """
   arrays = [np.asarray(a) for a in (s_pref, s_qual, p, q)]
   shapes = [a.shape for a in (*arrays, groups.candidate, groups.job)]
@@ -125,5 +126,7 @@ def deconflation_rows(
   for name, a in zip(('s_pref', 's_qual', 'p', 'q'), arrays):
     if not np.isfinite(a).all():
       raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
+  for name, a in zip(('p', 'q'), arrays[2:]):
+    probability(name, a)
   estimates = jackknife(_moments(arrays, groups), _correlations, len(arrays[0]))
   return [DeconflationRow(*names, estimate) for (names, _), estimate in zip(_ROWS, estimates)]

@@ -14,6 +14,7 @@ from jobrec_jax.evaluate.statistics import (
     jackknife,
     present,
 )
+from jobrec_jax.evaluate.values import probability
 
 
 def policy_probabilities(
@@ -54,9 +55,12 @@ def expected_eligibility(pi: np.ndarray, q: np.ndarray, mask: np.ndarray) -> np.
 
   Returns:
     [N] float64; nan for a list without items.
+
+  Raises:
+    ValueError: if an unmasked q is no probability.
   """
   mask = np.asarray(mask, bool)
-  total = np.sum(np.multiply(pi, q, dtype=np.float64), axis=1, where=mask)
+  total = np.sum(np.multiply(pi, probability('q', q, mask), dtype=np.float64), axis=1, where=mask)
   return np.where(mask.any(1), total, np.nan)
 
 
@@ -75,12 +79,12 @@ def violation_rate_at_k(
     [N] float64 in [0, 1]; nan for a list without items.
 
   Raises:
-    ValueError: if k is below 1 or an unmasked score is nan.
+    ValueError: if k is below 1, an unmasked score is nan or an unmasked `eligible` no probability.
   """
   if k < 1:
     raise ValueError(f'k must be at least 1, got {k}')
   mask = np.asarray(mask, bool)
-  violation = np.where(mask, 1 - np.asarray(eligible, np.float64), 0.0)
+  violation = np.where(mask, 1 - probability('eligible', eligible, mask), 0.0)
   expected = tie_groups(scores, mask).mean(violation)
   length = mask.sum(1)
   return expected[:, :k].sum(1) / np.where(length > 0, np.minimum(length, k), np.nan)
@@ -116,8 +120,7 @@ def _bins(p, y, weights, groups, bins) -> tuple[np.ndarray, np.ndarray, np.ndarr
     raise ValueError('p, y, weights and groups must be [N] alike with N > 0, got '
                      f'{p.shape}, {y.shape}, {weights.shape} and {groups.shape}')
   for name, values in (('p', p), ('y', y)):
-    if not ((values >= 0) & (values <= 1)).all():
-      raise ValueError(f'{name} must be in [0, 1], got {values.min()} to {values.max()}')
+    probability(name, values)
   if bins < 1:
     raise ValueError(f'bins must be at least 1, got {bins}')
   if not (np.isfinite(weights) & (weights > 0)).all():

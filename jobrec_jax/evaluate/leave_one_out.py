@@ -11,6 +11,7 @@ import numpy as np
 
 from jobrec_jax.evaluate.eligibility import expected_eligibility, policy_probabilities
 from jobrec_jax.evaluate.ranking import KS, TieGroups, auc, reciprocal_rank, tie_groups
+from jobrec_jax.evaluate.values import binary, probability
 
 CERTAIN = 0.99  # of the policy: what is left is found anew, not by subtraction
 
@@ -31,7 +32,7 @@ def ranking_metrics_without(
   """
   groups = tie_groups(scores, mask)
   mask = np.asarray(mask, bool)
-  relevance = np.asarray(relevance, bool) & mask
+  relevance = binary('relevance', relevance, mask)
   left = relevance.sum(1, keepdims=True) - relevance  # [N, J] positives that stay
   found = np.where((left > 0) & mask, left, np.nan)
   ranks = np.arange(1, relevance.shape[1] + 1)
@@ -58,7 +59,7 @@ def violation_rate_without(scores: np.ndarray, eligible: np.ndarray, mask: np.nd
     scores, eligible, mask, k: as there.
   """
   mask = np.asarray(mask, bool)
-  violation = np.where(mask, 1 - np.asarray(eligible, np.float64), 0.0)
+  violation = np.where(mask, 1 - probability('eligible', eligible, mask), 0.0)
   top = np.arange(mask.shape[1]) < k
   left = mask.sum(1, keepdims=True) - mask
   length = np.where((left > 0) & mask, np.minimum(left, k), np.nan)
@@ -79,7 +80,7 @@ def expected_eligibility_without(scores: np.ndarray, q: np.ndarray, mask: np.nda
     [N, J]; nan where the item is masked or the only one.
   """
   scores, mask = np.asarray(scores, np.float64), np.asarray(mask, bool)
-  q = np.where(mask, q, 0.0).astype(np.float64)
+  q = probability('q', q, mask)
   pi = policy_probabilities(scores, mask, temperature)
   whole = expected_eligibility(pi, q, mask)[:, None]
   found = (whole - pi * q) / np.maximum(1 - pi, 1 - CERTAIN)

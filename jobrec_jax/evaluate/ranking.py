@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jobrec_jax.evaluate.values import binary
+
 KS = (1, 3, 5, 10, 20)
 
 
@@ -129,7 +131,7 @@ def ranking_metrics(
 
   Args:
     scores: [N, J]; higher ranks first.
-    relevance: [N, J] bool, which items are positives.
+    relevance: [N, J] bool, or 0 and 1, which items are positives.
     mask: [N, J] bool, False where a list is padded; such items never count.
     ks: cut-offs, each at least 1; a list shorter than k is cut at its end.
 
@@ -138,7 +140,8 @@ def ranking_metrics(
     nan for a list without positives, and of 'auc' for one of positives alone.
 
   Raises:
-    ValueError: if shapes differ, a k is below 1, or an unmasked score is nan.
+    ValueError: if shapes differ, a k is below 1, an unmasked score is nan or an unmasked relevance
+      another number than 0 and 1: gains are not graded.
 
   Reference: McSherry and Najork, Computing Information Retrieval Performance Measures Efficiently
     in the Presence of Tied Scores, ECIR 2008.
@@ -148,7 +151,7 @@ def ranking_metrics(
   groups = tie_groups(scores, mask)
   if np.shape(relevance) != np.shape(mask):
     raise ValueError(f'relevance must be {np.shape(mask)} like mask, got {np.shape(relevance)}')
-  relevance = np.asarray(relevance, bool) & np.asarray(mask, bool)
+  relevance = binary('relevance', relevance, np.asarray(mask, bool))
   positives = relevance.sum(1)
   found = np.where(positives > 0, positives, np.nan)  # [N]
   ranks = np.arange(1, relevance.shape[1] + 1)

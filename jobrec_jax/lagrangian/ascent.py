@@ -16,12 +16,13 @@ class DualState(NamedTuple):
   """Arrays only, so it checkpoints like any other state.
 
   multiplier: float32 array or pytree of them; step: scalar int32, calls so far; rule: the state of
-  the optax rule.
+  the optax rule; held: scalar int32, violations so far that were not finite.
   """
 
   multiplier: PyTree
   step: jax.Array
   rule: optax.OptState = ()
+  held: jax.Array | int = 0
 
 
 class DualAscent(NamedTuple):
@@ -40,7 +41,8 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
   while the requirement is missed (v > 0, C below tau) and falls while it is exceeded. `inequality`
   (C >= tau) projects onto mu >= 0: a tau below the unconstrained C is already met, at no cost.
   `equality` (C = tau) leaves the sign free: a negative mu pushes C down to tau. A `cap` bounds
-  |mu|, for a requirement that may be out of reach.
+  |mu|, for a requirement that may be out of reach. A violation that is not finite says nothing: it
+  counts as 0, its multiplier stays where it is, and `DualState.held` counts it.
 
   Args:
     rule: eta, above 0, may be a traced array, e.g. under `vmap`; or an optax transformation, which
@@ -77,16 +79,21 @@ def dual_ascent(rule: float | jax.Array | optax.GradientTransformation, *,
         lambda x: jnp.zeros(x, jnp.float32) if _is_shape(x) else jnp.asarray(x, jnp.float32),
         shape, is_leaf=_is_shape)
     multiplier = _project(start, constraint, cap)
-    return DualState(multiplier, jnp.zeros((), jnp.int32), tx.init(multiplier))
+    zero = jnp.zeros((), jnp.int32)
+    return DualState(multiplier, zero, tx.init(multiplier), zero)
 
   def update(state: DualState, *, violation: PyTree) -> DualState:
     expected, got = (jax.tree.map(jnp.shape, tree) for tree in (state.multiplier, violation))
     if got != expected:
       raise ValueError(f'violation must have the shapes of the multipliers, {expected}, got {got}')
-    gradient = jax.tree.map(lambda v: -jnp.asarray(v, jnp.float32), violation)
+    known = jax.tree.map(jnp.isfinite, violation)
+    gradient = jax.tree.map(lambda v, k: -jnp.where(k, jnp.asarray(v, jnp.float32), 0.), violation,
+                            known)
     updates, rule_state = tx.update(gradient, state.rule, state.multiplier)
-    multiplier = _project(optax.apply_updates(state.multiplier, updates), constraint, cap)
-    return DualState(multiplier, state.step + 1, rule_state)
+    moved = _project(optax.apply_updates(state.multiplier, updates), constraint, cap)
+    multiplier = jax.tree.map(jnp.where, known, moved, state.multiplier)
+    held = sum(jnp.sum(~k, dtype=jnp.int32) for k in jax.tree.leaves(known))
+    return DualState(multiplier, state.step + 1, rule_state, state.held + held)
 
   return DualAscent(init, update)
 

@@ -227,9 +227,10 @@ def _check_losses(losses: np.ndarray) -> np.ndarray:
 def _unit_interval(name: str, values: np.ndarray | float) -> np.ndarray:
   """In float64, clipped: probabilities in float32 may sum to a hair above 1."""
   values = np.asarray(values, np.float64)
-  if not ((values >= -1e-6) & (values <= 1 + 1e-6)).all():
-    raise ValueError(f'{name} must be in [0, 1] without nan, got a least of {values.min():g} and a '
-                     f'greatest of {values.max():g}')
+  fits = (values >= -1e-6) & (values <= 1 + 1e-6)
+  if not fits.all():
+    raise ValueError(f'{name} must be in [0, 1] without nan, got {values[~fits][0]:g} '
+                     f'({np.sum(~fits)} of {fits.size} lie outside)')
   return values.clip(0, 1)
 
 

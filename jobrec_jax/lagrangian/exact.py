@@ -144,8 +144,9 @@ def solve_dual(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndar
     objective, constraint: which of them; an inequality has mu >= 0, and mu = 0 where the
       unconstrained C is at least tau already.
     temperature: T > 0.
-    groups: [N] ints in [0, G); each group has a multiplier of its own. None for one population;
-      `np.arange(N)` for a requirement on every list alone.
+    groups: [N] ints in [0, G), or names, which stand for their place in `np.unique(groups)`; each
+      group has a multiplier of its own. None for one population; `np.arange(N)` for a requirement
+      on every list alone.
     tolerance: greatest |C - tau| where mu is not 0.
 
   Raises:
@@ -223,9 +224,13 @@ def list_chunks(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
   if not (len(mask) and mask.any(axis=1).all()):
     raise ValueError('there must be lists, each with an unmasked item; '
                      f'{np.sum(~mask.any(axis=1))} of {len(mask)} have none')
-  if not (np.isfinite(scores[mask]).all() and np.isfinite(q[mask]).all()):
-    raise ValueError('scores and q must be finite where the mask is True')
+  for name, x in (('scores', scores), ('q', q)):
+    if not np.isfinite(x[mask]).all():
+      raise ValueError('scores and q must be finite where the mask is True, got '
+                       f'{x[mask & ~np.isfinite(x)][0]} in {name}')
   groups = np.zeros(len(q), int) if groups is None else np.asarray(groups)
+  if groups.dtype.kind in 'US':
+    groups = np.unique(groups, return_inverse=True)[1]
   size = int(groups.max()) + 1
   if groups.shape != (len(q),) or set(np.unique(groups)) != set(range(size)):
     raise ValueError(f'groups must be [{len(q)}] and name each of 0..G-1, got {groups.shape} with '

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jobrec_jax.models.axes import COSTLY
 from jobrec_jax.models.quantized import dense_params
-from jobrec_jax.schema.settings import at_least, check, within
+from jobrec_jax.schema.settings import above, at_least, check, within
 
 PyTree = Any
 ATTENTION = ('q', 'k', 'v', 'o')
@@ -47,7 +47,7 @@ class LoraConfig:
   """
 
   rank: Annotated[int, at_least(1)] = 16
-  alpha: float = 32.0
+  alpha: Annotated[float, above(0)] = 32.0
   dropout: Annotated[float, within(0, 1, open_high=True)] = 0.1
   targets: tuple[str, ...] = ATTENTION
   per_expert: bool = False

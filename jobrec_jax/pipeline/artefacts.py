@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -11,8 +11,10 @@ from safetensors.numpy import load_file, save
 
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 from jobrec_jax.data.files.records import entity_json, read_entity_lines
+from jobrec_jax.data.tables.definition import LogTable, SideTable, read_mapping
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.schema.document import parse_schema, schema_document
+from jobrec_jax.schema.explain import missing
 from jobrec_jax.schema.files import (
     load_array,
     read_json,
@@ -27,6 +29,7 @@ from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.policy import Policy
 
 PyTree = Any
+USUAL = 0.99  # of the candidates in training: how sparse a record is no surprise
 
 
 def save_params(path: Path, params: PyTree) -> None:
@@ -112,21 +115,53 @@ def load_dataset(folder: Path, schema: Schema) -> tuple[Dataset, Truth | None]:
   return dataset, truth
 
 
-def save_catalogue(folder: Path, schema: Schema, jobs: tuple[Entity, ...]) -> None:
-  """Writes the jobs and the schema: all of a data set that recommending needs."""
-  save_entities(folder / 'jobs.jsonl', jobs, schema, 'job')
+class Catalogue(NamedTuple):
+  """What recommending needs of a run's data.
+
+  Attributes:
+    schema: of the data.
+    jobs: the run's own.
+    sides: how the user's tables of candidates and jobs are written; empty where the data came from
+      none.
+    log: how the table of interactions is; None alike.
+    missing: how many attributes 99% of the candidates in training lack at most.
+  """
+
+  schema: Schema
+  jobs: tuple[Entity, ...]
+  sides: Mapping[str, SideTable]
+  log: LogTable | None
+  missing: int
+
+
+def save_catalogue(folder: Path, dataset: Dataset, schema: Schema,
+                   mapping: Mapping[str, Any]) -> None:
+  """Writes what recommending needs of a data set.
+
+  Args:
+    folder: of the artefact.
+    dataset: its jobs are kept, and what its candidates in training lack.
+    schema: of the data, with the title of jobs.
+    mapping: of the user's tables, see `tables.definition.Definition`.
+  """
+  save_entities(folder / 'jobs.jsonl', dataset.jobs, schema, 'job')
   write_json(folder / 'schema.json', schema_document(schema))
+  seen = np.unique(dataset.interactions.of('train').candidate)
+  lacked = [len(missing(schema, dataset.candidates[u])) for u in seen]
+  write_json(folder / 'reading.json', {
+      'mapping': mapping, 'missing': int(np.quantile(lacked or [0], USUAL, method='higher'))})
 
 
-def load_catalogue(folder: Path) -> tuple[Schema, tuple[Entity, ...]]:
+def load_catalogue(folder: Path) -> Catalogue:
   """What `save_catalogue` wrote.
 
   Raises:
     ValueError: a file is missing or wrong.
   """
-  path = folder / 'schema.json'
-  schema = parse_schema(read_object(path), str(path))
-  return schema, load_entities(folder / 'jobs.jsonl', schema, 'job')
+  path, about = folder / 'schema.json', folder / 'reading.json'
+  schema, reading = parse_schema(read_object(path), str(path)), read_object(about)
+  return Catalogue(schema, load_entities(folder / 'jobs.jsonl', schema, 'job'),
+                   *read_mapping(reading['mapping'], str(about)), reading['missing'])
 
 
 def save_calibration(folder: Path, calibration: Calibration, offsets: np.ndarray) -> None:
@@ -165,3 +200,13 @@ def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
   except (KeyError, TypeError) as error:
     raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error
   return policy, (low, high)
+
+
+def load_list_length(folder: Path) -> int:
+  """How many jobs a list of stage 2 holds, over which the policy's tau binds; raises a ValueError
+  as `load_policy`."""
+  path = folder / 'policy.json'
+  length = read_object(path).get('list_length')
+  if not isinstance(length, int) or length < 1:
+    raise ValueError(f'{path}: list_length must be an integer of at least 1, got {length!r}')
+  return length

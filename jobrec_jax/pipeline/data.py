@@ -74,7 +74,7 @@ def data_stage(settings: Settings) -> Stage[Data]:
            'jobrec_synth': VERSION if d.source == 'jobrec_synth' else None}
   source = Source.of(settings)
   if d.schema:
-    about['schema'] = schema_document(source.schema)
+    about['schema'] = {k: v for k, v in schema_document(source.schema).items() if k != 'title'}
     about['tables'] = read_definition(d.schema).mapping if d.source == 'tables' else None
   return Stage('data', 2, about, {}, lambda bench: make_data(bench, source),
                lambda bench: Data(*load_dataset(bench.folder, source.schema)), files)
@@ -112,11 +112,12 @@ def make_data(bench: Bench, source: Source) -> None:
 
 
 def catalogue_stage(settings: Settings, of_data: Stage[Data]) -> Stage:
-  """The jobs and the schema, which is what recommending needs of the data."""
-  schema = schema_of(settings)
-  return Stage('catalogue', 2, {}, {'data': of_data},
-               lambda bench: save_catalogue(bench.folder, schema,
-                                            bench.inputs['data'].dataset.jobs),
+  """The jobs, the schema and how tables are written: what recommending needs of the data."""
+  schema, d = schema_of(settings), settings.data
+  mapping = read_definition(d.schema).mapping if d.source == 'tables' else {}
+  return Stage('catalogue', 3, {'title': schema.title}, {'data': of_data},
+               lambda bench: save_catalogue(bench.folder, bench.inputs['data'].dataset, schema,
+                                            mapping),
                lambda bench: load_catalogue(bench.folder))
 
 

@@ -7,7 +7,7 @@ The artefacts are those that run.json names. Each is read only when it is what w
 keys of what it was made from lead to the others: parts of different runs do not pass as one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 from pathlib import Path, PurePosixPath
@@ -20,8 +20,10 @@ import jax
 
 from jobrec_jax.data.tokens import load_tokenizer
 from jobrec_jax.pipeline.artefacts import (
+    Catalogue,
     load_calibration,
     load_catalogue,
+    load_list_length,
     load_params,
     load_policy,
 )
@@ -71,11 +73,15 @@ class LoadedRun:
     settings: the run's, as run.json holds them: sections of plain values.
     recommender: schema, experts, calibration, policy and the run's own jobs.
     results: the rows of its report; empty where none was written.
+    catalogue: what the recommender knows of the data, and how the user's tables are written.
+    list_length: jobs in a list of stage 2, over which tau binds.
   """
 
   settings: Mapping[str, Any]
   recommender: Recommender
   results: tuple[ResultRow, ...]
+  catalogue: Catalogue
+  list_length: int
 
   @property
   def schema(self) -> Schema:
@@ -98,9 +104,10 @@ class LoadedRun:
     return self.recommender.jobs
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float, top_k: int = 5,
-                jobs: Sequence[Entity] | None = None) -> list[RankedJobs]:
+                jobs: Sequence[Entity] | None = None,
+                without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under `C >= tau`; see `Recommender.recommend`."""
-    return self.recommender.recommend(candidates, tau, top_k, jobs)
+    return self.recommender.recommend(candidates, tau, top_k, jobs, without)
 
   def score(self, candidates: Entity | Sequence[Entity],
             jobs: Sequence[Entity] | None = None) -> CandidateScores:
@@ -121,15 +128,16 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
   with opened(path) as folder:
     parts = find_parts(folder)
     settings = parts.record['settings']
-    schema, jobs = load_catalogue(parts.folders['catalogue'])
+    catalogue = load_catalogue(parts.folders['catalogue'])
     policy, _ = load_policy(parts.folders['policy'])
     results = results_file(folder, parts.record)
     experts = _experts(parts, backbone)
     features = {k: v for k, v in settings['features'].items() if k != 'states'}
     mesh = make_mesh(_fitting(build(MeshConfig, settings['mesh'])))
-    recommender = Recommender(schema, *experts, policy, jobs, mesh,
-                              build(ScoringConfig, features))
-    return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()))
+    recommender = Recommender(catalogue.schema, *experts, policy, catalogue.jobs, mesh,
+                              build(ScoringConfig, features), catalogue.missing)
+    return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()),
+                     catalogue, load_list_length(parts.folders['policy']))
 
 
 def load_experts(path: str | Path, backbone: str | None = None) -> tuple[Experts, Calibration]:

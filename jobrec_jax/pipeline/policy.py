@@ -169,7 +169,8 @@ def make_policy(bench: Bench) -> None:
   save_arrays(bench.folder / 'history.npz', history)
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
-      'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high]})
+      'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high],
+      'list_length': round(float(np.asarray(inputs.mask).sum(1).mean()))})
 
 
 def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:

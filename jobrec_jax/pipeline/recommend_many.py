@@ -1,10 +1,12 @@
 """Ranking jobs for many candidates: their file in shards, each made here or by a Dask worker.
 
   OUT            a line a candidate, in the order of their file; written when all rows are there
-  OUT.parts/     the rows of a shard a file, until then: a run that was killed goes on behind them
+  OUT.parts/     until then: the candidates as JSON lines, whatever file they came from, and the
+                 rows of a shard a file: a run that was killed goes on behind them
 
 The name of a shard is a hash of all that its rows depend on: the run's artefacts, tau, top_k, the
-catalogue and the shard's own lines. A worker reads files itself, and refuses where it finds others.
+catalogue, applications and the shard's own lines. A worker reads files itself, and refuses where it
+finds others.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +22,26 @@ from typing import Any
 
 from absl import logging
 
-from jobrec_jax.data.files.records import parse_entity, read_catalogue, read_entity_lines
-from jobrec_jax.pipeline.artefacts import load_catalogue, load_policy
+from jobrec_jax.data.files.records import (
+    entity_json,
+    iter_records,
+    parse_entity,
+    read_entity_lines,
+    read_records,
+)
+from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.data.tables.applied import Applied, read_applied
+from jobrec_jax.pipeline.artefacts import Catalogue, load_catalogue, load_policy
 from jobrec_jax.pipeline.cluster import cancelling, check_workers, submit, trouble
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.load import PARTS, LoadedRun, find_parts, load, opened
 from jobrec_jax.pipeline.provenance import versions
+from jobrec_jax.pipeline.recommend_one import strangers
 from jobrec_jax.pipeline.stage import key_of
 from jobrec_jax.recommend import RankedJobs
-from jobrec_jax.schema.files import decode_json, digest, read_text, replacing
-from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.schema.files import decode_json, digest, null_for_nan, read_text, replacing
+from jobrec_jax.schema.schema import Entity
+from jobrec_jax.schema.words import printable
 
 SHARD = 256  # candidates; the shards decide roundings, so that they must not follow the workers
 
@@ -40,9 +52,12 @@ class Request:
 
   Attributes:
     run: a run folder, or a packed file.
-    candidates: the file of JSON lines.
+    candidates: the file of candidates.
     tau, top_k: as of `Recommender.recommend`.
     catalogue: a file of jobs; '' for the run's own.
+    applied: a table of applications, which are left out; '' for none.
+    resolve: whether tau binds the mean over these candidates and this catalogue.
+    requirement: what the policy is asked for; None for tau itself.
   """
 
   run: str
@@ -50,6 +65,9 @@ class Request:
   tau: float
   top_k: int = 5
   catalogue: str = ''
+  applied: str = ''
+  resolve: bool = False
+  requirement: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +91,9 @@ class Shard:
 def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: Any = None) -> int:
   """Writes the ranking of every candidate of a file.
 
-  Each line of `out` is a JSON object: candidate, tau, eligibility (C of the whole list), and jobs,
-  each as a `recommend.Recommendation`.
+  Each line of `out` is a JSON object: candidate, tau, eligibility (C of the whole list, null where
+  no job is left), notes on the candidate, and jobs, each as a `recommend.Recommendation`; with
+  `resolve` also requirement, what the policy was asked for.
 
   Args:
     asked: which run, candidates, requirement and catalogue.
@@ -92,10 +111,14 @@ def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: A
   asked, out = _absolute(asked), Path(out).absolute()
   if out.is_dir() or out.resolve() == Path(asked.candidates).resolve():
     raise ValueError(f'--out must be a file of its own, got {out}')
-  basis, schema = check_request(asked)
-  shards = list(shards_of(asked, basis, schema, size))
   folder = out.with_name(f'{out.name}.parts')
-  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    asked = _prepared(asked, folder)
+    basis = check_request(asked)
+  except ValueError:
+    _clear(folder, 'candidates.jsonl')
+    raise
+  shards = list(shards_of(asked, basis, size))
   missing = [s for s in shards if part_rows(folder, s) is None]
   total = sum(s.count for s in shards)
   logging.info('recommend: %d candidates in %d shards, %d of them to be made', total, len(shards),
@@ -114,55 +137,113 @@ def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: A
         raise ValueError(f'{_part(folder, shard)}: must be what was made, got another content or '
                          'none; the same command makes it again')
       file.write(rows)
-  for path in folder.glob('shard-*.jsonl'):  # those of requests that were given up, too
-    path.unlink(missing_ok=True)
-  with contextlib.suppress(OSError):  # something else lies there
-    folder.rmdir()
+  _clear(folder, 'candidates.jsonl', 'shard-*.jsonl')  # of requests that were given up, too
   return total
+
+
+def _clear(folder: Path, *patterns: str) -> None:
+  """Removes these files, and the folder where nothing else lies there."""
+  for pattern in patterns:
+    for path in folder.glob(pattern):
+      path.unlink(missing_ok=True)
+  with contextlib.suppress(OSError):
+    folder.rmdir()
 
 
 def _absolute(asked: Request) -> Request:
   """With paths that hold in a worker, too, whose folder is another one."""
-  paths = {name: value for name in ('run', 'candidates', 'catalogue')
+  paths = {name: value for name in ('run', 'candidates', 'catalogue', 'applied')
            if (value := getattr(asked, name))}
-  return dataclasses.replace(asked, **{k: str(Path(v).absolute()) for k, v in paths.items()})
+  return dataclasses.replace(asked, **{k: str(Path(v).expanduser().absolute())
+                                       for k, v in paths.items()})
 
 
-def check_request(asked: Request) -> tuple[str, Schema]:
-  """What the ranking stands on, as a hash, and the schema of the candidates; starts no device.
+def _prepared(asked: Request, folder: Path) -> Request:
+  """The request with candidates as JSON lines, all checked, and the requirement that it comes to.
 
   Raises:
-    ValueError: the run or the catalogue is not whole, or tau beyond what the policy can be asked.
+    ValueError: a file or a setting is wrong; names file and line.
+  """
+  with opened(asked.run) as run:
+    parts = find_parts(run)
+    known = load_catalogue(parts.folders['catalogue'])
+    if not asked.resolve:
+      load_policy(parts.folders['policy'])[0].check(asked.tau)
+  notes: list[str] = []
+  count = 0
+  with replacing(folder / 'candidates.jsonl') as file:
+    for candidate in iter_records(asked.candidates, known.schema, 'candidate',
+                                  known.sides.get('candidate'), notes):
+      file.write(entity_json(candidate, known.schema, 'candidate') + '\n')
+      count += 1
+  jobs, applied, more = _outside(asked, known)
+  for note in (*notes, *more):
+    logging.warning('recommend: %s', printable(note))
+  asked = dataclasses.replace(asked, candidates=str(folder / 'candidates.jsonl'))
+  if not asked.resolve:
+    return asked
+  use_compilation_cache()
+  people = [c for _, c in read_entity_lines(asked.candidates, known.schema, 'candidate')]
+  without = applied and applied.of([c.id for c in people])
+  requirement = load(asked.run).recommender.resolve(people, asked.tau, jobs, without)
+  logging.info('recommend: a mean C of %.6g over %d candidates asks the policy for %.6g', asked.tau,
+               count, requirement)
+  return dataclasses.replace(asked, requirement=requirement)
+
+
+def _outside(asked: Request, known: Catalogue) -> tuple[tuple[Entity, ...] | None, Applied | None,
+                                                        list[str]]:
+  """The jobs of the request's catalogue, its applications, and notes on both.
+
+  Raises:
+    ValueError: a file is wrong; names file and line.
+  """
+  jobs, notes, applied = None, [], None
+  if asked.catalogue:
+    jobs, said = read_records(asked.catalogue, known.schema, 'job', known.sides.get('job'))
+    notes += said
+  if asked.applied:
+    applied = read_applied(asked.applied, known.log)
+    if None in applied.jobs:
+      raise ValueError(f'{asked.applied}: must have a column with ids of candidates where many are '
+                       'ranked, got none')
+    notes += strangers(applied, known.jobs if jobs is None else jobs, asked.applied)
+  return jobs, applied, notes
+
+
+def check_request(asked: Request) -> str:
+  """What the ranking stands on, as a hash; starts no device.
+
+  Raises:
+    ValueError: the run is not whole, a file is missing, or the requirement lies beyond what the
+      policy can be asked.
   """
   with opened(asked.run) as folder:
     parts = find_parts(folder)
-    schema, _ = load_catalogue(parts.folders['catalogue'])
-    load_policy(parts.folders['policy'])[0].check(asked.tau)
-  if asked.catalogue:
-    read_catalogue(asked.catalogue, schema)
+    load_policy(parts.folders['policy'])[0].check(requirement(asked))
   settings = parts.record['settings']
-  return key_of({'name': 'ranking', 'tau': asked.tau, 'top_k': asked.top_k,
+  return key_of({'name': 'ranking', 'tau': asked.tau, 'requirement': asked.requirement,
+                 'top_k': asked.top_k,
                  'artefacts': {name: parts.record['artefacts'][name] for name in PARTS},
                  'settings': {name: settings[name] for name in ('features', 'mesh')},
                  'catalogue': digest(asked.catalogue) if asked.catalogue else None,
-                 'versions': versions()}), schema
+                 'applied': digest(asked.applied) if asked.applied else None,
+                 'versions': versions()})
 
 
-def shards_of(asked: Request, basis: str, schema: Schema, size: int) -> Iterator[Shard]:
-  """The shards of the candidates' file, all of whose lines are read and checked.
+def requirement(asked: Request) -> float:
+  """What the policy is asked for."""
+  return asked.tau if asked.requirement is None else asked.requirement
 
-  Raises:
-    ValueError: a line is wrong; names file and line.
-  """
-  path = Path(asked.candidates)
-  lines = [line for line, _ in read_entity_lines(path, schema, 'candidate')]
-  if not lines:
-    raise ValueError(f'{path}: must hold at least one candidate, got none')
-  with path.open('rb') as file:
-    for first in range(0, len(lines), size):
-      start, count = file.tell(), min(size, len(lines) - first)
-      data = b''.join(file.readline() for _ in range(count))
-      yield Shard(shard_key(basis, data), start, file.tell(), first + 1, count)
+
+def shards_of(asked: Request, basis: str, size: int) -> Iterator[Shard]:
+  """The shards of a file of candidates as JSON lines."""
+  count = sum(1 for _ in read_lines(asked.candidates))
+  with Path(asked.candidates).open('rb') as file:
+    for first in range(0, count, size):
+      start, some = file.tell(), min(size, count - first)
+      data = b''.join(file.readline() for _ in range(some))
+      yield Shard(shard_key(basis, data), start, file.tell(), first + 1, some)
 
 
 def shard_key(basis: str, data: bytes) -> str:
@@ -176,7 +257,7 @@ def make_shard(asked: Request, basis: str, shard: Shard, folder: Path) -> None:
   Raises:
     ValueError: the files are no longer those that were asked about, or a score is not finite.
   """
-  run, jobs = _loaded(asked, basis)
+  run, jobs, applied = _loaded(asked, basis)
   with Path(asked.candidates).open('rb') as file:
     file.seek(shard.start)
     data = file.read(shard.stop - shard.start)
@@ -186,22 +267,29 @@ def make_shard(asked: Request, basis: str, shard: Shard, folder: Path) -> None:
   candidates = [parse_entity(decode_json(text), run.schema, 'candidate',
                              f'{asked.candidates}:{shard.line + i}')
                 for i, text in enumerate(data.decode().removesuffix('\n').split('\n'))]
-  ranked = run.recommend(candidates, asked.tau, asked.top_k, jobs)
-  warn_of_cuts(ranked, f'lines {shard.line} to {shard.line + shard.count - 1}')
-  rows = ''.join(row(c, r, asked.tau) + '\n' for c, r in zip(candidates, ranked))
+  without = applied and applied.of([c.id for c in candidates])
+  ranked = run.recommend(candidates, requirement(asked), asked.top_k, jobs, without)
+  warn(ranked, f'candidates {shard.line} to {shard.line + shard.count - 1}')
+  rows = ''.join(row(c, r, asked) + '\n' for c, r in zip(candidates, ranked))
   with replacing(_part(folder, shard)) as file:
     file.write(hashlib.sha256(rows.encode()).hexdigest() + '\n' + rows)
 
 
-def row(candidate: Entity, ranked: RankedJobs, tau: float) -> str:
+def row(candidate: Entity, ranked: RankedJobs, asked: Request) -> str:
   """A line of the output."""
-  return json.dumps({'candidate': candidate.id, 'tau': tau, 'eligibility': ranked.eligibility,
-                     'jobs': [dataclasses.asdict(job) for job in ranked.jobs]},
-                    ensure_ascii=False, allow_nan=False)
+  more = {} if asked.requirement is None else {'requirement': asked.requirement}
+  return json.dumps(null_for_nan({
+      'candidate': candidate.id, 'tau': asked.tau, **more, 'eligibility': ranked.eligibility,
+      'notes': ranked.notes, 'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}),
+      ensure_ascii=False, allow_nan=False)
 
 
-def warn_of_cuts(ranked: Sequence[RankedJobs], place: str) -> None:
-  """Says where texts were longer than what the experts read."""
+def warn(ranked: Sequence[RankedJobs], place: str) -> None:
+  """Says where texts were longer than what the experts read, and who has notes."""
+  noted = sum(bool(r.notes) for r in ranked)
+  if noted:
+    logging.warning('%s: %d have notes, the first: %s', place, noted,
+                    printable(next(r.notes[0] for r in ranked if r.notes)))
   cuts = {id(r.cut): r.cut for r in ranked}.values()  # one for those that were scored together
   total = {name: n for name in ranked[0].cut if (n := sum(cut[name] for cut in cuts))}
   if total:
@@ -225,18 +313,19 @@ def _part(folder: Path, shard: Shard) -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(asked: Request, basis: str) -> tuple[LoadedRun, tuple[Entity, ...] | None]:
-  """The run and the jobs of a request, read once in a process."""
+def _loaded(asked: Request, basis: str) -> tuple[LoadedRun, tuple[Entity, ...] | None,
+                                                 Applied | None]:
+  """The run, the jobs and the applications of a request, read once in a process."""
   _check_same(asked, basis)
   use_compilation_cache()
   run = load(asked.run)
-  return run, read_catalogue(asked.catalogue, run.schema) if asked.catalogue else None
+  return run, *_outside(asked, run.catalogue)[:2]
 
 
 @functools.lru_cache(maxsize=1)
 def _check_same(asked: Request, basis: str) -> None:
   """Raises ValueError: what this process finds is not what `basis` is a hash of."""
-  found, _ = check_request(asked)
+  found = check_request(asked)
   if found != basis:
     raise ValueError(f'{asked.run}: must be the run that was asked for, with the same catalogue '
                      f'and versions of packages ({basis}), got {found}')
@@ -259,8 +348,7 @@ def _make_with_dask(client: Any, work: tuple[Request, str, Path], missing: Seque
     for future in as_completed(futures.values()):
       shard = by_name[future.key]
       if message := trouble(future) or future.result():
-        raise ValueError(f'{asked.candidates}:{shard.line}: the shard that begins here failed: '
-                         f'{message}')
+        raise ValueError(f'the shard that begins with candidate {shard.line} failed: {message}')
       progress.done(shard)
 
 

@@ -76,7 +76,7 @@ def road(settings: Settings) -> Road:
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
-  of_policy = Stage('policy', 1, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
+  of_policy = Stage('policy', 2, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 2, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,

@@ -181,6 +181,10 @@ class SweepSettings:
     check(self)
     if not self.seeds:
       raise ValueError('seeds must name at least one seed, got ()')
+    for ki, kp, kd, nu in self.rules:  # their bounds in `PolicyConfig`
+      if not (ki > 0 and kp >= 0 and kd >= 0 and 0 <= nu < 1):
+        raise ValueError('rules must be gains (ki, kp, kd, nu) with ki above 0, kp and kd at least '
+                         f'0, and nu in [0, 1), got {(ki, kp, kd, nu)}')
 
 
 @dataclasses.dataclass(frozen=True)

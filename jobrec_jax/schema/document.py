@@ -16,7 +16,8 @@
 
 Keys of an attribute are the fields of `Attribute`, with `synonyms` as a table {written = 'meant'}.
 A layer holds its fields by name, beside `hard`; keys of a field are the fields of `AlignedField`,
-and of the comparator that `compare` names.
+and of the comparator that `compare` names. `title`, beside `name`, may say which attribute of jobs
+people know them by.
 """  # noqa: E501
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from jobrec_jax.schema.settings import build, check
 
 SIDES = ('candidate', 'job')
 KEYS = ('name', *SIDES, 'layers')
+OPTIONAL = ('title',)
 _FIELD = (*SIDES, 'compare', 'perspective', 'against', 'hard', 'weight')
 
 
@@ -44,7 +46,7 @@ def parse_schema(document: Mapping[str, Any], place: str) -> Schema:
     ValueError: with place and key, what was allowed and what came.
   """
   try:
-    known_keys(document, KEYS, KEYS)
+    known_keys(document, (*KEYS, *OPTIONAL), KEYS)
     name = document['name']
     if not isinstance(name, str) or not name:
       raise ValueError(f'name must be text that is not empty, got {name!r:.80}')
@@ -53,7 +55,8 @@ def parse_schema(document: Mapping[str, Any], place: str) -> Schema:
     if not isinstance(layers, Mapping) or not layers:
       raise ValueError(f'layers must be a table of at least one layer, got {layers!r:.80}')
     return Schema(name, *(tuple(sides[side].values()) for side in SIDES),
-                  tuple(_layer(*layer, sides) for layer in layers.items()))
+                  tuple(_layer(*layer, sides) for layer in layers.items()),
+                  document.get('title', ''))
   except ValueError as error:
     raise ValueError(f'{place}: {error}') from error
 
@@ -165,7 +168,7 @@ def schema_document(schema: Schema) -> dict[str, Any]:
   Raises:
     ValueError: a comparator has no name in documents.
   """
-  return {'name': schema.name,
+  return {'name': schema.name, **({'title': schema.title} if schema.title else {}),
           **{side: {a.name: _written(a, ('name',)) for a in schema.attributes(side)}
              for side in SIDES},
           'layers': {layer.name: ({'hard': True} if layer.hard else {})

@@ -21,6 +21,7 @@ _TYPES = {'number': (int, float), 'integer': int, 'boolean': bool, 'category': s
           'text': str}
 Perspective = Literal['preference', 'qualification', 'both']
 PERSPECTIVES = ('preference', 'qualification')
+_TITLES, _TITLE_KINDS = ('title', 'job_title', 'name'), ('category', 'text')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,15 +202,23 @@ class Layer:
 class Schema:
   """A domain: the attributes of each side and the layers that align them.
 
+  Attributes:
+    name: of the domain.
+    candidate, job: the attributes of each side.
+    layers: what of them faces what.
+    title: the attribute of jobs that people know them by; '' for one that is called so. No model
+      learns which it is: no fingerprint holds it.
+
   Raises:
     ValueError: a field names an attribute that its side does not have or whose kind its comparator
-      cannot compare, or a name is used twice.
+      cannot compare, a name is used twice, or the title is no category or text of jobs.
   """
 
   name: str
   candidate: tuple[Attribute, ...]
   job: tuple[Attribute, ...]
   layers: tuple[Layer, ...]
+  title: str = dataclasses.field(default='', repr=False)
 
   def __post_init__(self):
     for side in ('candidate', 'job'):
@@ -228,6 +237,10 @@ class Schema:
           raise ValueError(f'schema {self.name}, field {field.name}: no {side} attribute named '
                            f'{sorted(set(used) - known)}; there are {sorted(known)}')
       self._check_kinds(field)
+    titles = [a.name for a in self.job if a.kind in _TITLE_KINDS]
+    if self.title != '' and self.title not in titles:
+      raise ValueError(f'schema {self.name}: title must name a category or text of jobs, {titles}, '
+                       f'got {self.title!r}')
 
   def _check_kinds(self, field: AlignedField) -> None:
     kinds = [self.attribute('candidate', name).kind for name in field.candidate]
@@ -246,6 +259,12 @@ class Schema:
   @functools.cached_property
   def _by_name(self) -> dict[str, dict[str, Attribute]]:
     return {side: {a.name: a for a in getattr(self, side)} for side in ('candidate', 'job')}
+
+  def title_of(self, job: Entity) -> str:
+    """What people know a job by: its title, or its id where it has none."""
+    named = [a.name for a in self.job if a.name in _TITLES and a.kind in _TITLE_KINDS]
+    name = self.title or next(iter(named), '')
+    return str(job[name]) if name and job[name] else job.id
 
   def is_hard(self, field: AlignedField) -> bool:
     """Whether an unmet field is a requirement that is not kept."""

@@ -10,6 +10,9 @@ import re
 import unicodedata
 
 _BETWEEN = re.compile(r'(?<=\w)[-\u2010-\u2015\u2212](?=\w)')  # dashes between letters or digits
+# Marks of direction, which turn round what stands behind them.
+_BIDI = '\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
+_CONTROL = ('Cc', 'Cs', 'Zl', 'Zp')
 _KEPT = 1 << 16  # the same words meet in many pairs of a catalogue
 
 
@@ -46,3 +49,14 @@ def quoted(text: str, apart: str = ',;"') -> str:
   if plain and not any(c in plain for c in apart):
     return plain
   return '"' + plain.replace('"', '""') + '"'
+
+
+def printable(text: str, keep: str = '') -> str:
+  """The text as a terminal may show it: control characters and marks of direction as escapes.
+
+  Args:
+    text: any.
+    keep: characters that stay, such as line feeds of a table.
+  """
+  return ''.join(c if c in keep or not (c in _BIDI or unicodedata.category(c) in _CONTROL)
+                 else ascii(c)[1:-1] for c in text)

@@ -340,6 +340,20 @@ def test_sign_projection_cap_and_start():
   assert started.multiplier['b'].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize('rule', ['plain', 'adam', 'nupi', 'relative'])
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_a_violation_that_is_no_number_is_held_and_counted(rule, bad):
+  """Its multiplier stays for that call; the others move, and it moves again with the next."""
+  init, moved = dual_ascent(RULES[rule], constraint='inequality')
+  update = jax.jit(lambda state, violation: moved(state, violation=violation))
+  state = update(init((2,)), jnp.array([0.4, 0.4]))
+  held = update(state, jnp.array([bad, 0.4]))
+  assert held.multiplier[0] == state.multiplier[0] and held.multiplier[1] > state.multiplier[1]
+  after = update(held, jnp.array([0.4, 0.4]))
+  assert after.multiplier[0] > held.multiplier[0] and np.isfinite(after.multiplier).all()
+  assert (int(state.held), int(held.held), int(after.held), int(after.step)) == (0, 1, 1, 3)
+
+
 def test_group_violation():
   values, groups = jnp.array([.2, .4, .9, 7., 5.]), jnp.array([0, 0, 2, -1, 4])
   v = jax.jit(group_violation, static_argnums=3)(values, groups, 0.5, 4)

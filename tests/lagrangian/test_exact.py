@@ -8,7 +8,13 @@ import scipy.special
 
 from jobrec_jax.lagrangian import exact
 from jobrec_jax.lagrangian.attainable import attainable_range
-from jobrec_jax.lagrangian.exact import OBJECTIVES, policy, solve_dual, value as value_of
+from jobrec_jax.lagrangian.exact import (
+    OBJECTIVES,
+    list_chunks,
+    policy,
+    solve_dual,
+    value as value_of,
+)
 
 L, J = 5, 4
 
@@ -133,6 +139,15 @@ def test_no_other_policy_is_better(objective):
       met += 1
       assert value(objective, pi, scores).mean() <= found.dual[0, 0] + 1e-12
   assert met > 500
+
+
+def test_groups_may_have_names():
+  scores, q, mask = lists(2, (6, 3))
+  index = np.array([1, 0, 2, 2, 0, 1])
+  by_index, by_name = (list_chunks(scores, q, mask, np.array([0.5]), groups)
+                       for groups in (index, np.array(['a', 'b', 'c'])[index]))
+  np.testing.assert_array_equal(by_index[0].group, by_name[0].group)
+  assert by_index[2] == by_name[2] == 3
 
 
 def test_groups_lists_and_a_population():

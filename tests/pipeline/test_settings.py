@@ -78,6 +78,20 @@ def test_each_enum_each_range_and_nan(key, value):
     build(Settings, nested(key, value))
 
 
+# Numbers without a range: any is one, or other checks say which (`test_sizes_and_sections...`).
+FREE = {'mesh.data', 'market.preference_mean', 'market.qualification_mean', 'sweep.rules'}
+
+
+def test_every_number_has_its_range():
+  """A number without one is found where it is used, which may be behind the training."""
+  def is_number(kind):
+    return kind in (int, float) or any(map(is_number, get_args(kind)))
+  unbounded = {key for key, kind in leaves(Settings)
+               if get_origin(kind) is not Annotated and is_number(kind)
+               and get_origin(kind) is not Literal}
+  assert unbounded == FREE
+
+
 def test_the_list_is_long():
   assert len(EACH) > 150 and len({key for key, _ in EACH}) > 90
 
@@ -112,6 +126,10 @@ def test_the_list_is_long():
     ({'mesh.data': 0}, 'mesh.data'),
     ({'sweep.seeds': ()}, 'sweep.seeds'),
     ({'sweep.rules': ((1.0, 0.0, 0.0),)}, 'sweep.rules'),
+    ({'sweep.rules': ((0.3, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))}, 'sweep.rules'),
+    ({'sweep.rules': ((0.3, -0.1, 0.0, 0.0),)}, 'sweep.rules'),
+    ({'sweep.rules': ((0.3, 0.0, -0.1, 0.0),)}, 'sweep.rules'),
+    ({'sweep.rules': ((0.3, 0.0, 0.0, 1.0),)}, 'sweep.rules'),
     ({'refine.perspectives': ()}, 'refine.perspectives'),
     ({'refine.verdicts': 6}, 'refine.verdicts'),
     ({'refine.people': ('a', 'a')}, 'refine.people'),

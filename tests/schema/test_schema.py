@@ -134,6 +134,19 @@ def test_fingerprint_changes_with_every_part_of_the_table_and_with_nothing_else(
   assert Schema('toy', CANDIDATE, JOB, LAYERS).fingerprint() == fingerprints[0]
 
 
+def test_the_title_of_a_job_is_what_people_know_it_by():
+  text = (*JOB, Attribute('role', 'text'), Attribute('name', 'category'))
+  named = dataclasses.replace(TOY, job=text, title='role')
+  job = Entity('j1', {'role': 'Turner', 'name': 'shop 3'})
+  assert named.title_of(job) == 'Turner' and named.title_of(Entity('j2', {})) == 'j2'
+  by_name = dataclasses.replace(named, title='')
+  assert by_name.title_of(job) == 'shop 3' and TOY.title_of(Entity('j1', {'min_gpa': 3.0})) == 'j1'
+  assert named.fingerprint() == by_name.fingerprint()  # no model learns it
+  for title in ('min_gpa', 'roel', 3):
+    with pytest.raises(ValueError, match=rf"title must name a category .*'role', 'name'.*{title}"):
+      dataclasses.replace(named, title=title)
+
+
 def test_the_students_table_is_whole():
   assert [layer.name for layer in STUDENTS.layers] == [
       'eligibility', 'competence', 'logistics', 'interest', 'narrative']

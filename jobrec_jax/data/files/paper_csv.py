@@ -19,6 +19,7 @@ import dataclasses
 import io
 from pathlib import Path
 import re
+import sys
 
 import numpy as np
 
@@ -56,6 +57,8 @@ LABEL_FILES = {
 }
 UNPUBLISHED_FILES = ('cal.csv', 'qual_val.csv', 'qual_cal.csv')
 JOB_SHARES = {'validation': 0.1, 'calibration': 0.2}  # of qual_train.csv's jobs; the rest train
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a long text is no fault: it is in memory anyway
 
 Label = tuple[str, str, int]  # user id, item id, 0 or 1
 Labels = dict[tuple[str, str], list[Label]]  # by perspective and split

@@ -131,7 +131,8 @@ def _rows(path: Path, required: list[str],
     yield number, dict(zip(names, cells))
 
 
-def _read_entities(path: Path, schema: Schema, side: str) -> tuple[Entity, ...]:
+def read_entities(path: Path, schema: Schema, side: str) -> tuple[Entity, ...]:
+  """The records of NAME.user or NAME.item; raises as `read_atomic`."""
   identity, *columns = _columns(schema, side)
   needed = {a.name for a in schema.attributes(side) if a.required}
   required = [identity, *(c for c in columns if c.split(':')[0] in needed)]
@@ -172,7 +173,7 @@ def read_atomic(folder: str | Path, name: str, schema: Schema) -> Dataset:
     ValueError: with file:line, what was allowed and what came.
   """
   paths = {suffix: Path(folder) / (name + suffix) for suffix in (*SUFFIXES.values(), '.inter')}
-  candidates, jobs = (_read_entities(paths[SUFFIXES[side]], schema, side) for side in SUFFIXES)
+  candidates, jobs = (read_entities(paths[SUFFIXES[side]], schema, side) for side in SUFFIXES)
   return Dataset(schema, candidates, jobs, _read_interactions(paths['.inter'], candidates, jobs))
 
 

@@ -1,15 +1,42 @@
-"""Records as JSON: a candidate from a file, a catalogue of jobs from JSON or CSV."""
+"""Records from files of any usual kind: a candidate, many of them, a catalogue of jobs.
+
+| file | how it is read |
+|---|---|
+| any kind that `tables.rows` knows | as a user's own table, where a schema file says how those are written |
+| .json, .jsonl | objects with attributes by name, as `experiments.export` writes them |
+| .csv with `job_id` or `student_id` | the published layout |
+| .item, .user | RecBole's atomic files |
+| any other table | a column for each attribute, by its name, and `id` |
+"""  # noqa: E501
 
 from collections.abc import Iterable, Iterator
+import difflib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jobrec_jax.data.files.paper_csv import read_entities
+from jobrec_jax.data.files import recbole
+from jobrec_jax.data.files.paper_csv import ID_COLUMNS, IGNORED_COLUMNS, read_entities
 from jobrec_jax.data.files.tables import read_lines
+from jobrec_jax.data.tables.cells import id_of
+from jobrec_jax.data.tables.definition import SideTable
+from jobrec_jax.data.tables.reader import entity_of
+from jobrec_jax.data.tables.rows import JSON, RECBOLE, Table, read_table
 from jobrec_jax.schema.files import decode_json, read_json, write_json
 from jobrec_jax.schema.schema import Entity, Schema
+
+
+class Records(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    entities: its records, in their order.
+    notes: what was not read, in words.
+  """
+
+  entities: tuple[Entity, ...]
+  notes: tuple[str, ...]
 
 
 def parse_entity(value: Any, schema: Schema, side: str, place: str,
@@ -54,22 +81,8 @@ def entity_json(entity: Entity, schema: Schema, side: str) -> str:
   return json.dumps({'id': entity.id, **values}, ensure_ascii=False, allow_nan=False)
 
 
-def read_entity_json(path: str | Path, schema: Schema, side: str) -> Entity:
-  """Reads one record: a JSON object with attributes by name and, if wanted, an `id`.
-
-  Args:
-    path: the file. A set is an array of strings; null or an absent key is a missing value.
-    schema: the domain's table.
-    side: 'candidate' or 'job'; also the id where none is given.
-
-  Raises:
-    ValueError: with path and key, what was allowed and what came.
-  """
-  return parse_entity(read_json(path), schema, side, str(path), side)
-
-
 def read_entity_lines(path: str | Path, schema: Schema, side: str) -> Iterator[tuple[int, Entity]]:
-  """Reads records one by one from JSON lines, each an object with attributes by name and an `id`.
+  """Reads our own JSON lines one by one, each an object with attributes by name and an `id`.
 
   Args:
     path: the file.
@@ -94,32 +107,124 @@ def read_entity_lines(path: str | Path, schema: Schema, side: str) -> Iterator[t
     yield line, entity
 
 
-def read_catalogue(path: str | Path, schema: Schema) -> tuple[Entity, ...]:
-  """Reads the jobs to recommend from.
+def read_entity(path: str | Path, schema: Schema, side: str, table: SideTable | None = None,
+                name: str = '') -> Entity:
+  """Reads one record.
 
   Args:
-    path: a .json file with an array of objects as in `read_entity_json` (a job without an id is
-      called 'job-0' by its index), or any other file as CSV in the published item layout.
-    schema: the domain's table.
+    path: a .json file with an object, whose `id` may be left out; or any file of `read_records`.
+    schema, side, table: as of `read_records`.
+    name: the id of the record to take; '' where the file holds one alone.
 
   Raises:
-    ValueError: with path, index (JSON) or line (CSV) and key, what was allowed and what came.
+    ValueError: as `read_records`; there is no such record, or there are several and no name.
   """
-  if Path(path).suffix != '.json':
-    return read_entities(path, schema, 'job')[0]
-  values = read_json(path)
-  if not isinstance(values, list) or not values:
-    raise ValueError(f'{path}: must be a JSON array of at least one job, got '
-                     f'{"an empty one" if values == [] else type(values).__name__}')
-  jobs: dict[str, Entity] = {}
-  for i, value in enumerate(values):
-    job = parse_entity(value, schema, 'job', f'{path}[{i}]', f'job-{i}')
-    if job.id in jobs:
-      raise ValueError(f'{path}[{i}]: id must be unique, got {job.id!r} again')
-    jobs[job.id] = job
-  return tuple(jobs.values())
+  path = Path(path).expanduser()
+  found = None
+  if path.suffix.lower() == '.json' and isinstance(value := read_json(path), dict):
+    found = Table(path, tuple(value), iter([(str(path), list(value.values()))]))
+  by_id = {entity.id: entity for entity in _records(path, found, schema, side, table, [])}
+  if name in by_id:
+    return by_id[name]
+  if name or len(by_id) != 1:
+    some = ', '.join(repr(i) for i in list(by_id)[:5]) + (', ...' if len(by_id) > 5 else '')
+    raise ValueError(f'{path}: must hold {f"the {side} {name!r}" if name else f"one {side}"}, got '
+                     f'{len(by_id)}: {some}' + ('' if name else '; name one by its id'))
+  return next(iter(by_id.values()))
+
+
+def read_records(path: str | Path, schema: Schema, side: str,
+                 table: SideTable | None = None) -> Records:
+  """Reads a file of records: candidates, or the jobs to recommend from.
+
+  Args:
+    path: see the module's table.
+    schema, side: the attributes and their ranges.
+    table: how the user's own tables are written, where the data came from such.
+
+  Raises:
+    ValueError: with the file and, where there is one, line and column, what was allowed and what
+      came; an id comes again, or there is no record.
+  """
+  notes: list[str] = []
+  return Records(tuple(iter_records(path, schema, side, table, notes)), tuple(notes))
+
+
+def iter_records(path: str | Path, schema: Schema, side: str, table: SideTable | None,
+                 notes: list[str]) -> Iterator[Entity]:
+  """`read_records`, one record after another; what is not read is added to `notes`."""
+  yield from _records(Path(path).expanduser(), None, schema, side, table, notes)
+
+
+def _records(path: Path, found: Table | None, schema: Schema, side: str, table: SideTable | None,
+             notes: list[str]) -> Iterator[Entity]:
+  ending = path.suffix.lower()
+  if table is None and ending in RECBOLE:
+    yield from recbole.read_entities(path, schema, side)
+    return
+  found = read_table(path) if found is None else found
+  if table is None and ending not in JSON and ID_COLUMNS[side] in found.columns:
+    entities, said = read_entities(path, schema, side)
+    notes += said
+    yield from entities
+    return
+  columns, identity = _columns(found, schema, side, table, notes)
+  seen = set()
+  for i, (place, row) in enumerate(found.rows):
+    cells = dict(zip(found.columns, row))
+    name = f'{side}-{i}' if place != str(path) else side
+    if identity:
+      came = cells[identity]
+      plain = isinstance(came, str | int | float) and not isinstance(came, bool)
+      name = id_of(came) if plain and came == came else ''
+      if not name or name in seen:
+        raise ValueError(f'{place}: {identity} must be unique and text or a number, got '
+                         f'{str(came)[:80]!r}{" again" if name else ""}')
+    seen.add(name)
+    values = {n: cells[c] for n, c in columns.items()}
+    if table is None and ending in JSON:
+      given = {k: v for k, v in values.items() if v is not None}
+      yield parse_entity({'id': name, **given}, schema, side, place)
+    else:
+      yield entity_of(schema, side, table or _BY_NAME, name, values, place)
+  if not seen:
+    raise ValueError(f'{path}: must hold at least one {side}, got none')
+
+
+_BY_NAME = SideTable('', 'id', {}, {}, {})
+
+
+def _columns(found: Table, schema: Schema, side: str, table: SideTable | None,
+             notes: list[str]) -> tuple[dict[str, str], str]:
+  """The column of each attribute that the file has, and that of the ids; '' without one."""
+  names = [a.name for a in schema.attributes(side)]
+  ids = dict.fromkeys((*((table.id,) if table else ()), 'id', ID_COLUMNS[side],
+                       recbole.ID_COLUMNS[side]))
+  identity = next((i for i in ids if i in found.columns), '')
+  columns = {}
+  for name in names:
+    own = table.columns.get(name, name) if table else name
+    column = next((c for c in (own, name) if c in found.columns), None)
+    if column is not None:
+      columns[name] = column
+  is_json = found.path.suffix.lower() in JSON
+  if not identity and not is_json:
+    raise ValueError(f'{found.path}: must have a column with ids, {" or ".join(ids)}, got '
+                     f'{list(found.columns)}')
+  left = [c for c in found.columns if c not in (*columns.values(), identity, *IGNORED_COLUMNS)]
+  if left and (table is None or not columns):
+    near = difflib.get_close_matches(left[0], names, 1)
+    raise ValueError(f'{found.path}: columns must be attributes of a {side} or {identity or "id"}, '
+                     f'got {left} among {list(found.columns)}'
+                     + (f'; did you mean {near[0]!r}?' if near else f'; attributes are {names}'))
+  if left:
+    notes.append(f'{found.path.name}: {len(left)} columns are not read: {", ".join(left)}')
+  absent = [n for n in names if n not in columns]
+  if absent and not is_json:
+    notes.append(f'{found.path.name}: no column for {", ".join(absent)}; taken as missing')
+  return columns, identity
 
 
 def write_entities(path: str | Path, entities: Iterable[Entity]) -> None:
-  """Writes a JSON array that `read_catalogue` reads back."""
+  """Writes a JSON array that `read_records` reads back."""
   write_json(path, [{'id': e.id, **e.attributes} for e in entities], indent=1)

@@ -1,6 +1,6 @@
 """A schema file: a TOML file that says what a user's data mean and how their tables are written.
 
-Beside the schema (see `schema.document`) an attribute may name its `column` (else it is that of
+Beside the schema (see `schema.document`), an attribute may name its `column` (else it is that of
 its own name), a `separator` of lists (else ';'), and words that are `missing` values; `synonyms`
 and `distances` may name a table. `[tables]` says where the rest is:
 
@@ -33,7 +33,14 @@ import tomllib
 from typing import Any, Literal, NamedTuple
 
 from jobrec_jax.data.tables.rows import read_table
-from jobrec_jax.schema.document import SIDES, checked, known_keys, parse_schema
+from jobrec_jax.schema.document import (
+    KEYS,
+    OPTIONAL,
+    SIDES,
+    checked,
+    known_keys,
+    parse_schema,
+)
 from jobrec_jax.schema.files import digest, read_text
 from jobrec_jax.schema.schema import Schema
 
@@ -191,8 +198,8 @@ def _definition(path: Path, content: str, stamp: tuple[int, int]) -> Definition:
   if isinstance(document, Schema):
     return Definition(document, {}, None, {})
   try:
-    known_keys(document, ('name', *SIDES, 'layers', 'tables'), ('name', *SIDES, 'layers'))
-    plain = {k: document[k] for k in ('name', 'layers')}
+    known_keys(document, (*KEYS, *OPTIONAL, 'tables'), KEYS)
+    plain = {k: v for k, v in document.items() if k not in (*SIDES, 'tables')}
     cells: dict[str, dict[str, dict]] = {}
     for side in SIDES:
       plain[side], cells[side] = _attributes(document[side], side, path)
@@ -202,14 +209,31 @@ def _definition(path: Path, content: str, stamp: tuple[int, int]) -> Definition:
   schema = parse_schema(plain, str(path))
   if 'tables' not in document:
     return Definition(schema, {}, None, {})
+  mapping = {'tables': document['tables'], 'cells': cells}
+  return Definition(schema, *read_mapping(mapping, str(path)), mapping)
+
+
+def read_mapping(mapping: Mapping[str, Any],
+                 place: str) -> tuple[dict[str, SideTable], LogTable | None]:
+  """How tables are written, from `Definition.mapping`: `sides` and `log` as there.
+
+  Args:
+    mapping: of tables; empty where no schema file says.
+    place: where it comes from, named in errors.
+
+  Raises:
+    ValueError: with place and key, what was allowed and what came.
+  """
+  if not mapping:
+    return {}, None
   try:
-    tables = document['tables']
+    known_keys(mapping, ('tables', 'cells'), ('tables', 'cells'))
+    tables, cells = mapping['tables'], mapping['cells']
     known_keys(tables, TABLES, TABLES, 'tables')
     sides = {side: _side(tables[f'{side}s'], f'tables.{side}s', cells[side]) for side in SIDES}
-    log = _log(tables['interactions'])
+    return sides, _log(tables['interactions'])
   except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
-  return Definition(schema, sides, log, {'tables': tables, 'cells': cells})
+    raise ValueError(f'{place}: {error}') from error
 
 
 def _document(path: Path) -> Any:

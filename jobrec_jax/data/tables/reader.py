@@ -95,15 +95,27 @@ def read_entities(path: Path, defined: Definition, side: str,
       raise ValueError(f'{place}: {table.id} must be unique and not empty, got {name!r}'
                        + (f', which stands in {seen[name]}' if name else ''))
     seen[name] = place
-    entities.append(_entity(schema, side, table, name, {
+    entities.append(entity_of(schema, side, table, name, {
         n: row[at[c]] for n, c in column_of.items() if c in at}, place))
   if not entities:
     raise ValueError(f'{path}: must hold at least one {side}, got none')
   return tuple(entities)
 
 
-def _entity(schema: Schema, side: str, table: SideTable, name: str, cells: Mapping[str, Any],
-            place: str) -> Entity:
+def entity_of(schema: Schema, side: str, table: SideTable, name: str, cells: Mapping[str, Any],
+              place: str) -> Entity:
+  """The record of a row.
+
+  Args:
+    schema, side: the attributes and their ranges.
+    table: how cells are written.
+    name: the record's id.
+    cells: of attributes by name; one that is absent is missing.
+    place: of the row, named in errors.
+
+  Raises:
+    ValueError: with the place and the attribute, what was allowed and what came.
+  """
   values = {}
   for attribute in schema.attributes(side):
     try:
@@ -190,7 +202,7 @@ def _log_rows(path: Path, table: LogTable, candidates: Sequence[Entity], jobs: S
       if table.shown and not _label(table.shown, row[at[table.shown.column]]):
         hidden += 1
         continue
-      rows.append(_Row(*pair, *_decisions(table, row, at), _exposure(table, row, at),
+      rows.append(_Row(*pair, *decisions(table, row, at), _exposure(table, row, at),
                        _order(table, row[at[order]]) if order else None, place))
     except ValueError as error:
       raise ValueError(f'{place}: {error}') from error
@@ -201,7 +213,8 @@ def _log_rows(path: Path, table: LogTable, candidates: Sequence[Entity], jobs: S
   return rows
 
 
-def _decisions(table: LogTable, row: Sequence[Any], at: Mapping[str, int]) -> tuple[int, int]:
+def decisions(table: LogTable, row: Sequence[Any], at: Mapping[str, int]) -> tuple[int, int]:
+  """Preference and qualification of a row whose columns lie `at`: 1, 0 or UNOBSERVED each."""
   if table.funnel:
     return _reached(table.funnel, row[at[table.funnel.column]])
   first, second = (UNOBSERVED if x is None else _label(x, row[at[x.column]])

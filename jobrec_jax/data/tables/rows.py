@@ -24,7 +24,8 @@ from jobrec_jax.schema.files import decode_json, open_file, read_json, read_text
 
 DELIMITERS = ',;\t|'
 RECBOLE = ('.inter', '.user', '.item')
-ENDINGS = ('.csv', '.tsv', '.txt', '.jsonl', '.ndjson', '.json', '.parquet', *RECBOLE)
+JSON = ('.jsonl', '.ndjson', '.json')
+ENDINGS = ('.csv', '.tsv', '.txt', *JSON, '.parquet', *RECBOLE)
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a long text is no fault: it is in memory anyway
 
 
@@ -58,7 +59,7 @@ def read_table(path: str | Path, needed: Collection[str] = ()) -> Table:
   ending = path.suffix.lower()
   if ending not in ENDINGS:
     raise ValueError(f'{path}: must end in one of {", ".join(ENDINGS)}, got {path.suffix!r}')
-  if ending in ('.jsonl', '.ndjson', '.json'):
+  if ending in JSON:
     table = _json_table(path, ending)
   elif ending == '.parquet':
     table = _parquet_table(path)

@@ -18,7 +18,8 @@ from jobrec_jax.data.dataset import SPLITS, UNOBSERVED
 from jobrec_jax.data.files.jsonl import read_jsonl, write_jsonl
 from jobrec_jax.data.files.paper_csv import LABEL_FILES, read_published, write_published
 from jobrec_jax.data.files.recbole import read_atomic, write_atomic
-from jobrec_jax.data.files.records import read_catalogue, read_entity_json, write_entities
+from jobrec_jax.data.files.records import read_entity, read_records, write_entities
+from jobrec_jax.data.tables.cells import id_of
 from tests.data.files.odd import ODD, interactions, same, small
 
 TOKENS = [t.encode() for t in (
@@ -175,8 +176,8 @@ def parsed(text):
 def said_in_json(side, rows, default='{}'):
   def attribute(row, name):
     return tuple(row[name]) if isinstance(row.get(name), list) else row.get(name)
-  return {row.get('id', default.format(i)): {a.name: attribute(row, a.name)
-                                             for a in ODD.attributes(side)}
+  return {id_of(row.get('id', default.format(i))): {a.name: attribute(row, a.name)
+                                                    for a in ODD.attributes(side)}
           for i, row in enumerate(rows)}
 
 
@@ -287,9 +288,9 @@ ATOMIC = dataset_reader(lambda dataset, folder: write_atomic(dataset, folder, 'x
                         lambda folder: read_atomic(folder, 'x', ODD), atomic_says)
 JSONL = dataset_reader(write_jsonl, lambda folder: read_jsonl(folder, ODD), jsonl_says)
 RECORD = record_reader('candidate.json', 'candidate', lambda folder: (
-    read_entity_json(folder / 'candidate.json', ODD, 'candidate'),), record_says)
-CATALOGUE = record_reader('jobs.json', 'job', lambda folder: read_catalogue(
-    folder / 'jobs.json', ODD), catalogue_says)
+    read_entity(folder / 'candidate.json', ODD, 'candidate'),), record_says)
+CATALOGUE = record_reader('jobs.json', 'job', lambda folder: read_records(
+    folder / 'jobs.json', ODD, 'job').entities, catalogue_says)
 
 TARGETS = [(reader, name) for reader, names in {
     PUBLISHED: ('Final_items.csv', 'Final_users.csv', 'train.csv', 'qual_test.csv'),

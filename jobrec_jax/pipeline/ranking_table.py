@@ -1,0 +1,79 @@
+"""Rankings as text for people; whatever came from data is shown without control characters."""
+
+from collections.abc import Sequence
+
+from jobrec_jax.recommend import DOUBTED, RankedCandidate, RankedJobs
+from jobrec_jax.schema.words import printable
+
+FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists moves C
+
+
+def ranking_table(ranked: RankedJobs, tau: float) -> str:
+  """The ranking as aligned text, each job's reasons below it."""
+  titled = any(j.title != j.job_id for j in ranked.jobs)
+  columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',
+             'lambda')
+  rows = [((str(i + 1), j.job_id, *((j.title,) if titled else ()), f'{j.score:.3f}',
+            f'{j.preference:.3f}', f'{j.qualification:.3f}', f'{j.lam:.3f}'),
+           _details(j.reasons, j.contradicted, j.copies)) for i, j in enumerate(ranked.jobs)]
+  asked = f'asked for {tau:.6g}' if tau else 'no requirement'
+  what = f'{ranked.eligibility:.3f} ({asked})' if ranked.jobs else 'no job is left'
+  return f'{_table(columns, rows)}\nEligibility C of the whole list: {what}'
+
+
+def candidates_table(ranked: Sequence[RankedCandidate]) -> str:
+  """The candidates for a job as aligned text, each one's reasons below."""
+  columns = ('rank', 'candidate', 'p_qual', 'preference')
+  rows = [((str(i + 1), c.candidate_id, f'{c.qualification:.3f}', f'{c.preference:.3f}'),
+           _details(c.reasons, c.contradicted) | ({'warning': list(c.notes)} if c.notes else {}))
+          for i, c in enumerate(ranked)]
+  return _table(columns, rows)
+
+
+def what_tau_binds(jobs: int, list_length: int, asked: float | None = None) -> str:
+  """What to know of tau, in a sentence or two.
+
+  Args:
+    jobs: of the catalogue.
+    list_length: jobs in a list of stage 2.
+    asked: the mean C for which another requirement was found; None where tau is the policy's own.
+  """
+  if asked is not None:
+    return (f'τ {asked:.6g} binds the mean C over these candidates, each with all jobs of this '
+            'catalogue: the requirement above reaches it.')
+  said = (f'τ binds the mean of C over a population of lists as long as those of stage 2, '
+          f'{list_length} jobs: one list has another C.')
+  if not list_length / FAR <= jobs <= list_length * FAR:
+    said += (f' C moves with the length, and this catalogue has {jobs} jobs: --resolve asks for '
+             'the mean over it.')
+  return said
+
+
+def _details(reasons: dict[str, list[str]], contradicted: Sequence[str],
+             copies: Sequence[str] = ()) -> dict[str, list[str]]:
+  """What stands below a row, by what it is called."""
+  details = dict(reasons)
+  if contradicted:
+    details['doubtful'] = [f'p_qual is above {DOUBTED:g} and requirements are unmet: '
+                           + ', '.join(contradicted)]
+  if copies:
+    details['copies'] = list(copies)
+  return details
+
+
+def _table(columns: Sequence[str],
+           rows: Sequence[tuple[tuple[str, ...], dict[str, list[str]]]]) -> str:
+  """Args: rows: the cells of each, and what stands below it."""
+  cells = [tuple(map(printable, row)) for row, _ in rows]
+  widths = [max(map(len, column)) for column in zip(columns, *cells)]
+
+  def line(cells: Sequence[str]) -> str:
+    return '  '.join(c.ljust(w) if name in ('job', 'title', 'candidate') else c.rjust(w)
+                     for name, c, w in zip(columns, cells, widths)).rstrip()
+  lines = [line(columns)]
+  for row, (_, details) in zip(cells, rows):
+    lines.append(line(row))
+    width = max(map(len, details), default=0)
+    lines += [f'{"":{widths[0]}}  {printable(name).ljust(width)}  {printable(", ".join(words))}'
+              for name, words in details.items()]
+  return '\n'.join(lines)

@@ -1,0 +1,122 @@
+"""Jobs for one candidate, or candidates for one job, from files, as text."""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+
+from jobrec_jax.data.files.records import read_entity, read_records
+from jobrec_jax.data.tables.applied import Applied, read_applied
+from jobrec_jax.pipeline.load import LoadedRun
+from jobrec_jax.pipeline.ranking_table import candidates_table, ranking_table, what_tau_binds
+from jobrec_jax.recommend import RankedCandidate, RankedJobs
+from jobrec_jax.schema.files import null_for_nan
+from jobrec_jax.schema.schema import Entity
+from jobrec_jax.schema.words import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """What is asked for.
+
+  Attributes:
+    tau: the eligibility asked for.
+    top_k: how many to give, at most.
+    catalogue: a file of jobs; '' for the run's own.
+    applied: a table of applications, to be left out; '' for none.
+    resolve: whether tau binds the mean over these candidates and this catalogue.
+    as_json: for programs, not for people.
+  """
+
+  tau: float = 0.0
+  top_k: int = 5
+  catalogue: str = ''
+  applied: str = ''
+  resolve: bool = False
+  as_json: bool = False
+
+
+def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, list[str]]:
+  """The best jobs for one candidate.
+
+  Args:
+    run: to recommend from.
+    path, name: the file with the candidate, and the id where it holds several.
+    asked: how.
+
+  Returns:
+    The text, and warnings.
+
+  Raises:
+    ValueError: a file or a setting is wrong.
+  """
+  known = run.catalogue
+  candidate = read_entity(path, run.schema, 'candidate', known.sides.get('candidate'), name)
+  jobs, warnings = read_jobs(run, asked.catalogue)
+  without = None
+  if asked.applied:
+    applied = read_applied(asked.applied, known.log)
+    without = applied.of([candidate.id])
+    warnings += strangers(applied, run.jobs if jobs is None else jobs, asked.applied)
+  tau = run.recommender.resolve(candidate, asked.tau, jobs, without) if asked.resolve else asked.tau
+  (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
+  warnings += [*ranked.notes, *cuts(ranked)]
+  if asked.as_json:
+    return json.dumps(null_for_nan({
+        'tau': asked.tau, **({'requirement': tau} if asked.resolve else {}),
+        'eligibility': ranked.eligibility, 'notes': warnings,
+        'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}), indent=2), warnings
+  count = len(run.jobs if jobs is None else jobs)
+  said = what_tau_binds(count, run.list_length, asked.tau if asked.resolve else None)
+  return f'{ranking_table(ranked, tau)}\n{said}', warnings
+
+
+def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,
+                   asked: Asked) -> tuple[str, list[str]]:
+  """The best candidates of a file for one job of the catalogue; as `jobs_for`.
+
+  Args:
+    run: to recommend from.
+    path: the file of candidates.
+    job_id: of the job.
+    by: 'qualification' or 'preference'.
+    asked: how; tau has no say.
+  """
+  found = read_records(path, run.schema, 'candidate', run.catalogue.sides.get('candidate'))
+  jobs, warnings = read_jobs(run, asked.catalogue)
+  people, warnings = list(found.entities), [*found.notes, *warnings]
+  if asked.applied:
+    applied = read_applied(asked.applied, run.catalogue.log)
+    people = [c for c, ids in zip(people, applied.of([c.id for c in people])) if job_id not in ids]
+  ranked: list[RankedCandidate] = []
+  if people:
+    ranked = run.recommender.candidates_for(job_id, people, asked.top_k, jobs, by)
+  if asked.as_json:
+    return json.dumps({'job': job_id, 'by': by, 'notes': warnings, 'candidates': [
+        dataclasses.asdict(c) for c in ranked]}, indent=2), warnings
+  return (f'{candidates_table(ranked)}\nRanked by {by}. Preference is learnt among the jobs of a '
+          'candidate: between candidates it compares loosely.'), warnings
+
+
+def read_jobs(run: LoadedRun, path: str) -> tuple[tuple[Entity, ...] | None, list[str]]:
+  """The jobs of a catalogue's file, None without one, and what of it was not read."""
+  if not path:
+    return None, []
+  found = read_records(path, run.schema, 'job', run.catalogue.sides.get('job'))
+  return found.entities, list(found.notes)
+
+
+def strangers(applied: Applied, jobs: Sequence[Entity], path: str) -> list[str]:
+  """A sentence where a table of applications names jobs that are none of these."""
+  named, unknown = applied.strangers([job.id for job in jobs])
+  return [f'{path}: {unknown} of {named} jobs are none of the catalogue'] if unknown else []
+
+
+def cuts(ranked: RankedJobs) -> list[str]:
+  """A sentence where texts were longer than what the experts read."""
+  cut = {block: n for block, n in ranked.cut.items() if n}
+  return [f'longer than what the experts read, their ends are lost: {cut}'] if cut else []
+
+
+def warn(warnings: Sequence[str]) -> str:
+  """Warnings as lines that a terminal may show."""
+  return '\n'.join(f'warning: {printable(w)}' for w in warnings)
