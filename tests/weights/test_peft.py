@@ -237,9 +237,10 @@ def test_names_with_and_without_the_wrappers(saved, prefix, suffix):
   ('key', 'value'),
   [
     ('peft_type', 'LOHA'), ('use_dora', True), ('bias', 'lora_only'), ('lora_bias', True),
-    ('modules_to_save', ['score']), ('rank_pattern', {'q_proj': 8}), ('alpha_pattern', {'o': 1}),
-    ('fan_in_fan_out', True), ('layers_to_transform', [0, 1]), ('init_lora_weights', 'pissa'),
-    ('trainable_token_indices', [3]), ('target_modules', '.*_proj'), ('target_modules', []),
+    ('rank_pattern', {'q_proj': 0}), ('rank_pattern', {'(': 8}), ('alpha_pattern', {'o': '1'}),
+    ('alpha_pattern', ['o']), ('fan_in_fan_out', True), ('layers_to_transform', [0, -1]),
+    ('layers_to_transform', True), ('init_lora_weights', 'pissa'), ('loftq_config', {'bits': 4}),
+    ('trainable_token_indices', [3]), ('target_modules', ''), ('target_modules', []),
     ('target_modules', ['lm_head']), ('r', 0), ('r', 2.0), ('r', True), ('lora_alpha', '32'),
     ('lora_dropout', 1.0), ('use_rslora', 1), ('a_key_of_tomorrow', 'on'),
   ],
@@ -279,6 +280,8 @@ def test_one_error_has_every_wrong_name_and_shape(saved):
     '  missing: layers.1.self_attn.v_proj.lora_B.weight',
     '  extra: layers.3.self_attn.q_proj.lora_A.weight, lm_head.weight',
     '  shapes: layers.0.self_attn.q_proj.lora_A.weight must be (3, 24), got (24, 3)',
+    '  embeddings of its own, which change the base model: merge it into its base model with PEFT '
+    '(merge_and_unload) and load that',
   ]
 
 
