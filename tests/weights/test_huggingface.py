@@ -1,6 +1,5 @@
 """Hugging Face directories against PyTorch transformers; sharded loading; refusals."""
 
-import dataclasses
 import functools
 import json
 import weakref
@@ -237,76 +236,6 @@ def small(saved, tmp_path):
   config, params = load(saved('smollm2')[1])
   save_decoder(tmp_path / 'small', params, config, 'llama')
   return tmp_path / 'small'
-
-
-@pytest.mark.parametrize('prefix', ['', '_orig_mod.model.', 'module.model.', 'lm.model.'])
-@pytest.mark.parametrize('case', ['smollm2', 'llama 3'])
-def test_a_prefix_of_all_names_is_taken_off(saved, tmp_path, prefix, case):
-  """That of Qwen3-Embedding, of torch.compile, of DataParallel, and of a part of a larger model."""
-  config, params = load(saved(case)[1])
-  save_decoder(tmp_path / 'new', params, config, 'llama')
-
-  def rename(tensors):
-    for name in list(tensors):
-      inner = prefix + name.removeprefix('model.')
-      tensors[inner if name.startswith('model.') else prefix.removesuffix('model.') + name] = (
-        tensors.pop(name))
-
-  rewrite(tmp_path / 'new', rename)
-  found, loaded = load(tmp_path / 'new')
-  assert found == config
-  jax.tree.map(np.testing.assert_array_equal, loaded, params)
-
-
-def test_names_that_meet_behind_the_prefix_are_refused(small):
-  rewrite(small, lambda t: t.update({name.replace('model.', '', 1): t.pop(name) for name in list(t)
-                                     if name.startswith('model.')}))
-  load(small)
-  rewrite(small, lambda t: t.update({'lm_head.weight': t['embed_tokens.weight']}))
-  load(small)
-  rewrite(small, lambda t: t.update({'a.model.embed_tokens.weight': t.pop('embed_tokens.weight'),
-                                     'model.norm.weight': t['norm.weight']}))
-  with pytest.raises(ValueError, match=r'missing: model.layers.0'):  # no prefix of all
-    load(small)
-  rewrite(small, lambda t: t.update({'a.model.norm.weight': t['norm.weight']}))
-  with pytest.raises(ValueError, match=r"prefix 'a.model.', got a.model.norm.+ and model.norm"):
-    load(small)
-
-
-def test_heads_that_are_not_used_may_be_there_or_absent(saved, tmp_path):
-  config, params = load(saved('llama 3')[1])
-  assert not config.tie_embeddings
-  save_decoder(tmp_path / 'new', params, config, 'llama')
-  rewrite(tmp_path / 'new', lambda t: t.update({'score.weight': np.zeros((1, 32), np.float32),
-                                                'v_head.summary.bias': np.zeros(1, np.float32)}))
-  jax.tree.map(np.testing.assert_array_equal, load(tmp_path / 'new')[1], params)
-  # Without a head of its own, what the decoder reads is the same; its logits would be the table's.
-  rewrite(tmp_path / 'new', lambda t: t.pop('lm_head.weight'))
-  found, loaded = load(tmp_path / 'new')
-  assert found == dataclasses.replace(config, tie_embeddings=True)
-  del params['lm_head']
-  jax.tree.map(np.testing.assert_array_equal, loaded, params)
-
-
-def test_files_beside_an_index_are_named(saved, tmp_path, caplog):
-  for file in saved('qwen3')[1].iterdir():
-    (tmp_path / file.name).symlink_to(file)
-  load(tmp_path)
-  assert not caplog.text
-  save_file({'x': np.zeros(1, np.float32)}, tmp_path / 'model-00009-of-00009.safetensors')
-  load(tmp_path)
-  assert 'index.json: names no tensor of model-00009-of-00009.safetensors' in caplog.text
-  save_file({'x': np.zeros(1, np.float32)}, tmp_path / 'model.safetensors')
-  with pytest.raises(ValueError, match=r'must hold model.safetensors or .*, got both; remove'):
-    open_directory(tmp_path)
-
-
-def test_sizes_are_checked_before_anything_of_them_is_made(small, monkeypatch):
-  content = json.loads((small / 'config.json').read_text())
-  (small / 'config.json').write_text(json.dumps(content | {'num_hidden_layers': 10**7}))
-  monkeypatch.setattr(huggingface, 'decoder_places', None)
-  with pytest.raises(ValueError, match=r'number of layers must be at most that of its tensors, 29'):
-    load(small)
 
 
 def test_one_message_names_everything_that_differs(small):

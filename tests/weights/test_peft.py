@@ -274,14 +274,12 @@ def test_one_error_has_every_wrong_name_and_shape(saved):
   save_file(tensors, path)
   with pytest.raises(ValueError) as error:
     load_adapter(saved, SIZES)
-  heading, *lines = str(error.value).split('\n')
-  assert heading.startswith(str(path))
+  heading, *lines, way_out = str(error.value).split('\n')
+  assert heading.startswith(str(path)) and 'merge_and_unload' in way_out
   assert lines == [
     '  missing: layers.1.self_attn.v_proj.lora_B.weight',
     '  extra: layers.3.self_attn.q_proj.lora_A.weight, lm_head.weight',
     '  shapes: layers.0.self_attn.q_proj.lora_A.weight must be (3, 24), got (24, 3)',
-    '  embeddings of its own, which change the base model: merge it into its base model with PEFT '
-    '(merge_and_unload) and load that',
   ]
 
 
@@ -293,11 +291,6 @@ def test_a_matrix_under_two_names_is_refused(saved):
   save_file(tensors, path)
   with pytest.raises(ValueError, match=r'must hold every matrix once\n.*repeats'):
     load_adapter(saved, SIZES)
-
-
-def test_another_decoder_is_refused(saved):
-  with pytest.raises(ValueError, match=r'v_proj.lora_B.weight must be \(32, 3\), got \(16, 3\)'):
-    load_adapter(saved, dataclasses.replace(SIZES, kv_heads=4))
 
 
 def test_pickles_are_refused_unread(saved):

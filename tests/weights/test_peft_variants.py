@@ -154,3 +154,9 @@ def test_training_starts_from_adapters_of_its_own_form(tmp_path, change, message
   write(tmp_path, {})
   with pytest.raises(ValueError, match=message):
     start_from(tmp_path, adapted_by(**change), ('one',))
+
+
+def test_another_decoder_is_refused(tmp_path):
+  write(tmp_path, {'target_modules': ['v_proj']})
+  with pytest.raises(ValueError, match=r'v_proj.lora_B.weight must be \(32, 4\), got \(16, 4\)'):
+    load_adapter(tmp_path, DecoderConfig(**{**vars(SIZES), 'kv_heads': 4}))
