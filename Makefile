@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Huge pages for malloc: a quarter less CPU time in training. Other C libraries ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint clean smollm2 benchmark
+.PHONY: quickstart test lint clean smollm2 gemma3 benchmark
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(RUN)
@@ -21,7 +21,12 @@ lint: $(VENV)/.installed-dev
 
 # A real, small Llama (Apache-2.0, 98 MB) into ~/.cache/jobrec_jax/models.
 smollm2: $(VENV)/.installed
-	$(BIN)/python -m jobrec_jax.weights.fetch
+	$(BIN)/python -m jobrec_jax.weights.fetch smollm2-135m-instruct
+
+# A real Gemma 3 of 270 M parameters in mixed quantisation (253 MB) to the same place. Who fetches
+# it accepts https://ai.google.dev/gemma/terms.
+gemma3: $(VENV)/.installed
+	$(BIN)/python -m jobrec_jax.weights.fetch gemma3-270m
 
 # Lists on SmolLM2-135M, ours against PyTorch's: see benchmarks/RESULTS.md. XLA on CPUs: products by
 # Eigen, a fifth faster at a backbone's sizes than YNNPACK, which keeps the sums (see BUILD.md).

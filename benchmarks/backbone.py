@@ -154,7 +154,7 @@ def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = Fals
 
   from jobrec_jax.models.jobrec import JobRec, JobRecConfig
   from jobrec_jax.models.lora import LoraConfig
-  from jobrec_jax.weights import families, gguf_file, huggingface
+  from jobrec_jax.weights import families, gguf_decoder, huggingface
   adapters = LoraConfig(RANK, ALPHA, 0.0, TARGETS, per_expert) if lora else None
   how = {'dtype': dtype, 'lora': adapters, 'remat': remat}
   if MODEL.value == 'tiny':
@@ -162,8 +162,8 @@ def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = Fals
     decoder = families.decoder_config(directory.config, **how)
     weights = huggingface.load_decoder(directory, decoder, None, jnp.dtype(dtype))
   else:
-    decoder = gguf_file.decoder_config(gguf(), **how)
-    weights = gguf_file.load_decoder(gguf(), decoder, None, jnp.dtype(dtype))
+    decoder = gguf_decoder.decoder_config(gguf(), **how)
+    weights = gguf_decoder.load_decoder(gguf(), decoder, None, jnp.dtype(dtype))
   phrases, verdicts = parts(prompt)
   starts = np.cumsum([x.shape[-1] for x in blocks[:2]]).tolist()
   model = JobRec(JobRecConfig(decoder, attention=attention, job_start=starts[0],

@@ -24,9 +24,9 @@ TASK = ('You advise both students and the people who hire them. Read the record 
 
 @functools.cache
 def gguf():
-  from jobrec_jax.weights.fetch import fetch_smollm2
+  from jobrec_jax.weights.fetch import fetch
   from jobrec_jax.weights.gguf_file import open_gguf
-  return open_gguf(fetch_smollm2())
+  return open_gguf(fetch('smollm2-135m-instruct'))
 
 
 @functools.cache

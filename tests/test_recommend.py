@@ -15,7 +15,8 @@ from jobrec_jax.data import shorten
 from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.recommend import Recommender, ranking_table
+from jobrec_jax.pipeline.ranking_table import ranking_table
+from jobrec_jax.recommend import Recommender
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.shipped import STUDENTS
 from jobrec_jax.scoring.calibration import Calibration

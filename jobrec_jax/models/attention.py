@@ -1,6 +1,7 @@
-"""The parts of a layer: projections, norms, rotary positions and grouped-query attention."""
+"""The parts of a layer: projections, norms, rotary positions, grouped-query attention, the MLP."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -10,18 +11,13 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
-from jobrec_jax.models.list_attention import (
-  ListMask,
-  PairMask,
-  States,
-  as_numbers,
-  attend,
-  attend_pairs,
-)
+from jobrec_jax.models.list_attention import States, as_numbers, attend, attend_pairs
+from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import LoraConfig, adapted
 from jobrec_jax.models.quantized import dense
 
 PyTree = Any
+ACTIVATIONS = {'silu': jax.nn.silu, 'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,18 +99,23 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 class RMSNorm(nn.Module):
-  """scale * x / sqrt(mean(x^2) + epsilon), in fp32. Reference: Zhang and Sennrich, 2019."""
+  """scale * x / sqrt(mean(x^2) + epsilon), in fp32; (1 + scale) * ... where it is `centred`.
+
+  Reference: Zhang and Sennrich, 2019.
+  """
 
   epsilon: float
   dtype: str
   axis: str = 'embed'
+  centred: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    init = partitioned(nn.initializers.ones_init(), self.axis)
-    scale = self.param('scale', init, x.shape[-1:], jnp.float32)
+    init = nn.initializers.zeros_init() if self.centred else nn.initializers.ones_init()
+    scale = self.param('scale', partitioned(init, self.axis), x.shape[-1:], jnp.float32)
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+    scale = 1 + scale.astype(jnp.float32) if self.centred else scale
     return (scale * y).astype(self.dtype)
 
 
@@ -127,6 +128,7 @@ class Attention(nn.Module):
     dtype: of the products; scores and softmax are fp32.
     bias: whether q, k and v have one (Qwen 2).
     qk_norm: epsilon of a norm over H of queries and keys (Qwen 3); None for no norm.
+    centred_norms: whether these norms are `centred`.
     lora: how adapters are applied, where they are given.
   """
 
@@ -138,6 +140,7 @@ class Attention(nn.Module):
   dtype: str
   bias: bool = False
   qk_norm: float | None = None
+  centred_norms: bool = False
   lora: LoraConfig | None = None
 
   @nn.compact
@@ -178,8 +181,8 @@ class Attention(nn.Module):
     q = project('q', asking(x), N, 'heads')
     k, v = (project(name, x, K, 'kv_heads') for name in 'kv')
     if self.qk_norm is not None:
-      q = RMSNorm(self.qk_norm, self.dtype, 'head', name='q_norm')(q)
-      k = RMSNorm(self.qk_norm, self.dtype, 'head', name='k_norm')(k)
+      norm = functools.partial(RMSNorm, self.qk_norm, self.dtype, 'head', self.centred_norms)
+      q, k = norm(name='q_norm')(q), norm(name='k_norm')(k)
     q = constrain(q, 'batch', 'tokens', 'heads', 'head')
     k = constrain(k, 'batch', 'tokens', 'kv_heads', 'head')
     v = constrain(v, 'batch', 'tokens', 'kv_heads', 'head')
@@ -199,3 +202,34 @@ class Attention(nn.Module):
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')
     return output(out, adapters.get('o')), own
+
+
+class GatedMLP(nn.Module):
+  """down(activation(gate(x)) * up(x)).
+
+  Reference: Shazeer, GLU Variants Improve Transformer, 2020: SwiGLU with 'silu', GeGLU with
+  'gelu_tanh', which takes the tanh in place of the error function.
+  """
+
+  mlp_width: int
+  output_stddev: float
+  dtype: str
+  activation: str = 'silu'
+  lora: LoraConfig | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, adapters: PyTree | None = None) -> jax.Array:
+    D, F = x.shape[-1], self.mlp_width
+    adapters, activation = adapters or {}, ACTIVATIONS[self.activation]
+
+    def project(name: str, x: jax.Array, inputs: int, outputs: int, axes, stddev: float):
+      projection = Projection((inputs,), (outputs,), axes, stddev, self.dtype, lora=self.lora,
+                              name=name)
+      return projection(x, adapters.get(name))
+
+    gate = project('gate', x, D, F, ('embed', 'mlp'), D**-0.5)
+    up = project('up', x, D, F, ('embed', 'mlp'), D**-0.5)
+    # Its gradient starts from gate and up alone: cheaper to compute again than to keep its parts.
+    gated = jax.checkpoint(lambda gate, up: activation(gate) * up)
+    hidden = constrain(gated(gate, up), 'batch', 'tokens', 'mlp')
+    return project('down', hidden, F, D, ('mlp', 'embed'), self.output_stddev)

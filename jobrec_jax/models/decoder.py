@@ -4,7 +4,8 @@ Parameters (layers stacked on a leading axis by the scan): `embedding` [V, D]; `
 `attention_norm/scale` [D], `attention/{q,k,v,o}/kernel` [D, N, H], [D, K, H], [D, K, H], [N, H, D],
 `mlp_norm/scale` [D], `mlp/{gate,up,down}/kernel` [D, F], [D, F], [F, D]; `norm/scale` [D]; and
 `lm_head` [D, V] where embeddings are not tied. Where the family has them,
-`attention/{q,k,v}/bias` [N, H], [K, H], [K, H] and `attention/{q,k}_norm/scale` [H].
+`attention/{q,k,v}/bias` [N, H], [K, H], [K, H], `attention/{q,k}_norm/scale` [H] and
+`{attention,mlp}_post_norm/scale` [D].
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.models.attention import Attention, Projection, RMSNorm, RopeScaling, rotary_angles
+from jobrec_jax.models.attention import (
+  ACTIVATIONS,
+  Attention,
+  GatedMLP,
+  RMSNorm,
+  RopeScaling,
+  rotary_angles,
+)
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
-from jobrec_jax.models.list_attention import ListMask, PairMask, States
+from jobrec_jax.models.list_attention import States
+from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import LoraConfig
 
 PyTree = Any
@@ -39,8 +48,16 @@ class DecoderConfig:
     rope_scaling: how Llama 3.x stretches them; None for not at all.
     rms_epsilon: added to the mean square in every norm.
     attention_bias: whether queries, keys and values have a bias (Qwen 2).
-    qk_norm: whether queries and keys are normed by head (Qwen 3).
+    qk_norm: whether queries and keys are normed by head (Qwen 3, Gemma 3).
     tie_embeddings: whether logits use the embedding table.
+    activation: of the MLP's gate, a key of `attention.ACTIVATIONS` (Gemma 3: 'gelu_tanh').
+    post_norms: whether what attention and MLP give is normed, too, before it is added (Gemma 3).
+    centred_norms: whether norms multiply by 1 + their scale (Gemma 3).
+    scaled_embeddings: whether embeddings enter times sqrt(D) (Gemma 3).
+    window: in a layer with a window a token sees so many tokens, itself and those right before it
+      (Gemma 3); 0: no layer has one.
+    global_every: each layer whose number from 1 on divides by it has no window; 0: all have one.
+    local_rope_base: in place of `rope_base`, and not stretched, in layers with a window.
     dtype: of the products, 'float32' or 'bfloat16'. Parameters, norms and softmax are fp32.
     remat: what the backward pass computes again. 'none'; 'selective': all of a layer but what takes
       most of the time, the projections' products and attention's output (Korthikanti et al.,
@@ -66,6 +83,13 @@ class DecoderConfig:
   attention_bias: bool = False
   qk_norm: bool = False
   tie_embeddings: bool = True
+  activation: str = 'silu'
+  post_norms: bool = False
+  centred_norms: bool = False
+  scaled_embeddings: bool = False
+  window: int = 0
+  global_every: int = 0
+  local_rope_base: float = 10000.0
   dtype: str = 'float32'
   remat: str = 'none'
   unroll: int = 1
@@ -82,12 +106,21 @@ class DecoderConfig:
     divides = self.heads % self.kv_heads == 0
     _require(divides, 'kv_heads', f'a divisor of heads = {self.heads}', self.kv_heads)
     _require(self.head_width % 2 == 0, 'head_width', 'an even number', self.head_width)
-    _require(self.rope_base > 1, 'rope_base', 'above 1', self.rope_base)
+    for key in ('window', 'global_every'):
+      value = getattr(self, key)
+      _require(type(value) is int and value >= 0, key, 'an integer of at least 0', value)
+    for key in ('rope_base', 'local_rope_base'):
+      _require(getattr(self, key) > 1, key, 'above 1', getattr(self, key))
+    activations = tuple(ACTIVATIONS)
+    _require(self.activation in activations, 'activation', f'one of {activations}', self.activation)
     _require(self.rms_epsilon > 0, 'rms_epsilon', 'above 0', self.rms_epsilon)
     _require(self.remat in REMAT, 'remat', f'one of {tuple(REMAT)}', self.remat)
     dtypes = ('float32', 'bfloat16')
     _require(self.dtype in dtypes, 'dtype', f'one of {dtypes}', self.dtype)
 
+  def has_window(self, layer: int) -> bool:
+    """Whether the layer of this number, from 0 on, sees a window alone."""
+    return self.window > 0 and (self.global_every == 0 or (layer + 1) % self.global_every > 0)
 
   @property
   def projection_sizes(self) -> dict[str, tuple[int, int]]:
@@ -103,49 +136,27 @@ def _require(ok: bool, key: str, allowed: str, got: object) -> None:
     raise ValueError(f'decoder {key} must be {allowed}, got {got!r}')
 
 
-class SwiGLU(nn.Module):
-  """down(silu(gate(x)) * up(x)). Reference: Shazeer, GLU Variants Improve Transformer, 2020."""
-
-  mlp_width: int
-  output_stddev: float
-  dtype: str
-  lora: LoraConfig | None = None
-
-  @nn.compact
-  def __call__(self, x: jax.Array, adapters: PyTree | None = None) -> jax.Array:
-    D, F = x.shape[-1], self.mlp_width
-    adapters = adapters or {}
-
-    def project(name: str, x: jax.Array, inputs: int, outputs: int, axes, stddev: float):
-      projection = Projection((inputs,), (outputs,), axes, stddev, self.dtype, lora=self.lora,
-                              name=name)
-      return projection(x, adapters.get(name))
-
-    gate = project('gate', x, D, F, ('embed', 'mlp'), D**-0.5)
-    up = project('up', x, D, F, ('embed', 'mlp'), D**-0.5)
-    # Its gradient starts from gate and up alone: cheaper to compute again than to keep its parts.
-    gated = jax.checkpoint(lambda gate, up: jax.nn.silu(gate) * up)
-    hidden = constrain(gated(gate, up), 'batch', 'tokens', 'mlp')
-    return project('down', hidden, F, D, ('mlp', 'embed'), self.output_stddev)
-
-
 class Layer(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x))."""
+  """x + attention(norm(x)), then x + mlp(norm(x)), each normed again where there are post-norms."""
 
   config: DecoderConfig
 
   def setup(self):
     c = self.config
+    norm = functools.partial(RMSNorm, c.rms_epsilon, c.dtype, centred=c.centred_norms)
     # 2 * layers outputs add up in the residual stream: its initial variance stays about 1.
     shrink = (2 * c.layers) ** -0.5
-    self.attention_norm = RMSNorm(c.rms_epsilon, c.dtype)
+    self.attention_norm = norm()
     self.attention = Attention(
       c.width, c.heads, c.kv_heads, c.head_width,
       output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype,
-      bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None, lora=c.lora,
+      bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None,
+      centred_norms=c.centred_norms, lora=c.lora,
     )
-    self.mlp_norm = RMSNorm(c.rms_epsilon, c.dtype)
-    self.mlp = SwiGLU(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.lora)
+    self.mlp_norm = norm()
+    self.mlp = GatedMLP(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.activation, c.lora)
+    if c.post_norms:
+      self.attention_post_norm, self.mlp_post_norm = norm(), norm()
 
   def __call__(
     self,
@@ -158,8 +169,11 @@ class Layer(nn.Module):
   ) -> tuple[jax.Array, States]:
     """Args and result as those of `Attention`: x [B, L, D], or of `mask.readers` where `last`."""
     attended, states = self.attention(self.attention_norm(x), angles, mask, adapters, seen, last)
-    x = (mask.readers(x) if last else x) + attended
-    x = x + self.mlp(self.mlp_norm(x), adapters)
+    again = self.config.post_norms
+    x = (mask.readers(x) if last else x) + (
+      self.attention_post_norm(attended) if again else attended)
+    out = self.mlp(self.mlp_norm(x), adapters)
+    x = x + (self.mlp_post_norm(out) if again else out)
     return constrain(x, 'batch', 'tokens', 'embed'), states
 
 
@@ -186,7 +200,7 @@ class Decoder(nn.Module):
       length=c.layers,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c)
-    self.norm = RMSNorm(c.rms_epsilon, c.dtype)
+    self.norm = RMSNorm(c.rms_epsilon, c.dtype, centred=c.centred_norms)
     if not c.tie_embeddings:
       head = partitioned(init, 'embed', 'vocab')
       self.lm_head = self.param('lm_head', head, shape[::-1], jnp.float32)
@@ -211,7 +225,14 @@ class Decoder(nn.Module):
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """[...] int32 to [..., D] of the compute dtype; an id beyond the vocabulary gives nan."""
-    return jnp.take(self.embedding, tokens, axis=0, mode='fill').astype(self.config.dtype)
+    return self.enter(jnp.take(self.embedding, tokens, axis=0, mode='fill'))
+
+  def enter(self, rows: jax.Array) -> jax.Array:
+    """Rows of the embedding table, or beside it, as the layers take them: of the compute dtype."""
+    c = self.config
+    if c.scaled_embeddings:
+      rows = rows.astype(jnp.float32) * c.width**0.5
+    return rows.astype(c.dtype)
 
   def encode_lists(
     self,
@@ -287,8 +308,15 @@ class Decoder(nn.Module):
 
     Returns:
       [B, J, mask.read, D] as `encode_lists` does.
+
+    Raises:
+      ValueError: a layer's window is too narrow for all that a pair looks at.
     """
     B, J, T, D = items.shape
+    c = self.config
+    if c.window and mask.start + T > c.window:
+      raise ValueError(f'blocks must end within the window of {c.window} tokens that the decoder '
+                       f'sees, got {mask.start + T}; shorten the blocks, or read lists exactly')
     chex.assert_shape(mask.items, (B, J, T))
     hidden, _ = self._encode(items.reshape(B, J * T, D), mask, adapters, (prefix, sides))
     return hidden.reshape(B, J, -1, D)
@@ -314,12 +342,24 @@ class Decoder(nn.Module):
     if unknown:
       targets = c.lora.targets if c.lora else ()
       raise ValueError(f'adapters must be of the lora.targets {targets}, got {sorted(unknown)}')
-    positions = mask.positions() + start
-    angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
-    x, states = self._run_layers(x, angles, mask, adapters, seen)
+    x, states = self._run_layers(x, mask.positions() + start, mask, adapters, seen)
     return self.norm(x), states
 
-  def _run_layers(self, x: jax.Array, angles: jax.Array, mask: ListMask | PairMask,
+  def _views(self, positions: jax.Array, mask: ListMask | PairMask) -> Callable:
+    """(whether a layer has a window, None where none has) -> its angles [B, L, H/2] and mask."""
+    c = self.config
+    angles = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
+    if not c.window:
+      return lambda local: (angles, mask)
+    near = rotary_angles(positions, c.head_width, c.local_rope_base)
+
+    def view(local: jax.Array) -> tuple[jax.Array, ListMask | PairMask]:
+      seen = mask if isinstance(mask, PairMask) else mask.replace(
+        window=jnp.where(local, c.window, np.iinfo(np.int32).max))
+      return jnp.where(local, near, angles), seen
+    return view
+
+  def _run_layers(self, x: jax.Array, positions: jax.Array, mask: ListMask | PairMask,
                   adapters: PyTree | None,
                   seen: tuple[States, States] | None) -> tuple[jax.Array, States]:
     """All layers: where they are unrolled, the last one for the tokens that are read alone.
@@ -328,16 +368,19 @@ class Decoder(nn.Module):
     more time than it saves, and a loop over the others alone would copy their parameters.
     """
     c = self.config
+    view = self._views(positions, mask)
     if self.is_initializing():
-      x, states = self.layers(x, angles, mask, adapters, seen)
+      x, states = self.layers(x, *view(False), adapters, seen)
       return mask.readers(x), states
     layer = Layer(c, parent=None)
     keys = jax.random.split(self.make_rng('dropout'), c.layers) if self.has_rng('dropout') else None
-    parts = nn.unbox(self.layers.variables['params']), adapters, seen, keys
+    local = np.array([c.has_window(i) for i in range(c.layers)]) if c.window else None
+    parts = nn.unbox(self.layers.variables['params']), adapters, seen, keys, local
 
     def run(x: jax.Array, part: PyTree, last: bool = False) -> tuple[jax.Array, States]:
-      params, adapters, seen, key = part
+      params, adapters, seen, key, local = part
       rngs = None if key is None else {'dropout': key}
+      angles, mask = view(local)
       return layer.apply({'params': params}, x, angles, mask, adapters, seen, last, rngs=rngs)
 
     def again(f: Callable, **how: bool) -> Callable:

@@ -14,7 +14,8 @@ from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.experts import ExpertHead, readout_block
-from jobrec_jax.models.list_attention import ListMask, PairMask, States
+from jobrec_jax.models.list_attention import States
+from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
@@ -296,7 +297,7 @@ class JobRec(nn.Module):
     words = self.decoder.embed(jnp.where(phrase, 0, tokens))
     rows = jnp.take(self.phrases, jnp.where(phrase, tokens - self.config.words, 0), axis=0,
                     mode='fill')
-    return jnp.where(phrase[..., None], rows.astype(words.dtype), words)
+    return jnp.where(phrase[..., None], self.decoder.enter(rows), words)
 
   def _passes(self) -> list[tuple[slice, PyTree | None]]:
     """The readouts that each pass over the text reads for, and its adapters."""
@@ -319,7 +320,7 @@ class JobRec(nn.Module):
 
   def _items(self, tokens: jax.Array, readouts: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[B, J, L] tokens with readouts behind them: embeddings [B, J, T, D], mask [B, J, T]."""
-    readouts = readouts.astype(self.config.decoder.dtype)
+    readouts = self.decoder.enter(readouts)
     return (jnp.concatenate([self._embed(tokens), readouts], axis=2),
             jnp.concatenate([tokens != PAD, jnp.ones(readouts.shape[:3], bool)], axis=2))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.models.axes import COSTLY
+from jobrec_jax.models.list_masks import ListMask, PairMask
 
 PyTree = Any
 
@@ -18,94 +19,6 @@ MASKED = -1e30  # Finite: a row with every key masked averages them instead of g
 # 2**24 16 to 35% faster than without a bound, with 2**22 up to 15% more. Elsewhere this
 # bounds memory.
 _SCORES = {'cpu': 2**22}
-
-
-@struct.dataclass
-class ListMask:
-  """Who sees whom in L tokens: the prefix, then the item blocks one after another.
-
-  A prefix token sees the valid prefix up to itself. An item token sees the whole valid prefix and
-  the valid tokens of its own block that `block` lets it see, itself among them. Items come in
-  groups of one length each: L = S + the sum of J*T.
-
-  Attributes:
-    prefix: [B, S] bool, False at padding (anywhere).
-    items: of each group [B, J, T] bool, False at padding (anywhere).
-    block: of each group [T, S] bool, the block of its items with T = S: row is the query, column
-      the key.
-    read: how many tokens at the end of each item are read after the last layer, where nothing else
-      then has a query; None for all L.
-  """
-
-  prefix: jax.Array
-  items: tuple[jax.Array, ...] = ()
-  block: tuple[jax.Array, ...] = ()
-  read: int | None = struct.field(pytree_node=False, default=None)
-
-  def starts(self) -> list[int]:
-    """Where each group's items start among the L."""
-    sizes = [self.prefix.shape[1], *(x.shape[1] * x.shape[2] for x in self.items)]
-    return np.cumsum(sizes)[:-1].tolist()
-
-  def readers(self, x: jax.Array) -> jax.Array:
-    """Of all tokens' x [B, L, ...] those of the tokens that are read: [B, sum of J*read, ...]."""
-    if self.read is None:
-      return x
-    _, *groups = jnp.split(x, self.starts(), axis=1)
-    parts = [_ends(group, *of.shape[1:], self.read) for group, of in zip(groups, self.items)]
-    return jnp.concatenate([x[:, :0], *parts], axis=1)
-
-  def positions(self) -> jax.Array:
-    """[B, L] int32: how many tokens each one sees before itself, so padding has no say."""
-    length = self.prefix.sum(axis=1, dtype=jnp.int32)
-    items = [(length[:, None, None] + _seen(*of)).reshape(len(length), -1)
-             for of in zip(self.items, self.block)]
-    return jnp.concatenate([jnp.cumsum(self.prefix, axis=1, dtype=jnp.int32) - 1, *items], axis=1)
-
-
-@struct.dataclass
-class PairMask:
-  """Who sees whom where a pair's two sides were read alone, each from a place of its own.
-
-  A token of a pair's block sees all valid keys of its two sides, and of its own block what `block`
-  lets it see.
-
-  Attributes:
-    prefix: [B, S] bool, the side that a list shares.
-    sides: [B, J, L] bool, the other side of every pair.
-    items: [B, J, T] bool, the pairs' own tokens, False at padding.
-    block: [T, T] bool, as in `ListMask`.
-    start: position of the first token of every pair's block, behind both sides.
-    index: [B, J] int32, which of U sides' states each pair has; None where they stand by pair.
-    read: how many tokens at the end of each block are read after the last layer; None for all.
-  """
-
-  prefix: jax.Array
-  sides: jax.Array
-  items: jax.Array
-  block: jax.Array
-  start: int = struct.field(pytree_node=False)
-  index: jax.Array | None = None
-  read: int | None = struct.field(pytree_node=False, default=None)
-
-  def readers(self, x: jax.Array) -> jax.Array:
-    """Of all tokens' x [B, J*T, ...] those of the tokens that are read: [B, J*read, ...]."""
-    return x if self.read is None else _ends(x, *self.items.shape[1:], self.read)
-
-  def positions(self) -> jax.Array:
-    """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
-    return (self.start + _seen(self.items, self.block)).reshape(len(self.items), -1)
-
-
-def _seen(items: jax.Array, block: jax.Array) -> jax.Array:
-  """[B, J, T] int32: how many tokens of its own item each sees before itself."""
-  return jnp.einsum('bjs,ts->bjt', items.astype(jnp.int32), block.astype(jnp.int32)) - 1
-
-
-def _ends(x: jax.Array, J: int, T: int, read: int) -> jax.Array:
-  """The last tokens of J items of T tokens each: [B, J*T, ...] to [B, J*read, ...]."""
-  items = x.reshape(len(x), J, T, *x.shape[2:])
-  return items[:, :, T - read:].reshape(len(x), J * read, *x.shape[2:])
 
 
 @struct.dataclass
@@ -145,15 +58,44 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,
   """
   # Splits, for the gradient of a slice is as large as what it was taken from.
   prefix, *own = map(States, *(jnp.split(x, mask.starts(), axis=2) for x in (k, v)))
+  windows = _windows(mask)
   if last and mask.read is not None:
     ends = np.cumsum([x.shape[1] * mask.read for x in mask.items]).tolist()
     rows, out = jnp.split(q, ends, axis=1)[:-1], [q[:, :0].astype(v.dtype)]
   else:
     first, *rows = jnp.split(q, mask.starts(), axis=1)
-    out = [_attend_prefix(first, prefix, mask.prefix)]
+    out = [_attend_prefix(first, prefix, mask.prefix, windows[0])]
   out += [_attend_items(q, prefix, mask.prefix, *of)
-          for q, *of in zip(rows, own, mask.items, mask.block)]
+          for q, *of in zip(rows, own, mask.items, mask.block, [None] * len(own), windows[1:])]
   return jnp.concatenate(out, axis=1)
+
+
+class _Window(NamedTuple):
+  """How far back a token sees.
+
+  Attributes:
+    size: [] of those less than so many positions before it.
+    prefix: [B, S] positions of the prefix.
+    own: positions of the asking item's own tokens, over the axes of their mask; None for the
+      prefix.
+  """
+
+  size: jax.Array
+  prefix: jax.Array
+  own: jax.Array | None
+
+  def sees(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """[..., T] and [..., S] positions to [..., T, S] bool."""
+    return queries[..., :, None] - keys[..., None, :] < self.size
+
+
+def _windows(mask: ListMask) -> list[_Window | None]:
+  """Of the prefix, and of each group of items."""
+  if mask.window is None:
+    return [None] * (1 + len(mask.items))
+  prefix, *items = jnp.split(mask.positions(), mask.starts(), axis=1)
+  return [_Window(mask.window, prefix, None),
+          *(_Window(mask.window, prefix, x.reshape(of.shape)) for x, of in zip(items, mask.items))]
 
 
 def attend_pairs(
@@ -199,11 +141,14 @@ def _for_keys(weights: jax.Array, rows: jax.Array, like: jax.Array) -> jax.Array
   return out.sum(axis=2) if like.ndim == 4 else out  # one product over n and r takes twice as long
 
 
-def _attend_prefix(q: jax.Array, prefix: States, valid: jax.Array) -> jax.Array:
+def _attend_prefix(q: jax.Array, prefix: States, valid: jax.Array,
+                   window: _Window | None) -> jax.Array:
   B, S, K, G, H = q.shape
   rows = q.transpose(0, 2, 3, 1, 4).reshape(B, K, 1, G * S, H)
   scores = _scores(rows, prefix.k).reshape(B, K, G, S, S)
   sees = jnp.tril(jnp.ones((S, S), bool)) & valid[:, None, None, None]
+  if window is not None:
+    sees &= window.sees(window.prefix, window.prefix)[:, None, None]
   weights = jax.nn.softmax(jnp.where(sees, scores, MASKED), axis=-1)
   out = _values(weights.reshape(B, K, 1, G * S, S), prefix.v)
   return out.reshape(B, K, G, S, H).transpose(0, 3, 1, 2, 4).astype(prefix.v.dtype)
@@ -217,6 +162,7 @@ def _attend_items(
   items: jax.Array,
   block: jax.Array,
   sides: tuple[States, jax.Array] | None = None,
+  window: _Window | None = None,
 ) -> jax.Array:
   """One softmax over the prefix, a side if there are any, and the item itself."""
   B, _, K, G, H = q.shape
@@ -233,7 +179,9 @@ def _attend_items(
   side = side_mask = None
   if sides is not None:
     side, side_mask = jax.tree.map(lambda x: x.swapaxes(0, 1), sides[0]), mask_of(sides[1])
-  masks = _ItemMasks(prefix_mask, mask_of(items), block[S - T:], side_mask)
+  if window is not None:
+    window = window._replace(own=mask_of(window.own))
+  masks = _ItemMasks(prefix_mask, mask_of(items), block[S - T:], side_mask, window)
   out = _joint_softmax(rows, prefix, jax.tree.map(each, own), side, masks)
   return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
 
@@ -241,13 +189,14 @@ def _attend_items(
 class _ItemMasks(NamedTuple):
   """prefix [B, S], items [J, B, 1, S], block [T, S], side [J, B, 1, S] or None: which keys count.
 
-  S is the length of each one's own keys.
+  S is the length of each one's own keys. Where there is a `window`, those alone which it shows.
   """
 
   prefix: jax.Array
   items: jax.Array
   block: jax.Array
   side: jax.Array | None
+  window: _Window | None
 
 
 class _Items(NamedTuple):
@@ -258,6 +207,7 @@ class _Items(NamedTuple):
     own: states of their own tokens.
     side: states of their other side, or None.
     own_mask, side_mask: which of these keys count.
+    places: positions of their own tokens where there is a window, else None.
   """
 
   rows: jax.Array
@@ -265,6 +215,7 @@ class _Items(NamedTuple):
   side: States | None
   own_mask: jax.Array
   side_mask: jax.Array | None
+  places: jax.Array | None
 
 
 @jax.custom_vjp
@@ -286,7 +237,8 @@ def _joint_softmax(
 
 
 def _joint_forward(rows, prefix, own, side, masks):
-  items = _Items(rows, own, side, masks.items, masks.side)
+  places = None if masks.window is None else masks.window.own
+  items = _Items(rows, own, side, masks.items, masks.side, places)
 
   def attend_some(items: _Items):
     sets = _key_sets(items, prefix, masks)
@@ -332,10 +284,16 @@ def _key_sets(items: _Items, prefix: States,
   B, K, n, GT, _ = items.rows.shape
   T, S = masks.block.shape
   sees = masks.block & items.own_mask[:, :, :, None, None]  # [B, 1, n, 1, T, S]
+  sees_prefix = masks.prefix[:, None, None, None]
+  if masks.window is not None:
+    asking = items.places[..., S - T:]  # [B, 1, n, T]
+    sees &= masks.window.sees(asking, items.places)[:, :, :, None]
+    # The rows of a group, one query head after another, ask from the same T places.
+    near = masks.window.sees(asking, masks.window.prefix[:, None, None])
+    sees_prefix &= jnp.tile(near, (1, 1, 1, GT // T, 1))
   scores = _scores(items.rows, items.own.k).reshape(B, K, n, GT // T, T, S)
   sets = [(items.own, jnp.where(sees, scores, MASKED).reshape(B, K, n, GT, S)),
-          (prefix, jnp.where(masks.prefix[:, None, None, None], _scores(items.rows, prefix.k),
-                             MASKED))]
+          (prefix, jnp.where(sees_prefix, _scores(items.rows, prefix.k), MASKED))]
   if items.side is not None:
     sees = items.side_mask[:, :, :, None]
     sets.append((items.side, jnp.where(sees, _scores(items.rows, items.side.k), MASKED)))

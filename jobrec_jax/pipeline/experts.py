@@ -174,6 +174,11 @@ class _Trainer:
       return {name: part for name, part in self.init().items() if name != 'decoder'}
     params = init_sharded(init_rest, self.mesh) | {
         'decoder': self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])}
+    if self.bench.resources.adapter:
+      from jobrec_jax.weights.peft import start_from  # here, for few runs start from one
+      c = self.model.config
+      rows = start_from(self.bench.resources.adapter, c.decoder, c.experts)
+      params['lora'] = {k: jax.device_put(rows[k], v.sharding) for k, v in params['lora'].items()}
     if self.model.config.phrases:
       pieces = phrase_pieces(self.backbone.tokenizer(), self.blocks.tokenizer)
       rows = phrase_embeddings(params['decoder']['embedding'], pieces)

@@ -66,9 +66,15 @@ class BackboneSettings:
   path: str = ''
   # Of frozen weights; 'int8' and 'nf4' are quantised (QLoRA).
   dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'
+  # Adapters that training starts from, of the rank and the targets of `lora`: a folder of PEFT's or
+  # of export_weights. '': new ones. Readouts and heads are new ones in any case.
+  adapter: str = ''
 
   def __post_init__(self):
     check(self)
+    if self.adapter and not self.path:
+      raise ValueError("adapter must be '' without the path of the decoder that it adapts, got "
+                       f'{self.adapter!r}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +146,7 @@ def open_backbone(spec: ModelSpec, place: str) -> Any:
 
 
 def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) -> JobRec:
-  """The experts' model; `backbone` as `open_backbone` gives it.
-
-  Raises:
-    ValueError: the backbone's tokenizer has more tokens than its embeddings.
-  """
+  """The experts' model; `backbone` as `open_backbone` gives it."""
   vocabulary = words = tokenizer.get_vocab_size()
   if spec.tokenizer.phrases:
     words = backbone.tokenizer().get_vocab_size()
@@ -155,9 +157,6 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
     lora = spec.lora if spec.lora.per_expert else None
     decoder = DecoderConfig(vocab_size=vocabulary, lora=lora,
                             **{k: v for k, v in own.items() if k in sizes})
-  elif words > backbone.config.vocab_size:
-    raise ValueError(f'backbone.path must name a decoder with an embedding for each of its '
-                     f"tokenizer's {words} tokens, got {backbone.config.vocab_size}")
   else:
     decoder = backbone.config
   form = spec.tokenizer.form

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from jobrec_jax.recommend import DOUBTED, RankedCandidate, RankedJobs
 from jobrec_jax.schema.words import printable
+from jobrec_jax.scoring.policy import Policy
 
 FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists moves C
 
 
-def ranking_table(ranked: RankedJobs, tau: float) -> str:
-  """The ranking as aligned text, each job's reasons below it."""
+def ranking_table(ranked: RankedJobs, tau: float, policy: Policy | None = None) -> str:
+  """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds."""
   titled = any(j.title != j.job_id for j in ranked.jobs)
   columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',
              'lambda')
@@ -17,6 +18,8 @@ def ranking_table(ranked: RankedJobs, tau: float) -> str:
             f'{j.preference:.3f}', f'{j.qualification:.3f}', f'{j.lam:.3f}'),
            _details(j.reasons, j.contradicted, j.copies)) for i, j in enumerate(ranked.jobs)]
   asked = f'asked for {tau:.6g}' if tau else 'no requirement'
+  if policy and 0 < tau < policy.knots[0] and policy.constraint == 'inequality':
+    asked += f', but below {policy.knots[0]:.4g} nothing is required'
   what = f'{ranked.eligibility:.3f} ({asked})' if ranked.jobs else 'no job is left'
   return f'{_table(columns, rows)}\nEligibility C of the whole list: {what}'
 

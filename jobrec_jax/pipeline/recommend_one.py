@@ -67,7 +67,7 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
         'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}), indent=2), warnings
   count = len(run.jobs if jobs is None else jobs)
   said = what_tau_binds(count, run.list_length, asked.tau if asked.resolve else None)
-  return f'{ranking_table(ranked, tau)}\n{said}', warnings
+  return f'{ranking_table(ranked, tau, run.policy)}\n{said}', warnings
 
 
 def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,

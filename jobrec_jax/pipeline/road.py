@@ -63,7 +63,8 @@ class Road:
 def resources(settings: Settings, watching: Watching = Watching()) -> Resources:
   """What makes the results of these settings without changing them."""
   return Resources(settings.mesh, settings.features, settings.log_every, settings.save_seconds,
-                   settings.backbone.path, str(settings.data.place), watching)
+                   settings.backbone.path, str(settings.data.place), watching,
+                   settings.backbone.adapter)
 
 
 def road(settings: Settings) -> Road:
@@ -150,7 +151,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   common = {'seed': s.seed, 'spec': spec}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}
   warm_up = Stage('warm_up', 1, common | {'lists': lists, 'stage': s.warm_up}, text,
-                  experts.make_warm_up, experts.read_experts, files)
+                  experts.make_warm_up, experts.read_experts, files + adapter_files(s))
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip}
   if e.censoring != 'none':
@@ -173,3 +174,8 @@ def backbone_files(s: Settings) -> tuple[Path, ...]:
     return ()
   from jobrec_jax.weights.backbone import locate  # here, for readers of weights take their time
   return (locate(s.backbone.path),)
+
+
+def adapter_files(s: Settings) -> tuple[Path, ...]:
+  """The folder of the adapters that training starts from."""
+  return (Path(s.backbone.adapter).expanduser(),) if s.backbone.adapter else ()

@@ -42,8 +42,8 @@ class Resources:
     mesh: sizes of the mesh axes.
     scoring: how pairs are scored.
     log_every, save_seconds: of training.
-    backbone, folder: where pretrained weights and data lie, '' for none; their content is in the
-      keys.
+    backbone, folder, adapter: where pretrained weights, data and adapters to start from lie, '' for
+      none; their content is in the keys.
     watching: where the course of training goes beside its log.
   """
 
@@ -54,6 +54,7 @@ class Resources:
   backbone: str = ''
   folder: str = ''
   watching: Any = None
+  adapter: str = ''
 
 
 class Planned(NamedTuple):

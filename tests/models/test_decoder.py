@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from jobrec_jax.models.attention import rotary_angles, rotate
 from jobrec_jax.models.axes import AXES, constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig, Layer, RMSNorm
-from jobrec_jax.models.list_attention import ListMask
+from jobrec_jax.models.list_masks import ListMask
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 
 SMALL = DecoderConfig(

@@ -11,7 +11,7 @@ import pytest
 
 from jobrec_jax.models.attention import Projection
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.list_attention import ListMask
+from jobrec_jax.models.list_masks import ListMask
 from jobrec_jax.models.lora import ATTENTION, TARGETS, Adapters, LoraConfig, merge
 
 SIZES = DecoderConfig(vocab_size=61, width=24, layers=3, heads=4, kv_heads=2, head_width=8,

@@ -17,7 +17,7 @@ from jobrec_jax.pipeline import experts as stages
 from jobrec_jax.pipeline.artefacts import load_params
 from jobrec_jax.pipeline.export_weights import export_weights
 from jobrec_jax.pipeline.load import load_experts
-from jobrec_jax.pipeline.model import ModelSpec, make_model
+from jobrec_jax.pipeline.model import BackboneSettings, ModelSpec, make_model
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.schema.settings import build
@@ -157,11 +157,35 @@ def test_another_backbone_is_another_run_and_is_refused_on_loading(trained, pret
     load_experts(run.folder, str(other))
 
 
+@pytest.mark.slow
+def test_training_starts_from_an_adapter(trained, pretrained, tmp_path):
+  run, experts = trained
+  export_weights(run.folder, tmp_path / 'adapter', merged=False)
+  s = run.settings
+  backbone = dataclasses.replace(s.backbone, adapter=str(tmp_path / 'adapter'))
+  still = dataclasses.replace(s.warm_up, steps=0)
+  again = Run(tmp_path / 'again', dataclasses.replace(s, backbone=backbone, warm_up=still))
+  assert again.road.warm_up.key != Run(
+      tmp_path / 'other', dataclasses.replace(s, warm_up=still)).road.warm_up.key
+  assert again.road.tokenizer.key == run.road.tokenizer.key
+  started = again.get(again.road.warm_up).params
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(started['lora']),
+               jax.device_get(experts.params['lora']))
+  (tmp_path / 'adapter' / 'calibration.json').write_text('{}')  # content counts, wherever it lies
+  changed = Run(tmp_path / 'again', again.settings)
+  assert changed.road.warm_up.key != again.road.warm_up.key
+
+
 def test_the_backbone_says_its_own_sizes(pretrained):
   backbone = open_backbone(str(pretrained), 'float32', lora=LoraConfig(rank=2))
   for name in ('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_width', 'mlp_width'):
     assert getattr(backbone.config, name) == getattr(SIZES, name)
   assert backbone.config.lora.rank == 2 and backbone.tokenizer().get_vocab_size() <= 600
+
+
+def test_adapters_to_start_from_need_their_decoder():
+  with pytest.raises(ValueError, match=r"adapter must be '' without the path .*, got 'there'"):
+    BackboneSettings(adapter='there')
 
 
 def test_bad_backbones_are_named(tmp_path):

@@ -43,7 +43,8 @@ OWN = {
     **{f'certify.{name}': {'proof'} for name in ('population', 'draws', 'lists')},
 }
 # Devices, progress, sizes of batches that are scored, where things lie, files for others.
-FREE = {'log_every', 'save_seconds', 'mesh', 'features', 'export', 'data.folder', 'backbone.path'}
+FREE = {'log_every', 'save_seconds', 'mesh', 'features', 'export', 'data.folder', 'backbone.path',
+        'backbone.adapter'}
 # Values that the range alone would not find, as the other settings bound them.
 OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.domain': 'nursing',
          'market.rho_x': 0.3, 'model.kv_heads': 2, 'model.head_width': 18, 'lora.targets': ('q',),
@@ -52,7 +53,8 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'sweep.seeds': (4,), 'sweep.learning_rates': (0.1,), 'data.known_faults': ('a',),
          'refine.perspectives': ('preference',), 'refine.people': ('x', 'y', 'z', 'w'),
          'refine.error_rates': (0.1, 0.2, 0.3), 'experts.fixed_weights': (0.2, 0.8),
-         'features.states': None, 'backbone.path': None, 'tokenizer.alignment': 30,
+         'features.states': None, 'backbone.path': None,
+         'backbone.adapter': None, 'tokenizer.alignment': 30,
          'model.head_widths': (16,), 'tokenizer.without_layers': ('interest',),
          'mesh.data': 1, 'data.schema': None}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
@@ -121,7 +123,8 @@ def test_every_setting_has_its_place_and_no_place_is_left_over():
   assert not without, f'name the stages of {without} in OWN, or FREE if it changes no result'
   assert {*OWN, *FREE} == {place(key, FREE) or place(key, OWN) for key in ALL}
   assert len(KEYED) > 90
-  assert {'tokenizer.phrases', 'features.states', 'backbone.path', 'data.schema'} == UNBUILT
+  assert {'tokenizer.phrases', 'features.states', 'backbone.path', 'backbone.adapter',
+          'data.schema'} == UNBUILT
 
 
 @pytest.mark.parametrize('key', KEYED)

@@ -21,6 +21,8 @@ CASES = {
   'mistral': {'model_type': 'mistral', 'sliding_window': None, 'head_dim': 16},
   'qwen2': {'model_type': 'qwen2', 'tie_word_embeddings': True},
   'qwen3': {'model_type': 'qwen3', 'tie_word_embeddings': False, 'head_dim': 16},
+  'gemma 3': {'model_type': 'gemma3_text', 'head_dim': 16, 'query_pre_attn_scalar': 16,
+              'sliding_window': 40, 'sliding_window_pattern': 2},
 }
 
 
@@ -35,6 +37,8 @@ def random_model(case: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
     for name, weight in model.named_parameters():
       if name.endswith('norm.weight'):
         weight.uniform_(0.5, 1.5)
+        if config.model_type == 'gemma3_text':  # whose norms multiply by 1 + their weight
+          weight -= 1
       else:
         weight.normal_(std=0.5 if weight.ndim == 1 else weight.shape[1] ** -0.5)
   return model.to(dtype)

@@ -25,13 +25,19 @@ def least(family, **changes):
 def test_absent_keys_have_the_defaults_of_transformers(family):
   theirs = AutoConfig.for_model(**least(family))
   heads, width = theirs.num_attention_heads, theirs.hidden_size
+  gemma = family == 'gemma3_text'
+  ropes = theirs.rope_parameters
+  more = {} if not gemma else {
+    'activation': 'gelu_tanh', 'post_norms': True, 'centred_norms': True,
+    'scaled_embeddings': True, 'window': theirs.sliding_window, 'global_every': 0,
+    'local_rope_base': ropes['sliding_attention']['rope_theta']}
   assert decoder_config(least(family)) == DecoderConfig(
     vocab_size=theirs.vocab_size, width=width, layers=theirs.num_hidden_layers, heads=heads,
     kv_heads=theirs.num_key_value_heads,
     head_width=getattr(theirs, 'head_dim', width // heads), mlp_width=theirs.intermediate_size,
-    rope_base=theirs.rope_parameters['rope_theta'], rms_epsilon=theirs.rms_norm_eps,
-    attention_bias=family == 'qwen2', qk_norm=family == 'qwen3',
-    tie_embeddings=theirs.tie_word_embeddings,
+    rope_base=ropes.get('full_attention', ropes)['rope_theta'], rms_epsilon=theirs.rms_norm_eps,
+    attention_bias=family == 'qwen2', qk_norm=family in ('qwen3', 'gemma3_text'),
+    tie_embeddings=theirs.tie_word_embeddings, **more,
   )
 
 
@@ -75,6 +81,19 @@ PUBLISHED = {
     DecoderConfig(151936, 1024, 28, 16, 8, 128, 3072, rope_base=1e6, rms_epsilon=1e-6,
                   qk_norm=True),
   ),
+  'Gemma 3 270M': (
+    {'model_type': 'gemma3_text', 'vocab_size': 262144, 'hidden_size': 640,
+     'intermediate_size': 2048, 'num_hidden_layers': 18, 'num_attention_heads': 4,
+     'num_key_value_heads': 1, 'head_dim': 256, 'hidden_activation': 'gelu_pytorch_tanh',
+     'rms_norm_eps': 1e-6, 'rope_theta': 1000000.0, 'rope_local_base_freq': 10000.0,
+     'rope_scaling': None, 'query_pre_attn_scalar': 256, 'sliding_window': 512,
+     '_sliding_window_pattern': 6, 'layer_types': (['sliding_attention'] * 5
+                                                   + ['full_attention']) * 3,
+     'attn_logit_softcapping': None, 'final_logit_softcapping': None, 'attention_bias': False},
+    DecoderConfig(262144, 640, 18, 4, 1, 256, 2048, rope_base=1e6, rms_epsilon=1e-6, qk_norm=True,
+                  activation='gelu_tanh', post_norms=True, centred_norms=True,
+                  scaled_embeddings=True, window=512, global_every=6),
+  ),
 }
 
 
@@ -97,6 +116,30 @@ def test_every_form_of_the_rotary_settings(file):
   config = decoder_config(least('llama', **file))
   assert config.rope_base == 7
   assert config.rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
+
+
+@pytest.mark.parametrize('file', [
+  {'rope_theta': 7.0, 'rope_local_base_freq': 5.0},
+  {'rope_parameters': {'full_attention': {'rope_type': 'default', 'rope_theta': 7.0},
+                       'sliding_attention': {'rope_type': 'default', 'rope_theta': 5.0}}},
+  {'rope_parameters': {'full_attention': {'rope_theta': 7.0}}, 'rope_local_base_freq': 5.0},
+  {'rope_scaling': {'rope_type': 'default', 'rope_theta': 7.0}, 'rope_local_base_freq': 5.0},
+])
+def test_layers_with_windows_have_a_base_of_their_own(file):
+  config = decoder_config(least('gemma3_text', **file))
+  assert (config.rope_base, config.local_rope_base) == (7, 5)
+
+
+@pytest.mark.parametrize(('file', 'windows'), [
+  ({'layer_types': ['sliding_attention', 'full_attention']}, [True, False]),
+  ({'layer_types': ['sliding_attention'] * 2}, [True, True]),
+  ({'layer_types': ['full_attention'] * 2}, [False, False]),
+  ({'sliding_window_pattern': 2}, [True, False]), ({'_sliding_window_pattern': 1}, [False, False]),
+  ({'sliding_window': None}, [False, False]), ({}, [True, True]),
+])
+def test_which_layers_have_windows(file, windows):
+  config = decoder_config(least('gemma3_text', **file))
+  assert [config.has_window(i) for i in range(2)] == windows
 
 
 ERRORS = [
@@ -129,6 +172,20 @@ ERRORS = [
   ('qwen2', {'use_sliding_window': True}, 'use_sliding_window must be False, got True'),
   ('qwen2', {'layer_types': ['full_attention', 'sliding_attention']},
    "layer_types must be .*got .'sliding_attention'"),
+  ('gemma3_text', {'layer_types': ['full_attention', 'sliding_attention']},
+   "layer_types must be 2 with 'full_attention' at regular distances, .*got .'full"),
+  ('gemma3_text', {'layer_types': ['sliding_attention']}, 'layer_types must be 2 with'),
+  ('gemma3_text', {'layer_types': 'sliding_attention'}, 'layer_types must be 2 with'),
+  ('gemma3_text', {'sliding_window': 0}, 'sliding_window must be a positive integer, got 0'),
+  ('gemma3_text', {'query_pre_attn_scalar': 168}, 'query_pre_attn_scalar must be head_dim = 256'),
+  ('gemma3_text', {'final_logit_softcapping': 30.0}, 'final_logit_softcapping must be None'),
+  ('gemma3_text', {'hidden_activation': 'silu'}, "must be 'gelu_pytorch_tanh', got 'silu'"),
+  ('gemma3_text', {'use_bidirectional_attention': True}, 'use_bidirectional_attention must be F'),
+  ('gemma3_text', {'rope_parameters': {'full_attention': {'rope_type': 'linear', 'factor': 8.0}}},
+   'rope_parameters.full_attention.rope_type must be .*linear'),
+  ('gemma3_text', {'rope_parameters': {'sliding_attention': {'rope_type': 'llama3'}}},
+   "rope_parameters.sliding_attention.rope_type must be 'default', got 'llama3'"),
+  ('gemma3', {}, "model_type must be one of .*'gemma3_text'.*got 'gemma3'"),
   ('qwen3', {'attention_bias': True}, 'attention_bias must be False, got True'),
   ('llama', {'num_attention_heads': 7, 'num_key_value_heads': 3}, 'kv_heads'),
 ]
@@ -153,13 +210,17 @@ def decoders(draw):
   family, size = draw(st.sampled_from(sorted(FAMILIES))), st.integers(1, 5)
   kv_heads = draw(size)
   heads, head_width = kv_heads * draw(size), 2 * draw(size)
+  layers, windows = draw(size), {}
+  if FAMILIES[family].windows:
+    windows = {'window': draw(size), 'global_every': draw(st.integers(0, layers)),
+               'local_rope_base': draw(st.floats(2, 1e6))}
   scaling = draw(st.none() | st.builds(
     RopeScaling, st.floats(1, 64), st.floats(0.5, 2), st.floats(3, 8), st.integers(1, 9000)))
   return family, DecoderConfig(
-    draw(size), heads * draw(size), draw(size), heads, kv_heads, head_width, draw(size),
+    draw(size), heads * draw(size), layers, heads, kv_heads, head_width, draw(size),
     rope_base=draw(st.floats(2, 1e6)), rope_scaling=scaling,
-    rms_epsilon=draw(st.floats(1e-7, 1e-3)), attention_bias=FAMILIES[family].biases,
-    qk_norm=FAMILIES[family].qk_norm, tie_embeddings=draw(st.booleans()),
+    rms_epsilon=draw(st.floats(1e-7, 1e-3)), tie_embeddings=draw(st.booleans()),
+    **FAMILIES[family].fields, **windows,
   )
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from jobrec_jax.models.attention import rotary_angles
 from jobrec_jax.models.decoder import Decoder, DecoderConfig, Layer
-from jobrec_jax.models.list_attention import ListMask
+from jobrec_jax.models.list_masks import ListMask
 from jobrec_jax.sharding import MeshConfig, layout, logical_rules, make_mesh
 from jobrec_jax.weights import huggingface
 from jobrec_jax.weights.families import decoder_config
@@ -67,12 +67,14 @@ def load(path, dtype=jnp.float32, **kwargs):
 def test_each_layer_equals_transformers(saved, case):
   model, path = saved(case)
   config, params = load(path)
-  mask = ListMask(jnp.ones(TOKENS.shape, bool))
-  angles = rotary_angles(
-    mask.positions(), config.head_width, config.rope_base, config.rope_scaling)
+  whole = ListMask(jnp.ones(TOKENS.shape, bool))
+  places = whole.positions(), config.head_width
+  views = {False: (rotary_angles(*places, config.rope_base, config.rope_scaling), whole),
+           True: (rotary_angles(*places, config.local_rope_base),
+                  whole.replace(window=jnp.asarray(config.window)))}
 
   @jax.jit
-  def run(params, x):
+  def run(params, x, angles, mask):
     (out, _), state = Layer(config).apply(
       {'params': params}, x, angles, mask, capture_intermediates=True)
     return state['intermediates']['attention']['o']['__call__'][0], out
@@ -80,7 +82,8 @@ def test_each_layer_equals_transformers(saved, case):
   theirs = layers_of(model, TOKENS)
   assert len(theirs) == config.layers
   for i, (x, attended, y) in enumerate(theirs):
-    ours, out = run(jax.tree.map(lambda w, i=i: w[i], params['layers']), x)
+    view = views[config.has_window(i)]
+    ours, out = run(jax.tree.map(lambda w, i=i: w[i], params['layers']), x, *view)
     np.testing.assert_allclose(ours, attended, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(out, y, atol=1e-5, rtol=1e-5)
 

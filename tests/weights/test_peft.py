@@ -237,9 +237,10 @@ def test_names_with_and_without_the_wrappers(saved, prefix, suffix):
   ('key', 'value'),
   [
     ('peft_type', 'LOHA'), ('use_dora', True), ('bias', 'lora_only'), ('lora_bias', True),
-    ('modules_to_save', ['score']), ('rank_pattern', {'q_proj': 8}), ('alpha_pattern', {'o': 1}),
-    ('fan_in_fan_out', True), ('layers_to_transform', [0, 1]), ('init_lora_weights', 'pissa'),
-    ('trainable_token_indices', [3]), ('target_modules', '.*_proj'), ('target_modules', []),
+    ('rank_pattern', {'q_proj': 0}), ('rank_pattern', {'(': 8}), ('alpha_pattern', {'o': '1'}),
+    ('alpha_pattern', ['o']), ('fan_in_fan_out', True), ('layers_to_transform', [0, -1]),
+    ('layers_to_transform', True), ('init_lora_weights', 'pissa'), ('loftq_config', {'bits': 4}),
+    ('trainable_token_indices', [3]), ('target_modules', ''), ('target_modules', []),
     ('target_modules', ['lm_head']), ('r', 0), ('r', 2.0), ('r', True), ('lora_alpha', '32'),
     ('lora_dropout', 1.0), ('use_rslora', 1), ('a_key_of_tomorrow', 'on'),
   ],
@@ -273,8 +274,8 @@ def test_one_error_has_every_wrong_name_and_shape(saved):
   save_file(tensors, path)
   with pytest.raises(ValueError) as error:
     load_adapter(saved, SIZES)
-  heading, *lines = str(error.value).split('\n')
-  assert heading.startswith(str(path))
+  heading, *lines, way_out = str(error.value).split('\n')
+  assert heading.startswith(str(path)) and 'merge_and_unload' in way_out
   assert lines == [
     '  missing: layers.1.self_attn.v_proj.lora_B.weight',
     '  extra: layers.3.self_attn.q_proj.lora_A.weight, lm_head.weight',
@@ -290,11 +291,6 @@ def test_a_matrix_under_two_names_is_refused(saved):
   save_file(tensors, path)
   with pytest.raises(ValueError, match=r'must hold every matrix once\n.*repeats'):
     load_adapter(saved, SIZES)
-
-
-def test_another_decoder_is_refused(saved):
-  with pytest.raises(ValueError, match=r'v_proj.lora_B.weight must be \(32, 3\), got \(16, 3\)'):
-    load_adapter(saved, dataclasses.replace(SIZES, kv_heads=4))
 
 
 def test_pickles_are_refused_unread(saved):

