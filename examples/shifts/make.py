@@ -11,7 +11,7 @@ import datetime
 from pathlib import Path
 import random
 
-PEOPLE, SHIFTS, SHOWN = 60, 25, 10
+PEOPLE, SHIFTS, SHOWN = 120, 30, 12
 GRADES = ('junior', 'senior', 'lead')
 WARDS = ('Emergency', 'Intensive care', 'Paediatrics', 'Maternity', 'Surgery')
 SKILLS = ('advanced life support', 'wound care', 'triage', 'ventilation', 'dialysis', 'infusions')
@@ -41,7 +41,7 @@ def people(rng: random.Random) -> list[dict]:
     taste = rng.choice(('calm', 'busy'))
     skills = rng.sample(SKILLS, rng.randint(1, 4))
     made.append({
-        'person': f'p{i + 1:02}', 'grade': GRADES[grade],
+        'person': f'p{i + 1:03}', 'grade': GRADES[grade],
         'years': max(0, round(rng.gauss(2 + 5 * grade, 2))),
         'skills': [SHORT.get(s, s) if rng.random() < 0.3 else s for s in skills],
         'likes': rng.sample(WARDS, rng.randint(1, 3)), 'time': rng.choice(('day', 'night', 'any')),
@@ -68,7 +68,8 @@ def shifts(rng: random.Random) -> list[dict]:
 def stage(rng: random.Random, person: dict, shift: dict) -> str:
   """How far a person who was shown a shift came: what they wanted, then what was decided."""
   wish = (1.2 * (shift['ward'] in person['likes']) + 1.6 * (shift['_taste'] == person['_taste'])
-          + 0.6 * (person['time'] in ('any', shift['time'])) + 0.6 * (shift['site'] == person['home'])
+          + 0.6 * (person['time'] in ('any', shift['time']))
+          + 0.6 * (shift['site'] == person['home'])
           + 0.1 * (shift['pay'] - person['pay']) - 2.5 + rng.gauss(0, 0.5))
   has = len(set(shift['skills']) & set(person['_has'])) / len(shift['skills'])
   fit = (1.5 * (person['_grade'] >= shift['_grade']) + 0.3 * (person['years'] - shift['min years'])
