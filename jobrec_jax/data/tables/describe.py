@@ -106,7 +106,7 @@ def _columns(side: str, sheet: Sheet, key: str | None) -> list[Guess]:
 
 def _attribute_name(column: str, taken: set[str]) -> str:
   """A name as a key: words with '_' between; 'id' is no attribute's."""
-  words = re.findall(r'\w+', re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', column).casefold())
+  words = re.findall(r'\w+', re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', column).lower())
   name = '_'.join(words) or 'column'
   count = 1
   while (made := name if count == 1 else f'{name}_{count}') in {*taken, 'id'}:

@@ -66,7 +66,7 @@ def without(table: dict) -> dict:
 
 
 def test_the_guesses_of_plain_tables(tmp_path):
-  document, defined, dataset = described(folder_of(
+  document, _, dataset = described(folder_of(
       tmp_path, workers__csv=WORKERS, tasks__csv=TASKS, log__csv=LOG))
   assert document['candidate'] == {
       'years': {'kind': 'integer', 'column': 'Years', 'low': 0, 'high': 20,
@@ -90,7 +90,8 @@ def test_the_guesses_of_plain_tables(tmp_path):
       'places': {'candidate': 'city', 'job': 'places', 'compare': 'any_of'},
       'text': {'candidate': 'note', 'job': 'text', 'compare': 'text'}}
   assert document['tables'] == {
-      'candidates': {'file': 'workers.csv', 'id': 'id'}, 'jobs': {'file': 'tasks.csv', 'id': 'task'},
+      'candidates': {'file': 'workers.csv', 'id': 'id'},
+      'jobs': {'file': 'tasks.csv', 'id': 'task'},
       'interactions': {
           'file': 'log.csv', 'candidate': 'worker', 'job': 'task', 'split': 'candidates',
           'shown': 'shown', 'funnel': {
@@ -166,8 +167,9 @@ def test_json_lines_and_parquet_with_arrays_and_times(tmp_path):
 
 
 def test_recbole_files_ratings_and_rows_of_unknown_ids(tmp_path):
-  document, defined, dataset = described(folder_of(
-      tmp_path, ml__user='user_id:token\tage:float\n' + ''.join(f'{i}\t{20 + i}\n' for i in range(8)),
+  document, _, dataset = described(folder_of(
+      tmp_path, ml__user='user_id:token\tage:float\n' + ''.join(
+          f'{i}\t{20 + i}\n' for i in range(8)),
       ml__item='item_id:token\tclass:token_seq\n1\tDrama War\n2\tDrama\n3\tWar Comedy\n',
       ml__inter='user_id:token\titem_id:token\trating:float\ttimestamp:float\n' + ''.join(
           f'{i}\t{j}\t{1 + (i + j) % 5}\t{880 + i}\n' for i in range(8) for j in (1, 2, 3))
@@ -285,7 +287,7 @@ def test_the_script_never_overwrites(tmp_path, capsys, monkeypatch):
   before = (folder / 'schema.toml').read_text()
   assert before == describe(folder)
   (folder / 'schema.toml').write_text('mine')
-  with pytest.raises(ValueError, match='--out must name a new file, got .*schema.toml, which is'):
+  with pytest.raises(ValueError, match=r'--out must name a new file, got .*schema\.toml, which is'):
     script.main(['describe', str(folder)])
   assert (folder / 'schema.toml').read_text() == 'mine'
   Flags.out = str(tmp_path / 'else' / 'first.toml')
