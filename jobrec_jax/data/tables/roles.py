@@ -99,10 +99,11 @@ def _named(log: Sheet, other: Sheet) -> list[tuple[float, Side]]:
   for key in other.unique():
     known = other.ids[key]
     for column, seen in log.ids.items():
-      there = sum(n for value, n in seen.items() if value and value in known)
+      shared = (seen.keys() & known.keys()) - {''}
+      there = sum(seen[value] for value in shared)
       if there < KNOWN * log.rows or log.rows == 0:
         continue
-      reached = sum(1 for value in seen if value in known) / len(known)
+      reached = len(shared) / len(known)
       repeats = len(seen) < UNIQUE * log.rows
       alike = max(hints.likeness(column, key), hints.likeness(column, other.stem))
       found.append((there / log.rows + reached + alike + repeats + (column == key),
