@@ -22,7 +22,9 @@ SOURCES = sorted(p for pattern in ('experiments/*.py', 'benchmarks/*.py', 'confi
                  for p in ROOT.glob(pattern))
 COMMAND = re.compile(r'python3? -m ((?:experiments|benchmarks|jobrec_jax)\.[\w.]*\w)([^`\n]*)')
 # A value that stands for any other -> one that can be parsed.
-PLACEHOLDERS = {'--config=FILE': '--config=configs/base.py', '--study=...': '--study=STUDY.py'}
+PLACEHOLDERS = {'--config=FILE': '--config=configs/base.py', '--study=...': '--study=STUDY.py',
+                '--config.data.schema=FOLDER/schema.toml':
+                '--config.data.schema=examples/shifts/schema.toml'}
 SHELL = ('bash', 'cd', 'dask', 'export', 'git', 'kubectl', 'make', 'pip', 'python', 'sbatch',
          'source', 'srun')
 

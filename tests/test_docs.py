@@ -40,9 +40,11 @@ RUN = {
     'experiments.recommend': [],
     'experiments.pack': [],
     'experiments.audit': ['--config=tiny.py'],
+    'experiments.describe': [],
     'experiments.study': ['--config=tiny.py', '--dry_run'],
 }
-STORY = ('README.md', 'docs/tutorial.md')
+STORY = ('README.md', 'docs/tutorial.md', 'docs/your_data.md')
+OWN = '--config=configs/tables.py'  # of commands on a user's own tables
 TINY = '''
 from configs import base
 from tests.pipeline.tiny import CHANGES
@@ -77,7 +79,10 @@ print(again.store.folder)
 # What may stand between the braces of a printed command -> what it may become.
 VALUES = {
     'folder': ['runs/quickstart'], 'shlex.quote(str(run.folder))': ["'runs/my run'"],
-    'highest': ['0.7071'], 'schema': ['students', 'nursing'],
+    'highest': ['0.7071'], 'who': ['a candidate'],
+    'shlex.quote(str(candidate))': ['experiments/examples/nursing.json'],
+    'shlex.quote(str(out))': ['examples/shifts/schema.toml'],
+    'elsewhere': ['', ' --config.data.folder=examples/shifts'],
     'step': ['train_experts', 'fit_policy'],
 }
 WRONG = '''
@@ -157,7 +162,7 @@ def test_what_is_wrong_in_a_command_is_found(parsed):
 
 def test_all_printed_commands_are_known():
   assert {c.module.removeprefix('experiments.') for c in PRINTED} == {
-      'quickstart', 'train_experts', 'fit_policy', 'evaluate', 'recommend'}
+      'quickstart', 'train_experts', 'fit_policy', 'evaluate', 'recommend', 'audit'}
 
 
 @pytest.fixture(scope='module')
@@ -165,7 +170,8 @@ def clone(tiny_folder, tmp_path_factory):
   """A folder like a clone of the project, in which the quickstart was run, but for its report."""
   folder = tmp_path_factory.mktemp('clone')
   (folder / 'tiny.py').write_text(TINY)
-  for name in ('configs', 'experiments'):
+  (folder / 'own.py').write_text(TINY.replace('import base', 'import tables as base'))
+  for name in ('configs', 'examples', 'experiments'):
     (folder / name).symlink_to(ROOT / name)
   run = shutil.copytree(tiny_folder, folder / 'runs/quickstart')
   (run / 'report.html').unlink()
@@ -177,18 +183,19 @@ def story() -> list[Command]:
   its script's."""
   first = Command('README.md', 'experiments.quickstart', ('--workdir=runs/quickstart',))
   told = [c for page in STORY for c in COMMANDS if c.where == page and c.module in RUN
-          and not skipped(c) and 'RUN' not in c.arguments]
+          and not skipped(c) and not {'RUN', 'FOLDER'} & set(c.arguments)]
   return list(dict.fromkeys([first, *told]))
 
 
 def small(command: Command, tau: str) -> Command:
   """The command at a tiny size: the tiny run for any that a study made, and `tau`, for it reaches
-  other requirements."""
+  other requirements; of the run on own tables, 0."""
   words = [re.sub(r'runs/mine/runs/[\w./-]+', 'runs/quickstart', w) for w in command.arguments
            if not w.startswith('--config=')]
   if '--tau' in words:
-    words[words.index('--tau') + 1] = tau
-  return command._replace(arguments=(*words, *RUN[command.module]))
+    words[words.index('--tau') + 1] = '0' if 'runs/shifts' in words else tau
+  more = ['--config=own.py' if OWN in command.arguments else w for w in RUN[command.module]]
+  return command._replace(arguments=(*words, *more))
 
 
 @pytest.mark.slow
