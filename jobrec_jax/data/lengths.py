@@ -1,8 +1,10 @@
-"""How long token blocks may be: lengths that follow the texts of the train split.
+"""How long token blocks may be: lengths that follow the texts of the train and validation splits.
 
 A block pads every text to the longest, so one long text must not decide. The length of candidates'
-and jobs' blocks is the least that holds `SHARE` of the train split's texts; the alignment's holds
-all that were looked at, for a verdict that is cut is lost. All are rounded up, and have a cap.
+and jobs' blocks is the least that holds `SHARE` of these texts; the alignment's holds all that were
+looked at, for a verdict that is cut is lost. All are rounded up, and have a cap. The validation
+split counts too, for a tokenizer that is trained on few texts has learnt them by heart: it reads
+them in fewer tokens than any it has not seen.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 
-from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.dataset import SPLITS, Dataset
 from jobrec_jax.data.tokens import BlockFormat
 from jobrec_jax.schema.align import align, fields_with_verdicts
 from jobrec_jax.schema.render import render_alignment, render_entity
@@ -28,8 +30,8 @@ class Length(NamedTuple):
   Attributes:
     block: 'candidate', 'job' or 'alignment'.
     length: the most tokens it may have.
-    texts, longest, cut: how many texts of the train split were looked at, the most tokens of one,
-      and how many have more than `length`.
+    texts, longest, cut: how many texts were looked at, the most tokens of one, and how many have
+      more than `length`.
   """
 
   block: str
@@ -48,7 +50,7 @@ def choose_lengths(dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: Bloc
   """The format with a length for each block that has none yet, and what the texts say of each.
 
   Args:
-    dataset: of which the train split alone is read.
+    dataset: of which the train and the validation split are read.
     tokenizer: of the text.
     form: blocks of length 0 get one.
     seed: of the draw of texts that are looked at.
@@ -71,15 +73,16 @@ def choose_lengths(dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: Bloc
 
 def _lengths(dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockFormat,
              rng: np.random.Generator) -> dict[str, np.ndarray]:
-  """Of each block of text the tokens of some of the train split's."""
-  train, schema = dataset.interactions.of('train'), dataset.schema.without(form.without_layers)
+  """Of each block of text the tokens of some texts."""
+  log, schema = dataset.interactions, dataset.schema.without(form.without_layers)
+  log = log.where(np.isin(log.split, [SPLITS.index(name) for name in ('train', 'validation')]))
   texts = {side: [render_entity(schema, side, entities[i], form.layout)
-                  for i in rng.permutation(np.unique(getattr(train, side)))[:_TEXTS]]
+                  for i in rng.permutation(np.unique(getattr(log, side)))[:_TEXTS]]
            for side, entities in (('candidate', dataset.candidates), ('job', dataset.jobs))}
   if form.layout != 'raw' and form.verdicts != 'vectors':
     texts['alignment'] = [
-        render_alignment(align(schema, dataset.candidates[train.candidate[row]],
-                               dataset.jobs[train.job[row]]), form.verdicts)
-        for row in rng.permutation(len(train))[:_TEXTS]]
+        render_alignment(align(schema, dataset.candidates[log.candidate[row]],
+                               dataset.jobs[log.job[row]]), form.verdicts)
+        for row in rng.permutation(len(log))[:_TEXTS]]
   return {block: np.array([len(e) for e in tokenizer.encode_batch(of, add_special_tokens=False)],
                           np.int64) for block, of in texts.items()}

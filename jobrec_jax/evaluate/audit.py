@@ -164,7 +164,7 @@ def _duplicates(dataset: Dataset, side: str, entities: tuple[Entity, ...],
   named = '; '.join(_group([entities[i].id for i in rows]) for rows in groups[:_NAMED])
   yield Finding(f'duplicates/{side}', 'info', n,
                 f'{n} of {len(keys) - blank} {side}s equal another one in every attribute'
-                + (f', {len(groups)} different ones: {named}' if n else ''))
+                + (f' (groups: {len(groups)}): {named}' if n else ''))
   texts = [a.name for a in dataset.schema.attributes(side) if a.kind == 'text']
   with_text = np.asarray([any(e[t] for t in texts) for e in entities], bool)
   for first, second in split_pairs:

@@ -26,9 +26,9 @@ class TokenizerSettings:
 
   # Upper bound of the byte-level BPE vocabulary that is trained here.
   vocab_size: Annotated[int, at_least(256)] = 4096
-  # Greatest length of the candidate, the job and the alignment block, in tokens. 0: as the train
-  # split's texts ask for it, 99% of which fit, and all alignments that are looked at; at most 512,
-  # 512 and 128. The log says what was chosen and how many texts are cut.
+  # Greatest length of the candidate, the job and the alignment block, in tokens. 0: as the texts
+  # of the train and validation splits ask for it, 99% of which fit, and all alignments that are
+  # looked at; at most 512, 512 and 128. The log says what was chosen and how many texts are longer.
   candidate: Annotated[int, at_least(0)] = 0
   job: Annotated[int, at_least(0)] = 0
   alignment: Annotated[int, at_least(0)] = 0

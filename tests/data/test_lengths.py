@@ -7,11 +7,16 @@ import pytest
 
 from jobrec_jax.data import lengths
 from jobrec_jax.data.lengths import CAP, choose_lengths
-from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat
+from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
 from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.schema import Entity
 
 NONE = BlockFormat(0, 0, 0)
+
+
+def looked_at(dataset):
+  """Rows of the train and the validation split."""
+  return dataset.interactions.where(dataset.interactions.split < 2)
 
 
 def with_story(dataset, rows, words):
@@ -22,13 +27,13 @@ def with_story(dataset, rows, words):
   return dataclasses.replace(dataset, candidates=tuple(people))
 
 
-def test_blocks_hold_the_train_splits_texts_rounded_up(dataset, tokenizer):
+def test_blocks_hold_the_texts_rounded_up(dataset, tokenizer):
   form, found = choose_lengths(dataset, tokenizer, NONE)
   blocks = BlockEncoder(dataset, tokenizer, BlockFormat(512, 512, 128))
-  train = dataset.interactions.of('train')
-  for length, rows in zip(found, (blocks.candidates[np.unique(train.candidate)],
-                                  blocks.jobs[np.unique(train.job)],
-                                  blocks.alignments(train.candidate, train.job))):
+  log = looked_at(dataset)
+  for length, rows in zip(found, (blocks.candidates[np.unique(log.candidate)],
+                                  blocks.jobs[np.unique(log.job)],
+                                  blocks.alignments(log.candidate, log.job))):
     longest, step = (rows != PAD).sum(1).max(), 4 if length.block == 'alignment' else 8
     assert length.length == getattr(form, length.block) == -(-longest // step) * step
     assert (length.texts, length.longest, length.cut) == (len(rows), longest, 0)
@@ -66,7 +71,14 @@ def test_codes_and_raw_text_need_no_texts_of_alignments(dataset, tokenizer):
 @pytest.mark.parametrize('texts', [5, 4096])
 def test_some_texts_stand_for_all(dataset, tokenizer, monkeypatch, texts):
   monkeypatch.setattr(lengths, '_TEXTS', texts)
-  found = choose_lengths(dataset, tokenizer, NONE, seed=2)[1]
+  log, found = looked_at(dataset), choose_lengths(dataset, tokenizer, NONE, seed=2)[1]
   assert [x.texts for x in found] == [min(texts, n) for n in (
-      len(np.unique(dataset.interactions.of('train').candidate)),
-      len(np.unique(dataset.interactions.of('train').job)), len(dataset.interactions.of('train')))]
+      len(np.unique(log.candidate)), len(np.unique(log.job)), len(log))]
+
+
+def test_texts_that_the_tokenizer_learnt_by_heart_do_not_decide_alone(dataset):
+  learnt = train_tokenizer(corpus(dataset), 4096)
+  train = dataclasses.replace(dataset, interactions=dataset.interactions.of('train'))
+  both, alone = (choose_lengths(d, learnt, NONE) for d in (dataset, train))
+  assert both[1][0].longest > alone[1][0].longest
+  assert both[0].alignment > alone[0].alignment

@@ -328,7 +328,7 @@ def test_copies_are_named(clean):
   found = by_name(audit(with_entities(clean, 'job', same)))['duplicates/job']
   assert (found.severity, found.value) == ('info', 7)
   assert found.text == (
-      "7 of 40 jobs equal another one in every attribute, 2 different ones: "
+      "7 of 40 jobs equal another one in every attribute (groups: 2): "
       "5 are 'J0003', 'again-4', 'again-9' and 2 more; 2 are 'J0005', 'six'")
 
 

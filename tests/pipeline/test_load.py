@@ -90,7 +90,7 @@ def test_experts_need_no_policy(folder):
   experts, calibration = load_experts(folder)
   assert calibration.t > 0
   kept = read_object(place(folder, 'tokenizer') / 'lengths.json')
-  assert experts.form.candidate == kept['candidate'] > 0 == tiny_settings().tokenizer.candidate
+  assert experts.form.candidate == kept['candidate'] == tiny_settings().tokenizer.candidate
   with pytest.raises(ValueError, match=r'policy-\w+: must be the artefact policy, got no such '
                                        r'folder; make it: python -m experiments\.fit_policy'):
     load(folder)

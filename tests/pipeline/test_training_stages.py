@@ -11,6 +11,7 @@ import pytest
 from scipy.special import logit
 
 from jobrec_jax.data import lists as listing
+from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
@@ -199,6 +200,22 @@ def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, b
   embedding = jax.tree.leaves(expected['decoder']['embedding'])[0]
   np.testing.assert_allclose(recorded.loops[0].state.trainable['model']['decoder']['embedding'],
                              embedding, atol=1e-6)
+
+
+def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
+  of_tokenizer = bench('tokenizer')
+  spec = of_tokenizer.settings['spec']
+  left_open = dataclasses.replace(spec.tokenizer, candidate=0, alignment=0)
+  of_tokenizer.settings = of_tokenizer.settings | {
+      'spec': dataclasses.replace(spec, tokenizer=left_open)}
+  experts.make_tokenizer(of_tokenizer)
+  text = experts.read_tokenizer(of_tokenizer)
+  form, _ = choose_lengths(data.dataset, text.tokenizer, left_open.form,
+                           streams.seed32(SETTINGS.seed, 'lengths'))
+  assert text.spec.tokenizer.form == form and form.candidate > 64 and form.job == 40
+  trainer = experts._Trainer.of(bench('warm_up', tokenizer=text))
+  assert trainer.model.config.job_start == form.candidate
+  assert 64 < trainer.blocks.candidates.shape[1] <= form.candidate
 
 
 @pytest.mark.slow
