@@ -172,6 +172,8 @@ class Recommender:
     """Scores of every candidate with every job of the catalogue, for any requirement."""
     catalogue = self._catalogue(jobs)
     found = self._scored(self._validated(candidates), catalogue)
+    if len(catalogue.at) == len(catalogue.jobs):  # no copies
+      return found
     return CandidateScores(*(x[:, catalogue.at] for x in found[:4]), found.cut)
 
   def candidates_for(self, job_id: str, candidates: Entity | Sequence[Entity], top_k: int = 5,

@@ -188,7 +188,8 @@ def test_reasons_are_grouped_by_layer(make):
   candidate = Entity('Y', {'gpa': 3.4, 'months_experience': 14, 'interests': ('CV',)})
   (only,) = make().recommend(candidate, 0.5, jobs=[job])[0].jobs
   assert set(only.reasons) == {'eligibility', 'competence', 'logistics', 'interest'}
-  assert {'gpa unmet by 0.4', 'months met', 'level unknown'} <= set(only.reasons['eligibility'])
+  assert {'gpa unmet by 0.4', 'months met by 4 months', 'level unknown'} <= set(
+      only.reasons['eligibility'])
   assert only.reasons['interest'] == ['industry met']
 
 

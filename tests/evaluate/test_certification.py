@@ -75,8 +75,8 @@ def test_probabilities_give_the_loss_that_they_predict():
     ({'scores': np.zeros((4, 3))}, r'scores must be \[M, N, J\]'),
     ({'eligible': np.zeros((3, 3))}, r'got \(2, 4, 3\), \(3, 3\)'),
     ({'mask': np.arange(4)[:, None] < np.array([3, 3, 3])}, 'none in list 3'),
-    ({'eligible': np.full((4, 3), 1.5)}, r'eligible must be in \[0, 1\]'),
-    ({'eligible': np.full((4, 3), np.nan)}, 'without nan'),
+    ({'eligible': np.full((4, 3), 1.5)}, r'eligible must be probabilities in \[0, 1\], got 1\.5'),
+    ({'eligible': np.full((4, 3), np.nan)}, r'in \[0, 1\], got nan in list 0 at item 0'),
     ({'k': 0}, 'k must be at least 1'), ({'temperature': 0.0}, 'temperature must be positive'),
     ({'scores': np.full((2, 4, 3), np.nan)}, 'scores must be finite')])
 def test_bad_arguments_are_named(change, match):
