@@ -98,6 +98,8 @@ def _comparator(has: Guess, asked: Guess) -> tuple[str, str]:
     values = has.attribute.values, asked.attribute.values
     if all(values) and ladder((*values[0], *values[1])):
       return 'at_least', '; their values ascend'
+    if all(values) and hints.says(asked.column, hints.LEAST):
+      return 'at_least', '; check that their values ascend'
     return 'same', "; or 'at_least' where their values ascend, 'near' with distances"
   return {('category', 'set'): ('any_of', ''), ('set', 'category'): ('contains', ''),
           ('set', 'set'): ('covers', "; needed = 0.5 of = 'job'")}.get(kinds, ('same', ''))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
+import re
 from typing import Any
 
 from jobrec_jax.data.tables import hints
@@ -12,6 +13,7 @@ from jobrec_jax.data.tables.cells import id_of
 
 KNOWN = 0.8  # the least share of a column's rows whose ids another table must have
 UNIQUE = 0.9  # the least share of rows that differ in a column of ids
+_FRACTION = re.compile(r'[+-]?\d*\.\d+([eE][+-]?\d+)?')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Sheet:
     return max((len(cells) for cells in self.columns.values()), default=0)
 
   def unique(self) -> list[str]:
-    """The columns that could be its ids."""
-    return [c for c, seen in self.ids.items() if len(seen) >= UNIQUE * self.rows > 0]
+    """The columns that could be its ids; measurements differ in every row, too, and are none."""
+    return [c for c, seen in self.ids.items() if len(seen) >= UNIQUE * self.rows > 0
+            and not any(map(_FRACTION.fullmatch, seen))]
 
 
 @dataclasses.dataclass(frozen=True)

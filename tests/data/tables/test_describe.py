@@ -198,6 +198,17 @@ def test_one_column_of_decisions(tmp_path, outcomes, expected):
   assert {k: found[k] for k in ('preference', 'qualification', 'funnel') if k in found} == expected
 
 
+def test_a_least_category_of_no_known_order_is_to_be_checked(tmp_path):
+  people = 'id,grade\n1,G9\n2,G10\n3,G9\n4,G11\n'
+  jobs = 'job,min_grade\n7,G9\n8,G12\n9,G10\n'
+  log = 'user,job,applied\n1,7,1\n2,7,0\n3,8,1\n4,8,0\n1,9,0\n'
+  document, _, _ = described(folder_of(tmp_path, users__csv=people, jobs__csv=jobs, log__csv=log))
+  for side, name in (('candidate', 'grade'), ('job', 'min_grade')):
+    assert document[side][name]['values'] == ['G9', 'G10', 'G11', 'G12']
+  assert document['layers']['requirements']['min_grade']['compare'] == 'at_least'
+  assert 'check that their values ascend' in describe(tmp_path)
+
+
 def test_ids_that_two_tables_share_are_told_apart_by_names_and_reach(tmp_path):
   people = 'id,age\n' + ''.join(f'{i},{1 + i % 4}\n' for i in range(1, 9))
   jobs = 'id,size\n' + ''.join(f'{i},{i * 7}\n' for i in range(1, 9))
@@ -208,6 +219,18 @@ def test_ids_that_two_tables_share_are_told_apart_by_names_and_reach(tmp_path):
   assert document['tables']['candidates'] == {'file': 'employees.csv', 'id': 'id'}
   log_table = document['tables']['interactions']
   assert (log_table['candidate'], log_table['job']) == ('employee', 'job')
+
+
+def test_measurements_are_no_ids(tmp_path):
+  scores = [f'0.{i:03}' for i in range(12)]
+  rows = ''.join(f'{i},{j},{scores[2 * i + j - 5]},{j % 2}\n' for i in range(4) for j in (5, 6))
+  document, _, _ = described(folder_of(
+      tmp_path, staff__csv='id,age\n0,20\n1,21\n2,22\n3,23\n', posts__csv='id,pay\n5,9\n6,8\n',
+      a__csv='staff,post,score,applied\n' + rows, b__csv='staff,post,score,applied\n' + rows))
+  tables = document['tables']
+  assert tables['candidates'] == {'file': 'staff.csv', 'id': 'id'}
+  assert tables['jobs'] == {'file': 'posts.csv', 'id': 'id'}
+  assert tables['interactions']['candidate'] == 'staff'
 
 
 def test_what_cannot_be_guessed_is_said(tmp_path):
