@@ -1,4 +1,4 @@
-"""Stages 1A and 1B and the calibration: tokenizer, warm-up, censoring weights, cooperation."""
+"""Stages 1A and 1B and the calibration: warm-up, censoring weights, cooperation."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 from absl import logging
 import jax
 import numpy as np
-import tokenizers
 
 from jobrec_jax.data import lists as listing
 from jobrec_jax.data.dataset import Dataset, Interactions
-from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.loader import (
     ListSource,
     iterate,
@@ -22,13 +20,8 @@ from jobrec_jax.data.loader import (
 )
 from jobrec_jax.data.tokens import (
     BlockEncoder,
-    add_phrases,
-    corpus,
     count_tokens,
-    load_tokenizer,
     phrase_pieces,
-    save_tokenizer,
-    train_tokenizer,
 )
 from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
 from jobrec_jax.objectives.censoring import ips_weights
@@ -41,13 +34,12 @@ from jobrec_jax.pipeline.artefacts import (
 )
 from jobrec_jax.pipeline.data import no_propensity
 from jobrec_jax.pipeline.model import (
-    LENGTHS,
     ModelSpec,
     make_model,
     open_backbone,
-    with_lengths,
 )
 from jobrec_jax.pipeline.stage import Bench, plain
+from jobrec_jax.pipeline.tokenizer import Text
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
 from jobrec_jax.scoring.calibration import Calibration, doubts, fit_calibration, fit_offsets
@@ -73,45 +65,6 @@ PyTree = Any
 TRAIN, CALIBRATION = 0, 2  # indices of the splits
 PARAMS = 'params.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
-
-
-class Text(NamedTuple):
-  """How records become tokens: the tokenizer, and the spec with the lengths of blocks."""
-
-  tokenizer: tokenizers.Tokenizer
-  spec: ModelSpec
-
-
-def make_tokenizer(bench: Bench) -> None:
-  """The backbone's tokenizer, with phrases where they are asked for, or one trained here.
-
-  Beside it the lengths of token blocks, those that the settings leave to the texts among them.
-  """
-  spec: ModelSpec = bench.settings['spec']
-  dataset = bench.inputs['data'].dataset
-  backbone = open_backbone(spec, bench.resources.backbone)
-  t = spec.tokenizer
-  if backbone is None or t.phrases:
-    texts = corpus(dataset, seed=streams.seed32(bench.settings['seed'], 'corpus'),
-                   verdicts=t.verdicts, layout=t.layout, without_layers=t.without_layers)
-  if backbone is None:
-    tokenizer = train_tokenizer(texts, t.vocab_size)
-  elif t.phrases:
-    tokenizer = add_phrases(backbone.tokenizer(), texts, t.phrases)
-  else:
-    tokenizer = backbone.tokenizer()
-  save_tokenizer(tokenizer, bench.folder / 'tokenizer.json')
-  form, found = choose_lengths(dataset, tokenizer, t.form,
-                               streams.seed32(bench.settings['seed'], 'lengths'))
-  for length in found:
-    logging.info('tokens: %s', length.in_words())
-  write_json(bench.folder / LENGTHS, {name: getattr(form, name)
-                                      for name in ('candidate', 'job', 'alignment')})
-
-
-def read_tokenizer(bench: Bench) -> Text:
-  return Text(load_tokenizer(bench.folder / 'tokenizer.json'),
-              with_lengths(bench.settings['spec'], bench.folder))
 
 
 def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,

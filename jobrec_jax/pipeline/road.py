@@ -5,21 +5,22 @@ import functools
 from pathlib import Path
 
 from jobrec_jax.pipeline import (
-    certify,
-    data,
-    dial,
-    evaluate,
-    experts,
-    frontier,
-    policy,
-    scores,
-    selection,
-    sweep,
+  certify,
+  data,
+  dial,
+  evaluate,
+  experts,
+  frontier,
+  policy,
+  scores,
+  selection,
+  sweep,
 )
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import Resources
+from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.train.watch import Watching
 
 
@@ -146,7 +147,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
   tokenizer = Stage('tokenizer', 2, {'seed': s.seed, 'spec': spec}, {'data': of_data},
-                    experts.make_tokenizer, experts.read_tokenizer, files)
+                    make_tokenizer, read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
   common = {'seed': s.seed, 'spec': spec}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}

@@ -16,6 +16,7 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.road import resources, road
+from jobrec_jax.pipeline.tokenizer import make_tokenizer
 from jobrec_jax.schema import streams
 from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import PairScores
@@ -73,7 +74,7 @@ def bench(data, tmp_path):
 def stages(bench, recorded, data):
   """Both stages, one after the other; 1B with weights that can be told apart."""
   of_tokenizer = bench('tokenizer')
-  experts.make_tokenizer(of_tokenizer)
+  make_tokenizer(of_tokenizer)
   tokenizer = experts.read_tokenizer(of_tokenizer)
   first = bench('warm_up', tokenizer=tokenizer)
   experts.make_warm_up(first)
@@ -174,7 +175,7 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
   log = data.dataset.interactions
   less = dataclasses.replace(data.dataset, interactions=log.where(keep(log)))
   of_tokenizer = bench('tokenizer')
-  experts.make_tokenizer(of_tokenizer)
+  make_tokenizer(of_tokenizer)
   of_stage = bench('cooperative', tokenizer=experts.read_tokenizer(of_tokenizer),
                    data=Data(less, None))
   trainer = experts._Trainer.of(of_stage)
@@ -208,7 +209,7 @@ def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
   left_open = dataclasses.replace(spec.tokenizer, candidate=0, alignment=0)
   of_tokenizer.settings = of_tokenizer.settings | {
       'spec': dataclasses.replace(spec, tokenizer=left_open)}
-  experts.make_tokenizer(of_tokenizer)
+  make_tokenizer(of_tokenizer)
   text = experts.read_tokenizer(of_tokenizer)
   form, _ = choose_lengths(data.dataset, text.tokenizer, left_open.form,
                            streams.seed32(SETTINGS.seed, 'lengths'))
@@ -221,7 +222,7 @@ def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
 @pytest.mark.slow
 def test_without_steps_stage_1a_keeps_the_initial_parameters(bench, recorded):
   of_tokenizer = bench('tokenizer')
-  experts.make_tokenizer(of_tokenizer)
+  make_tokenizer(of_tokenizer)
   first = bench('warm_up', tokenizer=experts.read_tokenizer(of_tokenizer))
   stage = dataclasses.replace(first.settings['stage'], steps=0)
   first.settings = first.settings | {'stage': stage}

@@ -1,0 +1,58 @@
+"""The tokenizer of a run, and the lengths of the token blocks that it makes."""
+
+from typing import NamedTuple
+
+from absl import logging
+import tokenizers
+
+from jobrec_jax.data.lengths import choose_lengths
+from jobrec_jax.data.tokens import (
+    add_phrases,
+    corpus,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone, with_lengths
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import write_json
+
+
+class Text(NamedTuple):
+  """How records become tokens: the tokenizer, and the spec with the lengths of blocks."""
+
+  tokenizer: tokenizers.Tokenizer
+  spec: ModelSpec
+
+
+def make_tokenizer(bench: Bench) -> None:
+  """The backbone's tokenizer, with phrases where they are asked for, or one trained here.
+
+  Beside it the lengths of token blocks, those that the settings leave to the texts among them.
+  """
+  spec: ModelSpec = bench.settings['spec']
+  dataset = bench.inputs['data'].dataset
+  backbone = open_backbone(spec, bench.resources.backbone)
+  t = spec.tokenizer
+  if backbone is None or t.phrases:
+    texts = corpus(dataset, seed=streams.seed32(bench.settings['seed'], 'corpus'),
+                   verdicts=t.verdicts, layout=t.layout, without_layers=t.without_layers)
+  if backbone is None:
+    tokenizer = train_tokenizer(texts, t.vocab_size)
+  elif t.phrases:
+    tokenizer = add_phrases(backbone.tokenizer(), texts, t.phrases)
+  else:
+    tokenizer = backbone.tokenizer()
+  save_tokenizer(tokenizer, bench.folder / 'tokenizer.json')
+  form, found = choose_lengths(dataset, tokenizer, t.form,
+                               streams.seed32(bench.settings['seed'], 'lengths'))
+  for length in found:
+    logging.info('tokens: %s', length.in_words())
+  write_json(bench.folder / LENGTHS, {name: getattr(form, name)
+                                      for name in ('candidate', 'job', 'alignment')})
+
+
+def read_tokenizer(bench: Bench) -> Text:
+  return Text(load_tokenizer(bench.folder / 'tokenizer.json'),
+              with_lengths(bench.settings['spec'], bench.folder))
