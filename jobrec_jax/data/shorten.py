@@ -166,6 +166,8 @@ class _Shortened:
   def _start(self, name: str, ends: list[int]) -> str | tuple[str, ...] | None:
     """What is left of a value whose tokens end there: whole members of a set, one at least."""
     value, end = self._whole[name], ends[-1] if ends else 0
+    if not end:  # not even an empty member
+      return None
     if not isinstance(value, tuple):
       return _text(value)[:end].rstrip() or None
     reach = np.cumsum([len(member) + 2 for member in value]) - 2

@@ -27,8 +27,8 @@ from jobrec_jax.data.market.jobrec_synth.worlds import (
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import audit
 
-# What version 1.0.0 holds. Other bits under the same version would be another data set.
-TINY = 'e8321698975d1c44'
+# What version 1.1.0 holds. Other bits under the same version would be another data set.
+TINY = '66a0431898efb128'
 TINY_LISTS = {
     'preference_warm': 'c6eb9a1f5d2e9750', 'preference_cold_candidates': '396c7426da798928',
     'preference_cold_jobs': '6290f84a0eee7b03', 'preference_both_cold': '2067d3272cb9c749',
@@ -50,7 +50,7 @@ def test_it_is_built_without_tensorflow_and_is_what_the_version_says(folder, wor
   dataset = reader.read_synth(folder, 'tiny')
   assert 'tensorflow' not in sys.modules
   assert dataset.fingerprint() == world[0].fingerprint() == TINY
-  assert Builder.VERSION == '1.0.0'
+  assert Builder.VERSION == '1.1.0'
 
 
 def test_the_truth_lies_apart(folder, world):

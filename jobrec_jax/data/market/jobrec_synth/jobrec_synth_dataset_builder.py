@@ -57,7 +57,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """Builds any table of any size; example i of a table of entities is the entity of index i."""
 
   VERSION = tfds.core.Version(worlds.VERSION)
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {worlds.VERSION: 'First release.'}
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {
+      '1.0.0': 'First release.', worlds.VERSION: 'Members of sets in alphabetical order.'}
   BUILDER_CONFIGS: ClassVar[list[SynthConfig]] = [
       SynthConfig(name=config_name(size, table), description=f'{world.about}; {about}.',
                   size=size, table=table)

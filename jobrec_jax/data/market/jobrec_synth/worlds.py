@@ -9,7 +9,7 @@ from jobrec_jax.data.lists import Grid, RankingLists, sampled_lists
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market
 from jobrec_jax.schema.schema import PERSPECTIVES
 
-VERSION = '1.0.0'  # of the builder
+VERSION = '1.1.0'  # of the builder
 SEED = 20260203
 LOGS = (*SPLITS[:3], *(f'test_{kind}' for kind in TEST_KINDS))
 LISTS = tuple(f'{p}_{kind}' for p in PERSPECTIVES for kind in TEST_KINDS)
