@@ -72,17 +72,19 @@ def write_tables(folder, document, dataset):
 
 @pytest.fixture(scope='module', params=['published', 'tables'])
 def finished(request, tmp_path_factory):
-  folder = tmp_path_factory.mktemp(request.param)
+  around = tmp_path_factory.mktemp(request.param)
+  folder = around / 'data'
+  folder.mkdir()
   document, dataset = other_world()
   if request.param == 'published':
     write_published(dataset, folder)
   else:
     write_tables(folder, document, dataset)
-  (folder / 'schema.py').write_text(f'SCHEMA_FILE = {document!r}\n')
-  data = SHARES | {'source': request.param, 'schema': str(folder / 'schema.py'),
+  (around / 'schema.py').write_text(f'SCHEMA_FILE = {document!r}\n')
+  data = SHARES | {'source': request.param, 'schema': str(around / 'schema.py'),
                    'folder': str(folder), 'warm_test': 0.2,
                    'known_faults': ('first_in_list', 'position_in_list')}
-  run = Run(folder / 'run', tiny_settings(data=data, experts={'censoring': 'none'}))
+  run = Run(around / 'run', tiny_settings(data=data, experts={'censoring': 'none'}))
   run.report()
   return run, dataset
 

@@ -81,7 +81,7 @@ def test_no_two_uses_share_a_stream():
   """But for two that mean to: the sweep's heads are those that the policy would be."""
   names = stream_names()
   assert {'stage 2 lists', 'held-out lists', 'certificate lists', 'certificate check',
-          '{}, preference lists', 'exposed', 'canary'} <= set(names)
+          '{}, {} lists', 'exposed', 'canary'} <= set(names)
   shared = {name for name in names if names.count(name) > 1}
   assert shared == {'policy'}
 
