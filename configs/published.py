@@ -21,6 +21,4 @@ def get_config():
     c.lists.qualification_negatives = 15
     c.warm_up.batch = c.cooperative.batch = 4
     c.cooperative.qualification_batch = 2
-    # 1,200 lists of thousands are read once, and batches so small would measure noise.
-    c.warm_up.patience = c.cooperative.patience = 0
   return c

@@ -30,7 +30,6 @@ def get_config():
     c.warm_up.batch = c.cooperative.batch = c.cooperative.qualification_batch = 1
     c.warm_up.steps = c.cooperative.steps = 68
     c.warm_up.warmup = c.cooperative.warmup = 10
-    c.warm_up.patience = c.cooperative.patience = 0  # a list is read once, and four tell nothing
     c.warm_up.learning_rate = c.cooperative.learning_rate = 5e-4
     c.features.list_length = 25  # a candidate's dozen applications, or half of a list of 50
     c.features.batch = 2

@@ -11,4 +11,5 @@ def get_config():
   c = base.get_config()
   with c.unlocked():
     c.data.source = 'tables'
+    c.warm_up.patience = c.cooperative.patience = 5  # small data are soon learned by heart
   return c

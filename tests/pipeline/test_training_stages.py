@@ -16,14 +16,15 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.road import resources, road
-from jobrec_jax.pipeline.tokenizer import make_tokenizer
+from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
 from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import PairScores
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
 
-SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20}, policy={'list_length': 8})
+SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20}, policy={'list_length': 8},
+                         warm_up={'patience': 5}, cooperative={'patience': 5})
 
 
 class Recorded:
@@ -75,7 +76,7 @@ def stages(bench, recorded, data):
   """Both stages, one after the other; 1B with weights that can be told apart."""
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
-  tokenizer = experts.read_tokenizer(of_tokenizer)
+  tokenizer = read_tokenizer(of_tokenizer)
   first = bench('warm_up', tokenizer=tokenizer)
   experts.make_warm_up(first)
   warm = experts.read_experts(first)
@@ -176,7 +177,7 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
   less = dataclasses.replace(data.dataset, interactions=log.where(keep(log)))
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
-  of_stage = bench('cooperative', tokenizer=experts.read_tokenizer(of_tokenizer),
+  of_stage = bench('cooperative', tokenizer=read_tokenizer(of_tokenizer),
                    data=Data(less, None))
   trainer = experts._Trainer.of(of_stage)
   with caplog.at_level(logging.INFO, 'absl'):
@@ -191,7 +192,7 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
 @pytest.mark.slow
 def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, bench, data):
   recorded, *_ = stages
-  tokenizer = experts.read_tokenizer(bench('tokenizer'))
+  tokenizer = read_tokenizer(bench('tokenizer'))
   trainer = experts._Trainer.of(bench('warm_up', tokenizer=tokenizer))
   blocks = trainer.blocks
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
@@ -210,7 +211,7 @@ def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
   of_tokenizer.settings = of_tokenizer.settings | {
       'spec': dataclasses.replace(spec, tokenizer=left_open)}
   make_tokenizer(of_tokenizer)
-  text = experts.read_tokenizer(of_tokenizer)
+  text = read_tokenizer(of_tokenizer)
   form, _ = choose_lengths(data.dataset, text.tokenizer, left_open.form,
                            streams.seed32(SETTINGS.seed, 'lengths'))
   assert text.spec.tokenizer.form == form and form.candidate > 64 and form.job == 40
@@ -223,7 +224,7 @@ def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
 def test_without_steps_stage_1a_keeps_the_initial_parameters(bench, recorded):
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
-  first = bench('warm_up', tokenizer=experts.read_tokenizer(of_tokenizer))
+  first = bench('warm_up', tokenizer=read_tokenizer(of_tokenizer))
   stage = dataclasses.replace(first.settings['stage'], steps=0)
   first.settings = first.settings | {'stage': stage}
   experts.make_warm_up(first)
