@@ -20,7 +20,9 @@ import pytest
 
 from jobrec_jax.data.files.records import read_entity
 from jobrec_jax.data.market.domain import load_domain, names
+from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.schema.align import fields_with_verdicts
+from jobrec_jax.schema.settings import as_mapping
 from tests.documented import (
     PAGES,
     ROOT,
@@ -269,3 +271,17 @@ def test_dask_reads_its_own_commands(page):
     joined = re.sub(r'\s*\\\n\s*', ' ', block)
     for name, rest in re.findall(r'\bdask[ -](scheduler|worker)\b([^\n&|>#]*)', joined):
       programs[name].make_context(f'dask {name}', shlex.split(rest))
+
+
+def test_keys_that_the_tutorial_names_have_the_defaults_that_it_names():
+  page = (ROOT / 'docs/tutorial.md').read_text()
+  rows = re.findall(r'^\| (`[a-z_]+\..*?) \| (.*?) \|', page, re.M)
+  checked = 0
+  for keys, defaults in rows:
+    keys, defaults = re.findall(r'`(.*?)`', keys), defaults.replace('`', '').split(', ')
+    for key, default in zip(keys, defaults * len(keys) if len(defaults) == 1 else defaults):
+      section, name = key.split('.')
+      found = as_mapping(Settings())[section][name]  # KeyError: no such setting
+      assert default.startswith('a grid') or found == ast.literal_eval(default), key
+      checked += 1
+  assert checked >= 13
