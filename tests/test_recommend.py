@@ -144,7 +144,7 @@ def test_a_catalogue_is_read_once(make, dataset, monkeypatch):
     return render(schema, side, entity, layout)
   render = shorten.render_entity
   monkeypatch.setattr(shorten, 'render_entity', counting)
-  recommender = make()
+  recommender = make(lengths=BlockFormat(500, 300, 16))  # what is cut is rendered again
   for jobs in (None, list(dataset.jobs[:5])):
     rendered.clear()
     recommender.recommend(dataset.candidates[:2], 0.5, jobs=jobs)
