@@ -31,8 +31,8 @@ KEY = ('The first row is mean ± standard deviation over runs, the others are di
        'another τ at this rank of its grid, so that nothing is tested (policy.taus fixes them).')
 KEPT = (' At 10% of the way: the true preference of the best five where their true eligibility has '
         'gone 10% of the way from the choice of the truth P to that of the truth Q, the same for '
-        'all variants. – is not so eligible in every run, whatever is asked of it; beside such a '
-        'row means stand without a sign.')
+        'all variants. –: in some run the policy never gets so eligible, and nothing is tested; '
+        'where that is the first row, the others show means.')
 
 
 def write_study(study: Study, made: Made, folder: Path, store: Path,
