@@ -8,6 +8,7 @@ A table stands between `<!-- STUDY TABLE -->` and `<!-- end -->`, where TABLE is
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from pathlib import Path
 import re
 import shutil
@@ -50,7 +51,9 @@ def origin_line(results: Results, origin: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results, Results], str]] = {
-    'ranking': of_reference(study_tables.ranking), 'policy': of_reference(study_tables.policy),
+    'ranking': of_reference(study_tables.ranking),
+    'auc': of_reference(functools.partial(study_tables.ranking, metric='auc')),
+    'policy': of_reference(study_tables.policy),
     'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}

@@ -85,17 +85,18 @@ def over_runs(rows: Sequence[Row], **where: Any) -> str:
   return f'{statistics.mean(values):.3f}{spread}'.replace('-', '−')
 
 
-def ranking(rows: Sequence[Row]) -> str:
-  """NDCG@5 of every system, for both perspectives, from the values of one variant."""
-  plain = {'split': rows[0]['split'], 'metric': 'ndcg@5', 'tau': None}
+def ranking(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
+  """A metric of every system that has it, for both perspectives, from the values of one variant."""
+  plain = {'split': rows[0]['split'], 'metric': metric, 'tau': None}
   lines = ['| system | preference | qualification |', '|---|---:|---:|']
-  for system in SYSTEMS:
+  by_title = {name.removeprefix('canary: '): (name, name) for name in SYSTEMS}
+  by_title['the truth (ceiling)'] = 'true P (ceiling)', 'true Q (ceiling)'
+  for title, systems in by_title.items():
     cells = [over_runs(rows, system=system, perspective=p, **plain)
-             for p in ('preference', 'qualification')]
-    lines.append(f'| {system.removeprefix("canary: ")} | {" | ".join(cells)} |')
-  cells = [over_runs(rows, system=f'true {letter} (ceiling)', perspective=p, **plain)
-           for letter, p in (('P', 'preference'), ('Q', 'qualification'))]
-  return '\n'.join([*lines, f'| the truth (ceiling) | {" | ".join(cells)} |'])
+             for system, p in zip(systems, ('preference', 'qualification'))]
+    if any(cells):
+      lines.append(f'| {title} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
 
 
 def policy(rows: Sequence[Row]) -> str:
