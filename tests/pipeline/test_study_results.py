@@ -70,7 +70,7 @@ def test_tables_mark_what_is_told_apart(results):
   assert '| lost | no run came through |' in text(results)
   rows = [r for r in results['values'] if r['variant'] == 'base']
   assert '| preference expert | 0.600 ± 0.004 |  |' in study_tables.ranking(rows)
-  assert study_tables.ranking(rows).count('\n') == 2  # of a system without values there is no row
+  assert study_tables.ranking(rows).count('\n') == 3  # of a system without values there is no row
   assert study_tables.ranking(rows, 'auc').count('\n') == 1
   assert '| 1 of 1 | 0.500 |  |  |  | 0.600 ± 0.004 | 0.500 ± 0.004 |' in study_tables.policy(rows)
   assert 'calibration error | 0.100 ± 0.004' in study_tables.pairs(rows)
