@@ -6,6 +6,7 @@ A simulated market is written as three CSV files with a schema file, as a user's
 read in a process of its own. The row goes to benchmarks/results/tables.json.
 """
 
+from collections.abc import Sequence
 import csv
 import json
 from pathlib import Path
@@ -18,7 +19,8 @@ import time
 from absl import app, flags
 import numpy as np
 
-from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.data.market.simulator import MarketConfig, make_market
+from jobrec_jax.data.market.streaming import write_market
 from jobrec_jax.data.tables.reader import Division, read_tables
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.schema.document import schema_document
@@ -33,31 +35,33 @@ RESULTS = Path(__file__).parent / 'results/tables.json'
 
 def write(folder: Path) -> int:
   """The tables; returns how many interactions they hold."""
-  dataset, _ = simulate(MarketConfig(candidates=CANDIDATES.value, jobs=JOBS.value,
-                                     exposure=SHOWN.value / JOBS.value), 0)
-  folder.mkdir(parents=True, exist_ok=True)
-  document = schema_document(dataset.schema)
+  market = make_market(MarketConfig(candidates=CANDIDATES.value, jobs=JOBS.value,
+                                    exposure=SHOWN.value / JOBS.value), 0)
+  write_market(market, folder / 'market')
+  schema = market.domain.schema
+  document = schema_document(schema)
   document['tables'] = {
       **{f'{side}s': {'file': f'{side}s.csv', 'id': 'id'} for side in ('candidate', 'job')},
       'interactions': {'file': 'log.csv', 'candidate': 'candidate', 'job': 'job',
-                       'preference': 'applied', 'qualification': 'accepted'}}
+                       'preference': 'preference', 'qualification': 'qualification'}}
   write_text(folder / 'schema.py', f'SCHEMA_FILE = {document!r}\n')
-  for side, entities in (('candidate', dataset.candidates), ('job', dataset.jobs)):
-    names = [a.name for a in dataset.schema.attributes(side)]
-    with (folder / f'{side}s.csv').open('w', newline='') as file:
-      writer = csv.writer(file)
-      writer.writerow(['id', *names])
-      for e in entities:
-        writer.writerow([e.id, *(';'.join(v) if isinstance(v := e[n], tuple) else v
-                                 for n in names)])
-  log = dataset.interactions
-  with (folder / 'log.csv').open('w', newline='') as file:
+  for side in ('candidate', 'job'):
+    names = [a.name for a in schema.attributes(side)]
+    _convert(folder / f'market/{side}s.jsonl', folder / f'{side}s.csv', ['id', *names])
+  return _convert(folder / 'market/interactions.jsonl', folder / 'log.csv',
+                  ['candidate', 'job', 'preference', 'qualification'])
+
+
+def _convert(source: Path, to: Path, columns: Sequence[str]) -> int:
+  """JSON lines to CSV, a set's members between semicolons; returns the number of rows."""
+  with source.open() as lines, to.open('w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(['candidate', 'job', 'applied', 'accepted'])
-    for c, j, p, q in zip(*(x.tolist() for x in (log.candidate, log.job, log.preference,
-                                                 log.qualification))):
-      writer.writerow([dataset.candidates[c].id, dataset.jobs[j].id, p, '' if q < 0 else q])
-  return len(log)
+    writer.writerow(columns)
+    rows = 0
+    for row in map(json.loads, lines):
+      writer.writerow([';'.join(v) if isinstance(v := row.get(c), list) else v for c in columns])
+      rows += 1
+  return rows
 
 
 def measure(folder: Path) -> dict:
