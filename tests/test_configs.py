@@ -108,7 +108,9 @@ def test_configs_build_and_are_locked(name):
 def test_configs_are_settings(name):
   config = importlib.import_module(f'configs.{name}').get_config()
   with config.unlocked():
-    if config.data.source != 'simulated':
+    if config.data.source == 'tables':
+      config.data.schema = str(Path(__file__).parents[1] / 'examples/shifts/schema.toml')
+    elif config.data.source != 'simulated':
       config.data.folder = 'somewhere'
   build(Settings, config.to_dict())
 

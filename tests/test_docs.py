@@ -197,7 +197,7 @@ def small(command: Command, tau: str) -> Command:
   if '--tau' in words:
     words[words.index('--tau') + 1] = '0' if 'runs/shifts' in words else tau
   more = ['--config=own.py' if OWN in command.arguments else w for w in RUN[command.module]]
-  return command._replace(arguments=(*words, *more))
+  return command._replace(arguments=(*more, *words))
 
 
 @pytest.mark.slow
