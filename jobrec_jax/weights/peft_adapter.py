@@ -7,9 +7,10 @@ scales; where a layer has none, both matrices are zeros. Nothing of what it comp
 """
 
 from collections.abc import Callable, Mapping
+import math
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -89,6 +90,13 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+class _Own(NamedTuple):
+  """What a module's update has of its own: its rank, and the factor of a b."""
+
+  rank: int
+  scale: float
+
+
 def shapes(config: LoraConfig, decoder: DecoderConfig) -> list[tuple[str, tuple[int, int]]]:
   """Names and shapes of one layer's parameters."""
   out = []
@@ -139,9 +147,9 @@ def read_adapter(folder: Path, decoder: DecoderConfig) -> tuple[Arrays, LoraConf
          for module in _modules(folder / CONFIG, values, decoder, got)}
   _check_tensors(path, own, decoder, got)
   config = LoraConfig(
-    rank=max(c.rank for c in own.values()),
-    # Its scale must not be 0 where that of a module is not.
-    alpha=float(values['lora_alpha'] or max((c.alpha for c in own.values()), key=abs)),
+    rank=max(its.rank for its in own.values()),
+    # Any scale above 0 does, for b takes the quotient.
+    alpha=float(values['lora_alpha'] if values['lora_alpha'] > 0 else 1),
     dropout=float(values['lora_dropout']),
     targets=tuple(target for target in TARGETS if target in {m[1] for m in own}),
     rank_stabilised=values['use_rslora'],
@@ -220,20 +228,20 @@ def _tensor_name(module: Module, part: str) -> str:
   return f'{_name(module).removeprefix("model.")}.lora_{part}.weight'
 
 
-def _own(values: Mapping[str, Any], module: Module) -> LoraConfig:
-  """A config with the module's rank and alpha: those of the first patterns that fit its name."""
+def _own(values: Mapping[str, Any], module: Module) -> _Own:
+  """The module's rank and scale, of the first patterns that fit its name."""
 
   def read(patterns: str, other: str) -> Any:
     found = (values.get(patterns) or {}).items()
     return next((own for key, own in found if re.match(rf'(.*\.)?({key})$', _name(module))),
                 values[other])
 
-  return LoraConfig(rank=read('rank_pattern', 'r'),
-                    alpha=float(read('alpha_pattern', 'lora_alpha')),
-                    rank_stabilised=values['use_rslora'])
+  rank = read('rank_pattern', 'r')
+  return _Own(rank, read('alpha_pattern', 'lora_alpha') / (
+      math.sqrt(rank) if values['use_rslora'] else rank))
 
 
-def _check_tensors(path: Path, own: Mapping[Module, LoraConfig], decoder: DecoderConfig,
+def _check_tensors(path: Path, own: Mapping[Module, _Own], decoder: DecoderConfig,
                    got: Arrays) -> None:
   expected = {}
   for module, its in own.items():
