@@ -6,6 +6,7 @@ Programs run for milliseconds here and compile for seconds, so the compiler is t
 from importlib.metadata import version
 import os
 from pathlib import Path
+import signal
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
@@ -16,6 +17,9 @@ if version('jaxlib').startswith('0.10.'):  # Another version may not know the fl
 # Not the user's own cache, in processes that a test starts neither.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(Path(__file__).parents[1] / '.cache' / 'jax')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+# A shell starts what it runs in the background with SIGINT ignored, which processes inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 if 'PYTEST_XDIST_WORKER' in os.environ:  # Threads of several workers would wait for each other.
   os.environ['OMP_NUM_THREADS'] = '1'
 
