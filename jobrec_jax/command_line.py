@@ -121,13 +121,14 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
-  settings = read_settings(Path(folder), continues)
+  folder, store = (p and Path(p).expanduser() for p in (folder, store))  # no shell expands --x=~
+  settings = read_settings(folder, continues)
   watching = Watching()
   if devices:
     watching = Watching(tuple(flags.FLAGS.watch), flags.FLAGS.profile)
     use_devices(settings)
-  if store is None and (Path(folder) / 'run.json').is_file():
-    store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
+  if store is None and (folder / 'run.json').is_file():
+    store = folder / read_record(folder)['store']  # where the run's own results lie
   return Run(folder, settings, store, watching)
 
 

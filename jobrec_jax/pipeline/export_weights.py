@@ -29,7 +29,7 @@ def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
     ValueError: `to` exists, the run has no trained experts or no adapters, or no family of models
       can express the decoder.
   """
-  to = Path(to)
+  to = Path(to).expanduser()
   if to.exists():
     raise ValueError(f'--to must name a folder that does not exist yet, got {to}')
   with opened(run) as source, tempfile.TemporaryDirectory() as folder:

@@ -212,7 +212,7 @@ def results_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Path]:
   """The run folder itself, or a temporary one with what a packed file holds."""
-  path = Path(path)
+  path = Path(path).expanduser()
   if path.is_dir() or not path.exists():
     yield path
     return

@@ -124,6 +124,8 @@ def open_file(path: str | Path, whole: bool = False) -> BinaryIO:
   Raises:
     ValueError: with the path: it cannot be read, is no regular file, or is larger than 4 GiB.
   """
+  if '\0' in str(path):
+    raise ValueError(f'{str(path)!r}: must be the path of a file, got one with a NUL')
   try:
     place = Path(path).expanduser()
     about = place.stat()

@@ -132,7 +132,7 @@ def load_adapter(
       shapes are not those of the decoder (all of them in one error); the experts' adapters differ
       in their configs; or the folder was saved for other experts.
   """
-  folder = Path(folder)
+  folder = Path(folder).expanduser()
   extras, saved = _read_extras(folder)
   experts = tuple(experts)
   if saved and experts and saved != experts:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from jobrec_jax.data.files import recbole
 from jobrec_jax.data.files.paper_csv import ID_COLUMNS, IGNORED_COLUMNS, read_entities
 from jobrec_jax.data.files.tables import read_lines
-from jobrec_jax.data.tables.cells import id_of
+from jobrec_jax.data.tables.cells import record_id
 from jobrec_jax.data.tables.definition import SideTable
 from jobrec_jax.data.tables.reader import entity_of
 from jobrec_jax.data.tables.rows import JSON, RECBOLE, Table, read_table
@@ -175,8 +175,7 @@ def _records(path: Path, found: Table | None, schema: Schema, side: str, table: 
     name = f'{side}-{i}' if place != str(path) else side
     if identity:
       came = cells[identity]
-      plain = isinstance(came, str | int | float) and not isinstance(came, bool)
-      name = id_of(came) if plain and came == came else ''
+      name = record_id(came)
       if not name or name in seen:
         raise ValueError(f'{place}: {identity} must be unique and text or a number, got '
                          f'{str(came)[:80]!r}{" again" if name else ""}')

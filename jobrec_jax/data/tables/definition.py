@@ -113,6 +113,7 @@ class LogTable:
     file: its name, below the folder of the data.
     candidate, job: columns of the ids.
     preference, qualification: what candidates and employers decided; a missing cell is not known.
+      `preference = true` where every row is an application, and no column says so.
     funnel: both, as the stage that a pair reached.
     shown: column of yes and no; pairs that were not shown are left out.
     exposure: column of the probability with which a pair was shown; 1 without it.
@@ -128,7 +129,7 @@ class LogTable:
   file: str
   candidate: str
   job: str
-  preference: Label | None = None
+  preference: Label | Literal[True] | None = None
   qualification: Label | None = None
   funnel: Funnel | None = None
   shown: Label | None = None
@@ -149,6 +150,12 @@ class LogTable:
     if self.funnel is not None and (self.preference or self.qualification):
       raise ValueError('funnel says what preference and qualification say; give it or them, not '
                        'both')
+
+  @property
+  def said(self) -> tuple[str, ...]:
+    """The columns that say what was decided."""
+    return tuple(x.column for x in (self.preference, self.qualification, self.funnel)
+                 if x not in (None, True))
 
 
 class Definition(NamedTuple):
@@ -261,7 +268,8 @@ def _attributes(tables: Any, side: str, path: Path) -> tuple[Any, dict[str, dict
     if not isinstance(table, Mapping):
       raise ValueError(f'{side}.{name}: must be a table, got {table!r:.80}')
     plain[name] = {k: v for k, v in table.items() if k not in _CELL_KEYS}
-    if isinstance(synonyms := table.get('synonyms'), str) or 'file' in (synonyms or ()):
+    synonyms = table.get('synonyms')
+    if isinstance(synonyms, str) or (isinstance(synonyms, Mapping) and 'file' in synonyms):
       plain[name]['synonyms'] = _synonyms(synonyms, path, f'{side}.{name}.synonyms')
     cells[name] = {k: table[k] for k in _CELL_KEYS if k in table}
     for key, value in cells[name].items():
@@ -351,7 +359,7 @@ def _log(table: Any) -> LogTable:
              place)
   values = dict(table)
   for key in ('preference', 'qualification', 'shown'):
-    if key in values:
+    if key in values and not (key == 'preference' and values[key] is True):
       given = values[key]
       known = {'column': given} if isinstance(given, str) else given
       known_keys(known, ('column', 'yes', 'no'), ('column',), f'{place}.{key}')
