@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.record import STUDY, read_record
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.settings import as_mapping, build
 from jobrec_jax.schema.words import printable
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
@@ -121,7 +122,7 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
-  folder, store = (p and Path(p).expanduser() for p in (folder, store))  # no shell expands --x=~
+  folder, store = (p and expanded(p) for p in (folder, store))  # no shell expands --x=~
   settings = read_settings(folder, continues)
   watching = Watching()
   if devices:

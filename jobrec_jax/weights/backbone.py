@@ -9,6 +9,7 @@ import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.quantized import QTYPES, quantizer
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.weights import families, gguf_decoder, gguf_file, gguf_tokenizer, huggingface
 
 PyTree = Any
@@ -39,7 +40,7 @@ def locate(place: str) -> Path:
     ValueError: it is not there.
   """
   if _is_gguf(place):
-    return Path(place).expanduser()
+    return expanded(place)
   return huggingface.open_directory(place).path
 
 

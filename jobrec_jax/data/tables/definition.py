@@ -41,7 +41,7 @@ from jobrec_jax.schema.document import (
     known_keys,
     parse_schema,
 )
-from jobrec_jax.schema.files import digest, read_text
+from jobrec_jax.schema.files import digest, expanded, read_text
 from jobrec_jax.schema.schema import Schema
 
 TABLES = ('candidates', 'jobs', 'interactions')
@@ -183,7 +183,7 @@ def read_definition(path: str | Path) -> Definition:
   Raises:
     ValueError: with the file and the key, what was allowed and what came.
   """
-  path = Path(path).expanduser()
+  path = expanded(path)
   return _definition(path, digest(path), *(_stamp(p) for p in [path]))
 
 
@@ -245,7 +245,11 @@ def read_mapping(mapping: Mapping[str, Any],
 
 def _document(path: Path) -> Any:
   if path.suffix.lower() == '.py':
-    known = runpy.run_path(str(path))
+    try:
+      known = runpy.run_path(str(path))
+    except Exception as error:  # of whatever kind: the file is the user's
+      raise ValueError(f'{path}: must be Python that runs, got {type(error).__name__}: '
+                       f'{" ".join(str(error).split())}') from error
     found = known.get('SCHEMA', known.get('SCHEMA_FILE'))
     if not isinstance(found, Schema | dict):
       raise ValueError(f'{path}: must hold a Schema SCHEMA or a dictionary SCHEMA_FILE, got '
@@ -255,7 +259,7 @@ def _document(path: Path) -> Any:
     raise ValueError(f'{path}: must be a .toml or a .py file, got {path.suffix!r}')
   try:
     return tomllib.loads(read_text(path))
-  except tomllib.TOMLDecodeError as error:
+  except (tomllib.TOMLDecodeError, RecursionError) as error:
     raise ValueError(f'{path}: must be TOML, got: {error}') from error
 
 

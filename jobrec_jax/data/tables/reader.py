@@ -25,6 +25,7 @@ from jobrec_jax.data.tables.definition import (
 )
 from jobrec_jax.data.tables.rows import Table, read_table
 from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -62,7 +63,7 @@ def read_tables(folder: str | Path, schema_file: str | Path, division: Division)
   defined = read_definition(schema_file)
   if defined.log is None:
     raise ValueError(f'{schema_file}: must have [tables] where data.source is tables, got none')
-  folder, notes = Path(folder).expanduser(), []
+  folder, notes = expanded(folder), []
   candidates, jobs = (read_entities(_inside(folder, table.file), defined, side, notes)
                       for side, table in defined.sides.items())
   log = read_log(_inside(folder, defined.log.file), defined.log, candidates, jobs, division, notes)

@@ -21,7 +21,7 @@ from pathlib import Path
 import sys
 from typing import Any, NamedTuple
 
-from jobrec_jax.schema.files import decode_json, open_file, read_json, read_text
+from jobrec_jax.schema.files import decode_json, expanded, open_file, read_json, read_text
 
 DELIMITERS = ',;\t|'
 RECBOLE = ('.inter', '.user', '.item')
@@ -56,7 +56,7 @@ def read_table(path: str | Path, needed: Collection[str] = ()) -> Table:
     ValueError: with the file and, where there is one, the line: another ending, a bad byte, a row
       of another length, a name twice or a needed column that is missing. Rows raise it, too.
   """
-  path = Path(path).expanduser()
+  path = expanded(path)
   ending = path.suffix.lower()
   if ending not in ENDINGS:
     raise ValueError(f'{path}: must end in one of {", ".join(ENDINGS)}, got {path.suffix!r}')

@@ -126,5 +126,5 @@ def test_a_name_twice_in_a_parquet_file_is_told_in_one_line(tmp_path):
 
 
 def test_a_path_with_a_nul_is_none():
-  with pytest.raises(ValueError, match=r"a\\x00b\.csv': must be the path of a file, got one with"):
+  with pytest.raises(ValueError, match=r"a\\x00b\.csv': must be a path, got one with a NUL"):
     read_table('a\0b.csv')
