@@ -10,14 +10,13 @@ no other; one that is there is never overwritten. Check it, then see what it rea
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 import shlex
 
 from absl import flags
 
 from jobrec_jax.command_line import launch
 from jobrec_jax.data.tables.describe import describe
-from jobrec_jax.schema.files import write_text
+from jobrec_jax.schema.files import expanded, write_text
 
 FLAGS = flags.FLAGS
 
@@ -27,8 +26,8 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  folder = Path(argv[1]).expanduser()
-  out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / 'schema.toml'
+  folder = expanded(argv[1])
+  out = expanded(FLAGS.out) if FLAGS.out else folder / 'schema.toml'
   if out.exists():
     raise ValueError(f'--out must name a new file, got {out}, which is there; rename or delete it '
                      'to have it written anew')

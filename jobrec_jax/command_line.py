@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.record import STUDY, read_record
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.settings import as_mapping, build
 from jobrec_jax.schema.words import printable
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
@@ -121,13 +122,14 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
   for name, value in (('workdir', folder), ('store', store)):
     if value == '' or (name == 'workdir' and value is None):
       raise ValueError(f"--{name} must name a folder, got {value!r}")
-  settings = read_settings(Path(folder), continues)
+  folder, store = (p and expanded(p) for p in (folder, store))  # no shell expands --x=~
+  settings = read_settings(folder, continues)
   watching = Watching()
   if devices:
     watching = Watching(tuple(flags.FLAGS.watch), flags.FLAGS.profile)
     use_devices(settings)
-  if store is None and (Path(folder) / 'run.json').is_file():
-    store = Path(folder) / read_record(folder)['store']  # where the run's own results lie
+  if store is None and (folder / 'run.json').is_file():
+    store = folder / read_record(folder)['store']  # where the run's own results lie
   return Run(folder, settings, store, watching)
 
 

@@ -45,7 +45,7 @@ class Blocks:
   """Who is scored."""
 
   def __init__(self, jobs, candidates=()):
-    self.jobs, self.candidates, self.cut = jobs, candidates, {'candidate': 0}
+    self.jobs, self.candidates, self.unread = jobs, candidates, {}
 
   def with_candidates(self, candidates):
     return Blocks(self.jobs, candidates)

@@ -131,6 +131,14 @@ def test_flags_become_settings_and_a_run_goes_on_with_its_own(commands):
   assert first.status == second.status == base.status == 0
 
 
+def test_folders_may_begin_at_home(commands, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  first, second = commands(('show', ['--workdir=~/a', '--config.seed=4']),
+                           ('show continues', ['--workdir=~/a', '--store=~/b']))
+  assert [json.loads(x.out)[:2] for x in (first, second)] == [[str(tmp_path / 'a'), 4]] * 2
+  assert (tmp_path / 'a' / 'run.json').is_file()
+
+
 def test_what_is_watched_follows_from_flags_and_enters_no_setting(commands):
   plain, both = commands(('watched', ['--workdir=RUN']), ('watched', [
       '--workdir=RUN', '--watch=tensorboard', '--profile']))

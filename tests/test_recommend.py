@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -215,11 +216,15 @@ def test_scores_that_are_not_numbers_are_no_ranking(make, params, candidate):
     dataclasses.replace(recommender, experts=experts).recommend(candidate, 0.5)
 
 
-def test_what_is_too_long_is_counted(make, dataset, candidate):
+def test_what_is_too_long_is_named(make, dataset, candidate):
   recommender = make(lengths=BlockFormat(10, 24, 16))
   (said,) = recommender.recommend(candidate, 0.0, jobs=dataset.jobs[:3])
-  assert said.cut['candidate'] == 1 and set(said.cut) == {'candidate', 'job', 'alignment'}
-  assert recommender.recommend(dataset.candidates[:2], 0.0)[0].cut['candidate'] == 2
+  assert set(said.unread) == {'candidate', 'job', 'alignment'}
+  lost, _, told = said.unread['candidate'].partition(' of 1 of 1 candidates ')
+  assert set(lost.split(', ')) <= {a.name for a in STUDENTS.candidate} and 'proj_1' in lost
+  assert re.fullmatch(r'\(the longest has \d\d+ of 10 tokens\)', told)
+  assert ' of 2 of 2 candidates ' in (
+      recommender.recommend(dataset.candidates[:2], 0.0)[0].unread['candidate'])
 
 
 def test_the_import_brings_nothing_that_training_alone_needs():

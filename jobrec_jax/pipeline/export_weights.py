@@ -13,6 +13,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import merge
 from jobrec_jax.pipeline.load import load_experts, opened
 from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.weights.families import family_of
@@ -29,7 +30,7 @@ def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
     ValueError: `to` exists, the run has no trained experts or no adapters, or no family of models
       can express the decoder.
   """
-  to = Path(to)
+  to = expanded(to)
   if to.exists():
     raise ValueError(f'--to must name a folder that does not exist yet, got {to}')
   with opened(run) as source, tempfile.TemporaryDirectory() as folder:

@@ -33,7 +33,7 @@ from jobrec_jax.pipeline.stage import content
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.recommend import CandidateScores, RankedJobs, Recommender
 from jobrec_jax.report.results import ResultRow, read_results
-from jobrec_jax.schema.files import digest
+from jobrec_jax.schema.files import digest, expanded
 from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.schema.settings import build
 from jobrec_jax.scoring.calibration import Calibration
@@ -212,7 +212,7 @@ def results_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Path]:
   """The run folder itself, or a temporary one with what a packed file holds."""
-  path = Path(path)
+  path = expanded(path)
   if path.is_dir() or not path.exists():
     yield path
     return

@@ -23,11 +23,11 @@ from typing import Any
 from absl import logging
 
 from jobrec_jax.data.files.records import (
-    entity_json,
-    iter_records,
-    parse_entity,
-    read_entity_lines,
-    read_records,
+  entity_json,
+  iter_records,
+  parse_entity,
+  read_entity_lines,
+  read_records,
 )
 from jobrec_jax.data.files.tables import read_lines
 from jobrec_jax.data.tables.applied import Applied, read_applied
@@ -36,10 +36,17 @@ from jobrec_jax.pipeline.cluster import cancelling, check_workers, submit, troub
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.load import PARTS, LoadedRun, find_parts, load, opened
 from jobrec_jax.pipeline.provenance import versions
-from jobrec_jax.pipeline.recommend_one import strangers
+from jobrec_jax.pipeline.recommend_one import LONG, strangers
 from jobrec_jax.pipeline.stage import key_of
 from jobrec_jax.recommend import RankedJobs
-from jobrec_jax.schema.files import decode_json, digest, null_for_nan, read_text, replacing
+from jobrec_jax.schema.files import (
+  decode_json,
+  digest,
+  expanded,
+  null_for_nan,
+  read_text,
+  replacing,
+)
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.words import printable
 
@@ -108,7 +115,7 @@ def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: A
     ValueError: a file or a setting is wrong, before anything is ranked; or a shard failed: what the
       others made is kept, and the same call goes on behind it.
   """
-  asked, out = _absolute(asked), Path(out).absolute()
+  asked, out = _absolute(asked), expanded(out).absolute()
   if out.is_dir() or out.resolve() == Path(asked.candidates).resolve():
     raise ValueError(f'--out must be a file of its own, got {out}')
   folder = out.with_name(f'{out.name}.parts')
@@ -154,7 +161,7 @@ def _absolute(asked: Request) -> Request:
   """With paths that hold in a worker, too, whose folder is another one."""
   paths = {name: value for name in ('run', 'candidates', 'catalogue', 'applied')
            if (value := getattr(asked, name))}
-  return dataclasses.replace(asked, **{k: str(Path(v).expanduser().absolute())
+  return dataclasses.replace(asked, **{k: str(expanded(v).absolute())
                                        for k, v in paths.items()})
 
 
@@ -290,10 +297,9 @@ def warn(ranked: Sequence[RankedJobs], place: str) -> None:
   if noted:
     logging.warning('%s: %d have notes, the first: %s', place, noted,
                     printable(next(r.notes[0] for r in ranked if r.notes)))
-  cuts = {id(r.cut): r.cut for r in ranked}.values()  # one for those that were scored together
-  total = {name: n for name in ranked[0].cut if (n := sum(cut[name] for cut in cuts))}
-  if total:
-    logging.warning('%s: longer than what the experts read, their ends are lost: %s', place, total)
+  unread = dict.fromkeys(said for r in ranked for said in r.unread.values())
+  if unread:
+    logging.warning('%s: %s: %s', place, LONG, '; '.join(unread))
 
 
 def part_rows(folder: Path, shard: Shard) -> str | None:

@@ -13,6 +13,8 @@ from jobrec_jax.schema.files import null_for_nan
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.words import printable
 
+LONG = 'longer than what the experts read, and not read to the end'
+
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
@@ -113,8 +115,8 @@ def strangers(applied: Applied, jobs: Sequence[Entity], path: str) -> list[str]:
 
 def cuts(ranked: RankedJobs) -> list[str]:
   """A sentence where texts were longer than what the experts read."""
-  cut = {block: n for block, n in ranked.cut.items() if n}
-  return [f'longer than what the experts read, their ends are lost: {cut}'] if cut else []
+  said = '; '.join(ranked.unread.values())
+  return [f'{LONG}: {said}'] if said else []
 
 
 def warn(warnings: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import Resources
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.train.watch import Watching
 
 
@@ -179,4 +180,4 @@ def backbone_files(s: Settings) -> tuple[Path, ...]:
 
 def adapter_files(s: Settings) -> tuple[Path, ...]:
   """The folder of the adapters that training starts from."""
-  return (Path(s.backbone.adapter).expanduser(),) if s.backbone.adapter else ()
+  return (expanded(s.backbone.adapter),) if s.backbone.adapter else ()

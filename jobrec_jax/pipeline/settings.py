@@ -20,6 +20,7 @@ from jobrec_jax.models.policy import HeadKind
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
 from jobrec_jax.refine.review import check_names
 from jobrec_jax.schema.align import fields_with_verdicts
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.scoring.features import ScoringConfig
@@ -79,7 +80,7 @@ class DataSettings:
   @property
   def place(self) -> Path:
     """The folder of the files."""
-    return Path(self.folder).expanduser() if self.folder else Path(self.schema).expanduser().parent
+    return expanded(self.folder) if self.folder else expanded(self.schema).parent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -262,7 +262,8 @@ class Near:
     unit: of the distances.
 
   Raises:
-    ValueError: a distance is negative, or a pair has two of them.
+    ValueError: distances are none of (one, other, distance), a distance is negative, or a pair has
+      two of them.
   """
 
   by: float
@@ -272,6 +273,10 @@ class Near:
   def __post_init__(self):
     if not self.by >= 0:
       raise ValueError(f'near: by must be a number of at least 0, got {self.by!r}')
+    wrong = [row for row in self.distances if len(row) != 3]
+    if wrong:
+      raise ValueError('near: distances must be triples of one, other and distance, got '
+                       f'{wrong[0]!r}')
     for one, other, distance in self.distances:
       if not distance >= 0:
         raise ValueError('near: distances must be numbers of at least 0, got '

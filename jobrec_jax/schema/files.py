@@ -111,6 +111,20 @@ def null_for_nan(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def expanded(path: str | Path) -> Path:
+  """The path, in which a leading `~` is the user's home.
+
+  Raises:
+    ValueError: it is the home of no user, or no path can be so written.
+  """
+  if '\0' in str(path):
+    raise ValueError(f'{str(path)!r}: must be a path, got one with a NUL')
+  try:
+    return Path(path).expanduser()
+  except RuntimeError as error:
+    raise ValueError(f'{path}: must begin with the home of a user, got no such user') from error
+
+
 MOST_BYTES = 1 << 32  # of a file that is read whole
 
 
@@ -124,8 +138,8 @@ def open_file(path: str | Path, whole: bool = False) -> BinaryIO:
   Raises:
     ValueError: with the path: it cannot be read, is no regular file, or is larger than 4 GiB.
   """
+  place = expanded(path)
   try:
-    place = Path(path).expanduser()
     about = place.stat()
     if not stat.S_ISREG(about.st_mode):  # before it is opened: a pipe would wait for ever
       raise ValueError(f'{path}: must be a regular file, got a folder, a device or a pipe')
@@ -133,9 +147,8 @@ def open_file(path: str | Path, whole: bool = False) -> BinaryIO:
       raise ValueError(f'{path}: must have at most {MOST_BYTES:,} bytes to be read whole, got '
                        f'{about.st_size:,}; divide it')
     return place.open('rb')
-  except (OSError, RuntimeError) as error:  # RuntimeError: the home of no user
-    raise ValueError(f'{path}: must be a readable file, got '
-                     f'{getattr(error, "strerror", None) or error}') from error
+  except OSError as error:
+    raise ValueError(f'{path}: must be a readable file, got {error.strerror}') from error
 
 
 def read_text(path: str | Path) -> str:

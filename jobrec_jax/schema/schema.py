@@ -50,8 +50,9 @@ class Attribute:
     synonyms: (written, meant) words of a `category` or of members of a `set`.
 
   Raises:
-    ValueError: an unknown kind, values or synonyms of a kind that has none, or two values or
-      synonyms that `words.fold` makes one.
+    ValueError: an unknown kind, values or synonyms of a kind that has none, two values or synonyms
+      that `words.fold` makes one, no number between low and high, or a name that is empty or 'id',
+      which is the record's own.
   """
 
   name: str
@@ -69,6 +70,12 @@ class Attribute:
       check(self)
     except ValueError as error:
       raise ValueError(f'attribute {self.name}: {error}') from error
+    if self.name.strip() in ('', 'id'):
+      raise ValueError("attribute: name must be one that is not empty and not 'id', which is the "
+                       f"record's own, got {self.name!r}")
+    if None not in (self.low, self.high) and self.low > self.high:
+      raise ValueError(f'attribute {self.name}: low must be at most high, got {self.low} and '
+                       f'{self.high}')
     words, numbers = self.kind in ('category', 'set'), self.kind in ('number', 'integer')
     for key, allowed, kinds in (('values', words, 'category or set'),
                                 ('synonyms', words, 'category or set'),

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import functools
 import math
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from absl import logging
@@ -18,6 +17,7 @@ from jobrec_jax.data.tokens import BUCKETS, PAD, BlockEncoder, bucket
 from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.progress import TimeLeft
 from jobrec_jax.schema.settings import at_least, check
 from jobrec_jax.scoring.batches import ahead, calls, distinct, ladder, lists_of
@@ -137,7 +137,7 @@ class PairScorer:
     self.blocks, self.settings = blocks, settings
     self._model, self._mesh, self._allowed = experts.model, mesh, experts.form
     self._params = _replicated(experts.params, mesh)
-    self.states = BlockStates(Path(settings.states).expanduser(), self._model, self._params,
+    self.states = BlockStates(expanded(settings.states), self._model, self._params,
                               settings.batch) if settings.states else None
     self._sizes = ladder(settings.batch, mesh)
     self._encoded = {}  # the jobs that were encoded last

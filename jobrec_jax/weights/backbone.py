@@ -9,6 +9,7 @@ import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.quantized import QTYPES, quantizer
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.weights import families, gguf_decoder, gguf_file, gguf_tokenizer, huggingface
 
 PyTree = Any
@@ -28,14 +29,18 @@ class Backbone(NamedTuple):
   load: Callable[[PyTree], PyTree]
 
 
+def _is_gguf(place: str) -> bool:
+  return place.lower().endswith('.gguf')
+
+
 def locate(place: str) -> Path:
   """The file or folder of a backbone: a .gguf file, a Hugging Face directory or a hub name.
 
   Raises:
     ValueError: it is not there.
   """
-  if place.endswith('.gguf'):
-    return Path(place).expanduser()
+  if _is_gguf(place):
+    return expanded(place)
   return huggingface.open_directory(place).path
 
 
@@ -43,7 +48,8 @@ def open_backbone(place: str, kernels: str, **changes: Any) -> Backbone:
   """Opens a backbone.
 
   Args:
-    place: a .gguf file, or a Hugging Face directory or hub name.
+    place: a .gguf file (in any case), or a Hugging Face directory or hub name; `~` is the user's
+      home.
     kernels: their stored type: 'bfloat16', 'float32', or quantised 'int8', 'nf4'.
     **changes: fields of `DecoderConfig` that say how it computes.
 
@@ -53,7 +59,7 @@ def open_backbone(place: str, kernels: str, **changes: Any) -> Backbone:
   """
   stored = jnp.float32 if kernels == 'float32' else jnp.bfloat16
   then = quantizer(kernels) if kernels in QTYPES else lambda name, x: x
-  if place.endswith('.gguf'):
+  if _is_gguf(place):
     file = gguf_file.open_gguf(locate(place))
     decoder, load = gguf_decoder.decoder_config(file, **changes), gguf_decoder.load_decoder
     gguf_decoder.check(file, decoder)

@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 import tokenizers
 
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.schema.files import read_object, whole_folder, write_json
+from jobrec_jax.schema.files import expanded, read_object, whole_folder, write_json
 from jobrec_jax.weights.families import config_json
 from jobrec_jax.weights.places import (
   HEAD,
@@ -87,15 +87,15 @@ def open_directory(place: str | Path, revision: str | None = None) -> Directory:
   """Opens a local directory, or fetches one from the Hugging Face hub.
 
   Args:
-    place: a directory, or a hub name 'owner/model'; access is what the environment of
-      huggingface_hub grants.
+    place: a directory, where `~` is the user's home, or a hub name 'owner/model'; access is what
+      the environment of huggingface_hub grants.
     revision: branch, tag or commit on the hub.
 
   Raises:
     ValueError: it is not there, has no safetensors or more than one choice of them, or a file in it
       is malformed.
   """
-  path = Path(place)
+  path = expanded(place)
   if not path.is_dir():
     if not re.fullmatch(r'[A-Za-z0-9][\w.-]*/[\w.-]+', str(place)):
       raise ValueError(f"weights must be a directory or a hub name 'owner/model', got {place!s}")

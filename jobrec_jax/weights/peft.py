@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import TARGETS, LoraConfig
-from jobrec_jax.schema.files import decode_json, read_object, whole_folder, write_json
+from jobrec_jax.schema.files import decode_json, expanded, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.weights.peft_adapter import (
   CONFIG,
@@ -132,7 +132,7 @@ def load_adapter(
       shapes are not those of the decoder (all of them in one error); the experts' adapters differ
       in their configs; or the folder was saved for other experts.
   """
-  folder = Path(folder)
+  folder = expanded(folder)
   extras, saved = _read_extras(folder)
   experts = tuple(experts)
   if saved and experts and saved != experts:
@@ -165,7 +165,7 @@ def start_from(folder: str | Path, decoder: DecoderConfig, experts: Sequence[str
   Raises:
     ValueError: it cannot be read, see `load_adapter`, or has another rank or other targets.
   """
-  folder, want = Path(folder).expanduser(), decoder.lora
+  folder, want = expanded(folder), decoder.lora
   arrays, found, _ = load_adapter(folder, decoder, experts)
   own = want.per_expert and not found.per_expert
   for key, allowed, got in (

@@ -11,7 +11,8 @@ import pytest
 
 import jobrec_jax
 from jobrec_jax.pipeline import load as loading
-from jobrec_jax.pipeline.load import load, load_experts
+from jobrec_jax.pipeline.export_weights import export_weights
+from jobrec_jax.pipeline.load import load, load_experts, opened
 from jobrec_jax.pipeline.record import sealed
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.report.results import read_results
@@ -152,3 +153,12 @@ def test_a_mesh_that_does_not_cover_this_machine_gives_way():
   assert loading._fitting(MeshConfig(-1, 2)) == MeshConfig(-1, 2)
   for other in (MeshConfig(count + 1), MeshConfig(-1, count + 1)):
     assert loading._fitting(other) == MeshConfig()
+
+
+def test_a_run_may_lie_at_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'run').mkdir()
+  with opened('~/run') as place:
+    assert place == tmp_path / 'run'
+  with pytest.raises(ValueError, match='--to must name a folder that does not exist yet, got /'):
+    export_weights('~/run', '~/run', merged=True)

@@ -12,7 +12,8 @@ from jobrec_jax.data.tables.definition import Funnel, Label, LogTable, SideTable
 from jobrec_jax.pipeline import recommend_many as many
 from jobrec_jax.pipeline.artefacts import Catalogue
 from jobrec_jax.pipeline.load import PARTS, LoadedRun
-from jobrec_jax.pipeline.recommend_one import Asked, candidates_for, jobs_for, warn
+from jobrec_jax.pipeline.recommend_one import Asked, candidates_for, cuts, jobs_for, warn
+from jobrec_jax.recommend import RankedJobs
 from tests.shop import JOBS, SHOP, make_ranker
 
 PEOPLE = 'person,Years,tools,towns\n1,3,saw|gouge,Oslo\n2,9,drill press,Bergen\n3,,,\n'
@@ -55,11 +56,12 @@ def rows(path):
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_many_candidates_of_a_users_own_table(opened, folder, run, caplog):
+def test_many_candidates_of_a_users_own_table(opened, folder, run, caplog, monkeypatch):
+  monkeypatch.setenv('HOME', str(folder))
   out = folder / 'ranked.jsonl'
   asked = many.Request('run', str(folder / 'people.csv'), 0.0, 3,
                        applied=str(folder / 'log.csv'))
-  assert many.recommend_many(asked, out, size=2) == 3
+  assert many.recommend_many(asked, '~/ranked.jsonl', size=2) == 3
   assert sorted(p.name for p in folder.iterdir()) == ['log.csv', 'people.csv', 'ranked.jsonl']
   first, second, third = rows(out)
   assert [r['candidate'] for r in (first, second, third)] == ['1', '2', '3']
@@ -119,6 +121,19 @@ def test_one_candidate_as_text_and_for_programs(run, folder):
   assert said['tau'] == 0.75 and 0.4 < said['requirement'] < 0.6
   assert said['eligibility'] == pytest.approx(0.75, abs=1e-4)
   assert warn(['a\x1b[0m']) == r'warning: a\x1b[0m'
+
+
+def test_what_is_not_read_to_its_end_is_named(caplog):
+  story = 'about of 1 of 1 candidates (the longest has 265 of 64 tokens)'
+  jobs = 'role of 2 of 4 jobs (the longest has 40 of 24 tokens)'
+  ranked = [RankedJobs((), 0.5, {'candidate': story, 'job': jobs}), RankedJobs((), 0.5, {}),
+            RankedJobs((), 0.5, {'job': jobs})]
+  assert [cuts(r) for r in ranked[:2]] == [
+      [f'longer than what the experts read, and not read to the end: {story}; {jobs}'], []]
+  many.warn(ranked, 'candidates 1 to 3')
+  assert caplog.messages == [f'candidates 1 to 3: {cuts(ranked[0])[0]}']
+  many.warn(ranked[1:2], 'candidates 4 to 4')
+  assert len(caplog.messages) == 1
 
 
 def test_candidates_of_a_file_for_a_job(run, folder):

@@ -166,6 +166,8 @@ def test_near_knows_the_distances_that_it_is_given_either_way_round():
                    Comparison('unknown')]
   with pytest.raises(ValueError, match="a pair must have one distance, got 'a' and 'b' twice"):
     Near(1, (('a', 'b', 1), ('b', 'A', 2)))
+  with pytest.raises(ValueError, match=r"distances must be triples of .*, got 'km.csv'"):
+    Near(1, ('km.csv',))
   with pytest.raises(ValueError, match="distances must be numbers of at least 0, got -1"):
     Near(1, (('a', 'b', -1),))
 

@@ -106,3 +106,13 @@ def test_the_digest_is_that_of_the_content(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
   assert files.digest(tmp_path / 'a') == (
       'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
+
+
+def test_a_path_may_begin_at_home_and_at_no_other_place(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert files.expanded('~/a/~b') == tmp_path / 'a' / '~b' and str(files.expanded('a~')) == 'a~'
+  for path, message in (('~none_such/a', '~none_such/a: must begin with the home of a user, got'),
+                        ('a\0b', r"'a\\x00b': must be a path, got one with a NUL")):
+    for read in (files.expanded, files.open_file, files.read_json, files.digest):
+      with pytest.raises(ValueError, match=message):
+        read(path)

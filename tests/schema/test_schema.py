@@ -2,13 +2,15 @@
 
 import dataclasses
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
 from jobrec_jax.schema.comparators import AtLeast, SetCoverage
+from jobrec_jax.schema.render import render_entity
 from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
 from jobrec_jax.schema.shipped import STUDENTS
+from jobrec_jax.schema.words import fold
 
 CANDIDATE = (Attribute('gpa', 'number', low=0, high=4, required=True), Attribute('skills', 'set'))
 JOB = (Attribute('min_gpa', 'number', low=0, high=4), Attribute('needs', 'set'))
@@ -108,6 +110,15 @@ def test_schema_refuses_tables_that_do_not_close(change, message):
     dataclasses.replace(TOY, **change)
 
 
+def test_names_and_ranges_that_no_attribute_has():
+  for name in ('', ' ', 'id'):
+    with pytest.raises(ValueError, match=rf"name must be one that is not empty .* got '{name}'"):
+      Attribute(name, 'text')
+  with pytest.raises(ValueError, match=r'attribute a: low must be at most high, got 3 and 2\.5'):
+    Attribute('a', 'number', low=3, high=2.5)
+  assert Attribute('a', 'number', low=3, high=3).problem(3) is None
+
+
 def test_unknown_kinds_and_perspectives_are_refused():
   with pytest.raises(ValueError, match=r"attribute a: kind must be one of .*'set'.* got 'list'"):
     Attribute('a', 'list')
@@ -153,3 +164,22 @@ def test_the_students_table_is_whole():
   assert [layer.hard for layer in STUDENTS.layers] == [True, False, False, False, False]
   assert len(STUDENTS.fields) == 12
   assert {f.perspective for f in STUDENTS.layers[0].fields} == {'qualification'}
+
+
+WORDS = st.text('abCD -\u00e9', min_size=1, max_size=4)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=5), st.randoms(), st.booleans())
+@settings(deadline=None)
+def test_order_and_repetition_of_a_set_change_nothing(members, random, closed):
+  values = tuple({fold(m): m for m in members}.values()) if closed else ()
+  schema = dataclasses.replace(TOY, candidate=(
+      CANDIDATE[0], Attribute('skills', 'set', values)))
+  again = members * 2
+  random.shuffle(again)
+  one, other = (schema.validate('candidate', Entity('c', {'gpa': 3.0, 'skills': tuple(m)}))
+                for m in (members, again))
+  assert {fold(m) for m in one['skills']} == {fold(m) for m in members}
+  assert len({fold(m) for m in one['skills']}) == len(one['skills'])
+  assert one == other
+  assert render_entity(schema, 'candidate', one) == render_entity(schema, 'candidate', other)

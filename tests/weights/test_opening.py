@@ -11,7 +11,7 @@ from tokenizers import models
 
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.weights import huggingface
-from jobrec_jax.weights.backbone import open_backbone
+from jobrec_jax.weights.backbone import locate, open_backbone
 from jobrec_jax.weights.huggingface import save_decoder
 from tests.reference.gguf_files import exported, header, write
 from tests.reference.llama_torch import random_llama
@@ -75,3 +75,14 @@ def test_every_id_of_a_tokenizer_has_a_row(folder, tokenizer, greatest):
   else:
     with pytest.raises(ValueError, match=f'for each id .* up to {greatest}, got 6 rows'):
       backbone.tokenizer()
+
+
+def test_places_begin_at_home_and_end_in_any_case(tmp_path, folder, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for name in ('m.gguf', 'M.GGUF', 'n.Gguf'):
+    write(tmp_path / name, header(SIZES), exported(random_llama(SIZES)))
+    for place in (str(tmp_path / name), f'~/{name}'):
+      assert locate(place) == tmp_path / name
+      assert open_backbone(place, 'float32').config.layers == SIZES.layers
+  assert locate('~/model') == folder
+  assert open_backbone('~/model', 'float32').config.width == SIZES.width

@@ -122,7 +122,11 @@ def _rows(path: Path, required: list[str],
   """(line, cells by name) of each row under a header that is checked."""
   lines = read_lines(path)
   _, header = next(lines, (1, ''))
-  columns = check_header(f'{path}:1', header.split('\t'), required, optional)
+  try:
+    columns = check_header(f'{path}:1', header.split('\t'), required, optional)
+  except ValueError as error:
+    raise ValueError(f'{error}; data.source=tables reads any columns, as a schema file says') from (
+        error)
   names = [column.split(':')[0] for column in columns]
   for number, line in lines:
     cells = line.split('\t')

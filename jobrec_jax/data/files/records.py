@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from jobrec_jax.data.files import recbole
 from jobrec_jax.data.files.paper_csv import ID_COLUMNS, IGNORED_COLUMNS, read_entities
 from jobrec_jax.data.files.tables import read_lines
-from jobrec_jax.data.tables.cells import id_of
+from jobrec_jax.data.tables.cells import record_id
 from jobrec_jax.data.tables.definition import SideTable
 from jobrec_jax.data.tables.reader import entity_of
 from jobrec_jax.data.tables.rows import JSON, RECBOLE, Table, read_table
-from jobrec_jax.schema.files import decode_json, read_json, write_json
+from jobrec_jax.schema.files import decode_json, expanded, read_json, write_json
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -119,7 +119,7 @@ def read_entity(path: str | Path, schema: Schema, side: str, table: SideTable | 
   Raises:
     ValueError: as `read_records`; there is no such record, or there are several and no name.
   """
-  path = Path(path).expanduser()
+  path = expanded(path)
   found = None
   if path.suffix.lower() == '.json' and isinstance(value := read_json(path), dict):
     found = Table(path, tuple(value), iter([(str(path), list(value.values()))]))
@@ -153,7 +153,7 @@ def read_records(path: str | Path, schema: Schema, side: str,
 def iter_records(path: str | Path, schema: Schema, side: str, table: SideTable | None,
                  notes: list[str]) -> Iterator[Entity]:
   """`read_records`, one record after another; what is not read is added to `notes`."""
-  yield from _records(Path(path).expanduser(), None, schema, side, table, notes)
+  yield from _records(expanded(path), None, schema, side, table, notes)
 
 
 def _records(path: Path, found: Table | None, schema: Schema, side: str, table: SideTable | None,
@@ -175,8 +175,7 @@ def _records(path: Path, found: Table | None, schema: Schema, side: str, table: 
     name = f'{side}-{i}' if place != str(path) else side
     if identity:
       came = cells[identity]
-      plain = isinstance(came, str | int | float) and not isinstance(came, bool)
-      name = id_of(came) if plain and came == came else ''
+      name = record_id(came)
       if not name or name in seen:
         raise ValueError(f'{place}: {identity} must be unique and text or a number, got '
                          f'{str(came)[:80]!r}{" again" if name else ""}')

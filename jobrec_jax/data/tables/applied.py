@@ -56,7 +56,7 @@ def read_applied(path: str | Path, log: LogTable | None = None) -> Applied:
     raise ValueError(f'{table.path}: must have a column with ids of jobs, one of '
                      f'{[*own[1:], *JOBS]}, got {list(table.columns)}')
   at = {c: i for i, c in enumerate(table.columns)}
-  said = [x.column for x in (log.preference, log.qualification, log.funnel) if x] if log else []
+  said = log.said if log else ()
   wanted = next((c for c in WANTED if c in at), None)
   jobs: dict[str | None, set[str]] = {}
   for place, row in table.rows:

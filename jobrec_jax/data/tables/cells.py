@@ -85,6 +85,12 @@ def id_of(cell: Any) -> str:
   return '' if cell is None else _digits(cell) if isinstance(cell, int | float) else str(cell)
 
 
+def record_id(cell: Any) -> str:
+  """`id_of` a record; '' where the cell holds what names none: yes or no, bytes, a list, nan."""
+  none = isinstance(cell, bool | bytes | list | tuple | dict) or cell != cell
+  return '' if none else id_of(cell)
+
+
 def _digits(number: float) -> str:
   if isinstance(number, bool):
     return 'true' if number else 'false'

@@ -44,8 +44,8 @@ def decisions(roles: Roles) -> list[Line]:
   lines = [*_decided(left), *split]
   if not any(line.sure and line.key in ('preference', 'qualification', 'funnel') for line in lines):
     lines.insert(0, Line('preference', {'column': 'COLUMN', 'yes': ['WORD'], 'no': ['WORD']},
-                         'no column tells who wanted what: name one, and qualification where '
-                         'employers decided', False))
+                         'no column tells who wanted what: name one, or true where every row is '
+                         'an application; and qualification where employers decided', False))
   strangers = _strangers(roles)
   if strangers:
     lines.append(Line('unknown', 'skip', f'{strangers} rows name an id that no other table has'))

@@ -41,7 +41,7 @@ from jobrec_jax.schema.document import (
     known_keys,
     parse_schema,
 )
-from jobrec_jax.schema.files import digest, read_text
+from jobrec_jax.schema.files import digest, expanded, read_text
 from jobrec_jax.schema.schema import Schema
 
 TABLES = ('candidates', 'jobs', 'interactions')
@@ -113,6 +113,7 @@ class LogTable:
     file: its name, below the folder of the data.
     candidate, job: columns of the ids.
     preference, qualification: what candidates and employers decided; a missing cell is not known.
+      `preference = true` where every row is an application, and no column says so.
     funnel: both, as the stage that a pair reached.
     shown: column of yes and no; pairs that were not shown are left out.
     exposure: column of the probability with which a pair was shown; 1 without it.
@@ -128,7 +129,7 @@ class LogTable:
   file: str
   candidate: str
   job: str
-  preference: Label | None = None
+  preference: Label | Literal[True] | None = None
   qualification: Label | None = None
   funnel: Funnel | None = None
   shown: Label | None = None
@@ -149,6 +150,12 @@ class LogTable:
     if self.funnel is not None and (self.preference or self.qualification):
       raise ValueError('funnel says what preference and qualification say; give it or them, not '
                        'both')
+
+  @property
+  def said(self) -> tuple[str, ...]:
+    """The columns that say what was decided."""
+    return tuple(x.column for x in (self.preference, self.qualification, self.funnel)
+                 if x not in (None, True))
 
 
 class Definition(NamedTuple):
@@ -176,7 +183,7 @@ def read_definition(path: str | Path) -> Definition:
   Raises:
     ValueError: with the file and the key, what was allowed and what came.
   """
-  path = Path(path).expanduser()
+  path = expanded(path)
   return _definition(path, digest(path), *(_stamp(p) for p in [path]))
 
 
@@ -238,7 +245,11 @@ def read_mapping(mapping: Mapping[str, Any],
 
 def _document(path: Path) -> Any:
   if path.suffix.lower() == '.py':
-    known = runpy.run_path(str(path))
+    try:
+      known = runpy.run_path(str(path))
+    except Exception as error:  # of whatever kind: the file is the user's
+      raise ValueError(f'{path}: must be Python that runs, got {type(error).__name__}: '
+                       f'{" ".join(str(error).split())}') from error
     found = known.get('SCHEMA', known.get('SCHEMA_FILE'))
     if not isinstance(found, Schema | dict):
       raise ValueError(f'{path}: must hold a Schema SCHEMA or a dictionary SCHEMA_FILE, got '
@@ -248,7 +259,7 @@ def _document(path: Path) -> Any:
     raise ValueError(f'{path}: must be a .toml or a .py file, got {path.suffix!r}')
   try:
     return tomllib.loads(read_text(path))
-  except tomllib.TOMLDecodeError as error:
+  except (tomllib.TOMLDecodeError, RecursionError) as error:
     raise ValueError(f'{path}: must be TOML, got: {error}') from error
 
 
@@ -261,7 +272,8 @@ def _attributes(tables: Any, side: str, path: Path) -> tuple[Any, dict[str, dict
     if not isinstance(table, Mapping):
       raise ValueError(f'{side}.{name}: must be a table, got {table!r:.80}')
     plain[name] = {k: v for k, v in table.items() if k not in _CELL_KEYS}
-    if isinstance(synonyms := table.get('synonyms'), str) or 'file' in (synonyms or ()):
+    synonyms = table.get('synonyms')
+    if isinstance(synonyms, str) or (isinstance(synonyms, Mapping) and 'file' in synonyms):
       plain[name]['synonyms'] = _synonyms(synonyms, path, f'{side}.{name}.synonyms')
     cells[name] = {k: table[k] for k in _CELL_KEYS if k in table}
     for key, value in cells[name].items():
@@ -351,7 +363,7 @@ def _log(table: Any) -> LogTable:
              place)
   values = dict(table)
   for key in ('preference', 'qualification', 'shown'):
-    if key in values:
+    if key in values and not (key == 'preference' and values[key] is True):
       given = values[key]
       known = {'column': given} if isinstance(given, str) else given
       known_keys(known, ('column', 'yes', 'no'), ('column',), f'{place}.{key}')

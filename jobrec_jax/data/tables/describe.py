@@ -18,7 +18,7 @@ from jobrec_jax.data.tables.kinds import Guess, guess
 from jobrec_jax.data.tables.roles import Roles, Sheet, find_roles, two_sides
 from jobrec_jax.data.tables.rows import ENDINGS, RECBOLE, read_table
 from jobrec_jax.schema.document import SIDES
-from jobrec_jax.schema.files import read_text
+from jobrec_jax.schema.files import expanded, read_text
 
 _HEAD = '''\
 # A first schema file, guessed from what the files hold. Check every line; docs/your_data.md says
@@ -38,7 +38,7 @@ def describe(folder: str | Path) -> str:
   Raises:
     ValueError: it is no folder, or holds no table.
   """
-  folder = Path(folder).expanduser()
+  folder = expanded(folder)
   if not folder.is_dir():
     raise ValueError(f'{folder}: must be a folder with tables, got '
                      f'{"a file" if folder.exists() else "nothing"}')

@@ -14,7 +14,7 @@ import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, UNOBSERVED, Dataset, Interactions
 from jobrec_jax.data.market.splits import Splits
-from jobrec_jax.data.tables.cells import id_of, truth, value_of
+from jobrec_jax.data.tables.cells import id_of, record_id, truth, value_of
 from jobrec_jax.data.tables.definition import (
     Definition,
     Funnel,
@@ -25,6 +25,7 @@ from jobrec_jax.data.tables.definition import (
 )
 from jobrec_jax.data.tables.rows import Table, read_table
 from jobrec_jax.schema import streams
+from jobrec_jax.schema.files import expanded
 from jobrec_jax.schema.schema import Entity, Schema
 
 
@@ -62,7 +63,7 @@ def read_tables(folder: str | Path, schema_file: str | Path, division: Division)
   defined = read_definition(schema_file)
   if defined.log is None:
     raise ValueError(f'{schema_file}: must have [tables] where data.source is tables, got none')
-  folder, notes = Path(folder).expanduser(), []
+  folder, notes = expanded(folder), []
   candidates, jobs = (read_entities(_inside(folder, table.file), defined, side, notes)
                       for side, table in defined.sides.items())
   log = read_log(_inside(folder, defined.log.file), defined.log, candidates, jobs, division, notes)
@@ -90,10 +91,11 @@ def read_entities(path: Path, defined: Definition, side: str,
   entities: list[Entity] = []
   seen: dict[str, str] = {}
   for place, row in found.rows:
-    name = id_of(row[at[table.id]])
+    name = record_id(row[at[table.id]])
     if not name or name in seen:
-      raise ValueError(f'{place}: {table.id} must be unique and not empty, got {name!r}'
-                       + (f', which stands in {seen[name]}' if name else ''))
+      raise ValueError(f'{place}: {table.id} must be unique and text or a number, got '
+                       + (f'{name!r}, which stands in {seen[name]}' if name else
+                          repr(str(row[at[table.id]] or ''))[:80]))
     seen[name] = place
     entities.append(entity_of(schema, side, table, name, {
         n: row[at[c]] for n, c in column_of.items() if c in at}, place))
@@ -176,21 +178,20 @@ def read_log(path: Path, table: LogTable, candidates: Sequence[Entity], jobs: Se
 
 def _log_rows(path: Path, table: LogTable, candidates: Sequence[Entity], jobs: Sequence[Entity],
               notes: list[str]) -> list[_Row]:
-  labels = [x for x in (table.preference, table.qualification, table.shown) if x]
   order = {'time': table.time, 'group': table.group, 'column': table.fold}.get(table.split, '')
-  needed = [table.candidate, table.job, *(x.column for x in labels),
-            *([table.funnel.column] if table.funnel else []),
+  needed = [table.candidate, table.job, *table.said, *([table.shown.column] if table.shown else []),
             *(c for c in (table.exposure, order) if c)]
   found = read_table(path, needed)
   at = {c: i for i, c in enumerate(found.columns)}
-  left = [c for c in found.columns if c not in {*needed, table.time, table.group, table.fold}]
+  used = {*needed, *filter(None, (table.time, table.group, table.fold))}
+  left = [c for c in found.columns if c not in used]
   if left:
     notes.append(f'{path.name}: {len(left)} columns are not read: {", ".join(left)}')
   index = {table.candidate: {e.id: i for i, e in enumerate(candidates)},
            table.job: {e.id: i for i, e in enumerate(jobs)}}
   rows, strangers, hidden = [], 0, 0
   for place, row in found.rows:
-    pair = [index[c].get(id_of(row[at[c]])) for c in (table.candidate, table.job)]
+    pair = [index[c].get(record_id(row[at[c]])) for c in (table.candidate, table.job)]
     if None in pair:
       column = (table.candidate, table.job)[pair.index(None)]
       if table.unknown == 'refuse':
@@ -217,7 +218,7 @@ def decisions(table: LogTable, row: Sequence[Any], at: Mapping[str, int]) -> tup
   """Preference and qualification of a row whose columns lie `at`: 1, 0 or UNOBSERVED each."""
   if table.funnel:
     return _reached(table.funnel, row[at[table.funnel.column]])
-  first, second = (UNOBSERVED if x is None else _label(x, row[at[x.column]])
+  first, second = (UNOBSERVED if x is None else 1 if x is True else _label(x, row[at[x.column]])
                    for x in (table.preference, table.qualification))
   return first, second
 

@@ -14,13 +14,14 @@ allows.
 
 from collections.abc import Collection, Iterator
 import csv
+import decimal
 import io
 import json
 from pathlib import Path
 import sys
 from typing import Any, NamedTuple
 
-from jobrec_jax.schema.files import decode_json, open_file, read_json, read_text
+from jobrec_jax.schema.files import decode_json, expanded, open_file, read_json, read_text
 
 DELIMITERS = ',;\t|'
 RECBOLE = ('.inter', '.user', '.item')
@@ -55,7 +56,7 @@ def read_table(path: str | Path, needed: Collection[str] = ()) -> Table:
     ValueError: with the file and, where there is one, the line: another ending, a bad byte, a row
       of another length, a name twice or a needed column that is missing. Rows raise it, too.
   """
-  path = Path(path).expanduser()
+  path = expanded(path)
   ending = path.suffix.lower()
   if ending not in ENDINGS:
     raise ValueError(f'{path}: must end in one of {", ".join(ENDINGS)}, got {path.suffix!r}')
@@ -148,9 +149,17 @@ def _parquet_table(path: Path) -> Table:
   from pyarrow import parquet
   with open_file(path) as file:
     try:
-      table = parquet.read_table(file)
-      columns = [column.to_pylist() for column in table.columns]
+      table = parquet.ParquetFile(file).read()  # names that come twice included
+      columns = [_plain(column.to_pylist()) if pyarrow.types.is_decimal(column.type) else
+                 column.to_pylist() for column in table.columns]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-      raise ValueError(f'{path}: must be a Parquet file, got: {error}') from error
+      raise ValueError(f'{path}: must be a Parquet file, got: '
+                       f'{" ".join(str(error).split())}') from error
   return Table(path, tuple(table.column_names),
                ((f'{path}[{i}]', list(row)) for i, row in enumerate(zip(*columns))))
+
+
+def _plain(cells: list[decimal.Decimal | None]) -> list[int | float | None]:
+  """Decimals, which databases write, as the integers or floats they are."""
+  return [cell if cell is None else int(cell) if cell == int(cell) else float(cell)
+          for cell in cells]

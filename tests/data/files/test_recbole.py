@@ -104,7 +104,7 @@ def test_what_stands_in_the_files(tmp_path):
     ('\t41\t', '\t41', 2, 'must have 9 cells, got 8'),
     ('score:float', 'score:token', 1, r"unknown \['score:token'\]"),
     ('score:float', 'name:token', 1, 'each once'),
-    ('user_id', 'user', 1, r"missing \['user_id:token'\]"),
+    ('user_id', 'user', 1, r"missing \['user_id:token'\].*; data\.source=tables reads any columns"),
     ('100%25', '100%', 4, "town must be written '100%25', got '100%'"),
 ])
 def test_bad_user_names_its_line(tmp_path, old, new, line, message):

@@ -124,6 +124,14 @@ def changed(*pairs):
      'candidate.pay.missing must be an array of words'),
     (changed(("{'k8s' = 'Kubernetes'}", "'../x.csv'")),
      'candidate.skills.synonyms must name a file in the folder of the schema file'),
+    (changed(("{'k8s' = 'Kubernetes'}", '3')), 'skills.synonyms must be a table .*, got 3'),
+    (changed(("low = 0, high = 60, column", "low = 60, high = 0, column")),
+     'attribute years: low must be at most high, got 60 and 0'),
+    (changed(("letter = {kind", "id = {kind")),
+     "candidate.id: attribute: name must be .* not 'id', which is the record's own"),
+    (changed(("letter = {kind", "' ' = {kind")), "name must be one that is not empty .* got ' '"),
+    (changed((LOG, 'preference = false\n')), 'tables.interactions.preference: must be a table'),
+    (changed((LOG, 'qualification = true\n')), 'interactions.qualification: must be a table'),
     (changed(("{'k8s' = 'Kubernetes'}", "'none.csv'")), 'none.csv: must be a readable file'),
     (changed(('[tables.jobs]', '[tables.posts]')), "keys must be among .* got 'posts'"),
     (changed((LOG, '')), 'preference, qualification or funnel must say what was decided'),
@@ -141,3 +149,17 @@ def test_what_a_schema_file_cannot_say(tmp_path, text, message):
     read_definition(path)
   assert str(raised.value).startswith(f'{tmp_path}/')
   assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('a.py', 'def', 'must be Python that runs, got SyntaxError: invalid syntax'),
+    ('a.py', 'import none_such', 'must be Python that runs, got ModuleNotFoundError: No module'),
+    ('a.py', 'raise KeyError("a\\nb")', 'must be Python that runs, got KeyError'),
+    ('a.py', 'SCHEMA = 3', 'must hold a Schema SCHEMA or a dictionary SCHEMA_FILE, got int'),
+    ('a.toml', 'a = ' + '[' * 9000 + ']' * 9000, 'must be TOML, got: maximum recursion depth'),
+    ('a.toml', "name = '\0'", 'must be TOML, got: '),
+    ('a.yaml', '', "must be a .toml or a .py file, got '.yaml'")])
+def test_files_that_are_no_schema_files(tmp_path, name, text, message):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(ValueError, match=rf'^[^\n]*{name}: {message}[^\n]*$'):
+    read_definition(tmp_path / name)

@@ -5,6 +5,8 @@ import random
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 import pytest
 
 from jobrec_jax.data.dataset import SPLITS
@@ -136,6 +138,72 @@ def test_a_funnel_can_be_closed_by_hand(tmp_path):
   assert found['1', '11'] == (0, -1, 'train') and found['3', '12'] == (0, 0, 'test')
   assert any('qualification of 1 pairs that were not wanted is hidden in train' in note
              for note in read(tmp_path, rules, log).notes)
+
+
+def test_every_row_may_be_an_application(tmp_path):
+  rules = RULES.replace("'applied'", 'true') + "split = 'time'\ntime = 'day'\n"
+  dataset = read(tmp_path, rules, LOG.replace(',no,', ',never asked,'))
+  assert set(dataset.interactions.preference.tolist()) == {1}
+  assert [q for _, q, _ in rows(dataset).values()] == [1, -1, 0, -1, -1, -1, 1]
+  assert 'log.csv: 4 columns are not read: applied, place, p, seen' in dataset.notes
+  alone = read(tmp_path, "preference = true\nsplit = 'time'\ntime = 'day'\n")
+  assert {(p, q) for p, q, _ in rows(alone).values()} == {(1, -1)}
+
+
+USERS = 'user_id:token\tSkills:token_seq\tYears at work:float\tage:float\n' + ''.join(
+    f'{i}\tSQL python\t{i}.0\t3{i}\n' for i in range(1, 5))
+ITEMS = 'item_id:token\tneeds:token_seq\tabout:token\tclass:token\n' + ''.join(
+    f'{i}\tpython\tNights "on call"\tIT\n' for i in range(10, 13))
+
+
+@pytest.mark.parametrize('log, rules, expected, left', [
+    # A public log: whoever stands in it applied.
+    ('user_id:token\titem_id:token\ttimestamp:float\n' + ''.join(
+        f'{i}\t{9 + i % 3 + 1}\t{880 + i}.0\n' for i in range(1, 5)),
+     "preference = true\nsplit = 'time'\ntime = 'timestamp'\n",
+     {('1', '11'): (1, -1, 'train'), ('2', '12'): (1, -1, 'validation'),
+      ('3', '10'): (1, -1, 'calibration'), ('4', '11'): (1, -1, 'test')}, None),
+    # Labels of two sides, and ids that are called otherwise.
+    ('user_id:token\tjob_id:token\tbrowsed:token\twanted:float\tagreed:float\n'
+     '1\t10\t1\t1.0\t0\n1\t12\t1\t0.0\t\n',
+     "preference = 'wanted'\nqualification = 'agreed'\n",
+     {('1', '10'): (1, 0), ('1', '12'): (0, -1)}, 'browsed'),
+    # What our own writer writes, and a column more.
+    ('user_id:token\titem_id:token\tpreference:float\tqualification:float\tsplit:token\t'
+     'exposure:float\tclicks:float\n3\t10\t1\t0\ttest\t0.5\t4.0\n'
+     '3\t11\t0\t\ttrain\t1.0\t0.0\n',
+     "preference = 'preference'\nqualification = 'qualification'\nexposure = 'exposure'\n"
+     "split = 'column'\nfold = 'split'\n",
+     {('3', '10'): (1, 0, 'test'), ('3', '11'): (0, -1, 'train')}, 'clicks')])
+def test_recbole_files_of_any_columns_are_read_by_the_mapping(tmp_path, log, rules, expected, left):
+  tables = shop.TABLES.replace('person', 'user_id').replace("'post'", "'item_id'")
+  for name, ending in (('people', 'user'), ('posts', 'item'), ('log', 'inter')):
+    tables = tables.replace(f'{name}.csv', f'm.{ending}')
+  if 'job_id' in log:
+    tables = tables.replace("job = 'item_id'", "job = 'job_id'")
+  schema = shop.SCHEMA.replace("separator = ','", "separator = ' '") + tables + rules
+  for name, text in (('m.user', USERS), ('m.item', ITEMS), ('m.inter', log), ('s.toml', schema)):
+    (tmp_path / name).write_text(text)
+  dataset = read_tables(tmp_path, tmp_path / 's.toml', EVEN)
+  two = dataset.candidates[1]
+  assert two['skills'] == ('python', 'SQL') and two['years'] == 2
+  assert dataset.jobs[0]['about'] == 'Nights "on call"'
+  for pair, decided in rows(dataset).items():
+    assert decided[:len(expected[pair])] == expected[pair]
+  assert 'm.user: 1 columns are not read: age' in dataset.notes
+  assert left is None or f'm.inter: 1 columns are not read: {left}' in dataset.notes
+
+
+@pytest.mark.parametrize('cell', [True, [7], {'a': 1}, None, '', float('nan')])
+def test_what_names_no_record_is_no_id(tmp_path, cell):
+  folder = shop.folder(tmp_path, LOG, RULES)
+  (folder / 'schema.toml').write_text(
+      (shop.SCHEMA + shop.TABLES + RULES).replace('posts.csv', 'posts.parquet'))
+  table = pyarrow.table({'post': pyarrow.array([cell]), 'min_years': [2], 'about': ['x'],
+                         'needs': [['SQL']]})
+  parquet.write_table(table, folder / 'posts.parquet')
+  with pytest.raises(ValueError, match=r'posts\.parquet\[0\]: post must be unique and text or a'):
+    read_tables(folder, folder / 'schema.toml', EVEN)
 
 
 def test_ids_that_no_other_table_has(tmp_path):

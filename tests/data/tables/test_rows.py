@@ -1,5 +1,6 @@
 """Tables in files of any kind: the same rows, however written, or one line that says why."""
 
+import decimal
 import json
 import os
 
@@ -106,3 +107,24 @@ def test_devices_pipes_and_folders_are_no_tables(tmp_path):
       read_table(tmp_path / f'{name}.csv')
   with pytest.raises(ValueError, match=r'none\.csv: must be a readable file, got No such file'):
     read_table(tmp_path / 'none.csv')
+
+
+def test_decimals_of_parquet_are_numbers(tmp_path):
+  cells = {'id': [decimal.Decimal('7'), decimal.Decimal('12345678901234567890')],
+           'pay': [decimal.Decimal('19.50'), None]}
+  parquet.write_table(pa.table(cells), tmp_path / 'a.parquet')
+  found = rows_of(read_table(tmp_path / 'a.parquet'))
+  assert found == [(7, 19.5), (12345678901234567890, None)]
+  assert [type(x) for x in found[0]] == [int, float]
+
+
+def test_a_name_twice_in_a_parquet_file_is_told_in_one_line(tmp_path):
+  table = pa.Table.from_arrays([pa.array([1])] * 3, names=['id', 'b', 'b'])
+  parquet.write_table(table, tmp_path / 'a.parquet')
+  with pytest.raises(ValueError, match=r"^[^\n]*a\.parquet: must have .* twice \['b'\][^\n]*$"):
+    read_table(tmp_path / 'a.parquet', ['id'])
+
+
+def test_a_path_with_a_nul_is_none():
+  with pytest.raises(ValueError, match=r"a\\x00b\.csv': must be a path, got one with a NUL"):
+    read_table('a\0b.csv')
