@@ -57,14 +57,14 @@ class Recommendation:
 class RankedJobs(NamedTuple):
   """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
 
-  C is over the jobs that are left, each posting once; nan where none is. `cut` counts the
-  candidate, job and alignment blocks that were longer than the experts' lengths and lost tokens,
-  over all candidates that were scored together. `notes` say what to know of the candidate.
+  C is over the jobs that are left, each posting once; nan where none is. `unread` says in words
+  which candidate, job and alignment blocks were longer than the experts' lengths and what they
+  lost, over all candidates that were scored together. `notes` say what to know of the candidate.
   """
 
   jobs: tuple[Recommendation, ...]
   eligibility: float
-  cut: dict[str, int]
+  unread: dict[str, str]
   notes: tuple[str, ...] = ()
 
 
@@ -78,7 +78,7 @@ class RankedCandidate:
     preference: s_pref, a logit. It is learnt among the jobs of one candidate: between candidates it
       compares loosely.
     reasons, contradicted: as of a `Recommendation`.
-    notes: as of `RankedJobs`.
+    notes, unread: as of `RankedJobs`.
   """
 
   candidate_id: str
@@ -87,6 +87,7 @@ class RankedCandidate:
   reasons: dict[str, list[str]]
   contradicted: list[str]
   notes: list[str]
+  unread: dict[str, str]
 
 
 class CandidateScores(NamedTuple):
@@ -97,14 +98,14 @@ class CandidateScores(NamedTuple):
     p_qual: [N, J] float32, the calibrated probability of being qualified.
     z_qual: [N, J] float32, its logit.
     lam: [N, J, K] float32, the policy's lambda at each of its knots; see `Policy.at`.
-    cut: as in `RankedJobs`.
+    unread: as in `RankedJobs`.
   """
 
   s_pref: np.ndarray
   p_qual: np.ndarray
   z_qual: np.ndarray
   lam: np.ndarray
-  cut: dict[str, int]
+  unread: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Recommender:
     found = self._scored(self._validated(candidates), catalogue)
     if len(catalogue.at) == len(catalogue.jobs):  # no copies
       return found
-    return CandidateScores(*(x[:, catalogue.at] for x in found[:4]), found.cut)
+    return CandidateScores(*(x[:, catalogue.at] for x in found[:4]), found.unread)
 
   def candidates_for(self, job_id: str, candidates: Entity | Sequence[Entity], top_k: int = 5,
                      jobs: Sequence[Entity] | None = None,
@@ -196,12 +197,14 @@ class Recommender:
     j = catalogue.index_of(job_id)
     parts = [self._scored(candidates[part], catalogue, np.array([j]))
              for part in self._parts(len(candidates), 1)]
+    unread = [part.unread for part in parts for _ in part.p_qual]
     pref, p_qual = (np.concatenate([getattr(p, name)[:, 0] for p in parts])
                     for name in ('s_pref', 'p_qual'))
     best = np.argsort(-(p_qual if by == 'qualification' else pref), kind='stable')[:top_k]
     job = catalogue.jobs[j]
     return [RankedCandidate(c.id, float(p_qual[u]), float(pref[u]), reasons(self.schema, c, job),
-                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)))
+                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)),
+                            unread[u])
             for u, c in ((u, candidates[u]) for u in best)]
 
   def resolve(self, candidates: Entity | Sequence[Entity], tau: float,
@@ -314,7 +317,7 @@ class Recommender:
     found = scorer.policy_scores(self.policy, *pairs)
     z_qual = np.asarray(self.calibration.logit(found.qualification), np.float32)
     return CandidateScores(found.preference, self.calibration.probability(found.qualification),
-                           z_qual, found.lam, dict(blocks.cut))
+                           z_qual, found.lam, dict(blocks.unread))
 
   def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', kept: np.ndarray,
               tau: float, top_k: int) -> Iterator[RankedJobs]:
@@ -327,7 +330,7 @@ class Recommender:
           self._recommendation(candidate, catalogue, j, score=scores[u, j],
                                preference=found.s_pref[u, j], qualification=found.p_qual[u, j],
                                lam=lam[u, j]) for j in best),
-          self._expected(scores[u, left], found.z_qual[u, left]), found.cut,
+          self._expected(scores[u, left], found.z_qual[u, left]), found.unread,
           self._notes(candidate, catalogue))
 
   def _recommendation(self, candidate: Entity, catalogue: '_Catalogue', j: int,

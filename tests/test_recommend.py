@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -215,11 +216,19 @@ def test_scores_that_are_not_numbers_are_no_ranking(make, params, candidate):
     dataclasses.replace(recommender, experts=experts).recommend(candidate, 0.5)
 
 
-def test_what_is_too_long_is_counted(make, dataset, candidate):
-  recommender = make(lengths=BlockFormat(10, 24, 16))
+def test_what_is_too_long_is_named(make, dataset, candidate):
+  """With its fields and tokens; of the candidates that are asked for and of the catalogue."""
+  recommender = make(lengths=BlockFormat(10, 24, 200))
   (said,) = recommender.recommend(candidate, 0.0, jobs=dataset.jobs[:3])
-  assert said.cut['candidate'] == 1 and set(said.cut) == {'candidate', 'job', 'alignment'}
-  assert recommender.recommend(dataset.candidates[:2], 0.0)[0].cut['candidate'] == 2
+  assert set(said.unread) == {'candidate', 'job'}
+  assert re.fullmatch(r'.*proj_1.* of 1 of 1 candidates \(\d+ tokens beyond 10, the longest has '
+                      r'\d+\)', said.unread['candidate'])
+  assert ' of 3 of 3 jobs (' in said.unread['job']
+  two = recommender.recommend(dataset.candidates[:2], 0.0)
+  assert ' of 2 of 2 candidates (' in two[0].unread['candidate'] and two[1].unread == two[0].unread
+  (ranked, *_) = recommender.candidates_for(dataset.jobs[0].id, dataset.candidates[:3])
+  assert ' of 3 of 3 candidates (' in ranked.unread['candidate']
+  assert make(lengths=BlockFormat(500, 300, 200)).recommend(candidate, 0.0)[0].unread == {}
 
 
 def test_the_import_brings_nothing_that_training_alone_needs():

@@ -157,3 +157,23 @@ def test_applications_that_cannot_be_read_are_named(tmp_path, text, message):
   (tmp_path / 'a.csv').write_text(text)
   with pytest.raises(ValueError, match=message):
     read_applied(tmp_path / 'a.csv')
+
+
+LONG = 'person,Years,about\n1,3,short\n2,9,' + 'I build boats. ' * 9 + '\n'
+UNREAD = 'not read to the end: about of somebody'
+
+
+def test_what_does_not_fit_is_one_line(run, opened, folder, caplog):
+  """Of the records that are asked for, whichever way they are asked."""
+  path = str(folder / 'long.csv')
+  (folder / 'long.csv').write_text(LONG)
+  assert UNREAD in jobs_for(run, path, '2', Asked())[1]
+  assert UNREAD not in jobs_for(run, path, '1', Asked())[1]
+  for top_k in (1, 2):
+    text, warnings = candidates_for(run, path, 'p2', 'qualification',
+                                    Asked(top_k=top_k, as_json=True))
+    assert warnings.count(UNREAD) == 1 and json.loads(text)['notes'] == warnings
+    assert 'unread' not in json.loads(text)['candidates'][0]
+  many.recommend_many(many.Request('run', path, 0.0), folder / 'ranked.jsonl', size=1)
+  assert [r.getMessage() for r in caplog.records if 'not read' in r.getMessage()
+          and 'columns' not in r.getMessage()] == [f'candidates 2 to 2: {UNREAD}']
