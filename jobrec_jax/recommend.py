@@ -124,8 +124,8 @@ class Recommender:
     jobs: its own catalogue, which calls rank that bring none; its records must not change.
     mesh: the mesh to score on.
     settings: sizes of lists and batches.
-    missing: how many attributes 99% of the candidates in training lack at most; None for no
-      warning of those who lack more.
+    missing: how many attributes 99% of the candidates lack at most as training saw them; None for
+      no warning of those who lack more.
 
   Raises:
     ValueError: from its calls: the catalogue is empty, a record does not fit the schema, a setting
