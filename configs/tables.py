@@ -11,5 +11,6 @@ def get_config():
   c = base.get_config()
   with c.unlocked():
     c.data.source = 'tables'
+    c.experts.missing = 0.1  # people leave cells empty, and a recommendation must know it
     c.warm_up.patience = c.cooperative.patience = 5  # small data are soon learned by heart
   return c

@@ -57,9 +57,9 @@ class Recommendation:
 class RankedJobs(NamedTuple):
   """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
 
-  C is over the jobs that are left, each posting once; nan where none is. `unread` says in words, by
-  block (candidate, job, alignment), what was longer than the experts' lengths and is not read to
-  its end, over all candidates that were scored together. `notes` say what to know of the candidate.
+  C is over the jobs that are left, each posting once; nan where none is. `unread` says in words
+  which candidate, job and alignment blocks were longer than the experts' lengths and what they
+  lost, over all candidates that were scored together. `notes` say what to know of the candidate.
   """
 
   jobs: tuple[Recommendation, ...]
@@ -78,7 +78,7 @@ class RankedCandidate:
     preference: s_pref, a logit. It is learnt among the jobs of one candidate: between candidates it
       compares loosely.
     reasons, contradicted: as of a `Recommendation`.
-    notes: as of `RankedJobs`.
+    notes, unread: as of `RankedJobs`.
   """
 
   candidate_id: str
@@ -87,6 +87,7 @@ class RankedCandidate:
   reasons: dict[str, list[str]]
   contradicted: list[str]
   notes: list[str]
+  unread: dict[str, str]
 
 
 class CandidateScores(NamedTuple):
@@ -123,8 +124,8 @@ class Recommender:
     jobs: its own catalogue, which calls rank that bring none; its records must not change.
     mesh: the mesh to score on.
     settings: sizes of lists and batches.
-    missing: how many attributes 99% of the candidates in training lack at most; None for no
-      warning of those who lack more.
+    missing: how many attributes 99% of the candidates lack at most as training saw them; None for
+      no warning of those who lack more.
 
   Raises:
     ValueError: from its calls: the catalogue is empty, a record does not fit the schema, a setting
@@ -196,12 +197,14 @@ class Recommender:
     j = catalogue.index_of(job_id)
     parts = [self._scored(candidates[part], catalogue, np.array([j]))
              for part in self._parts(len(candidates), 1)]
+    unread = [part.unread for part in parts for _ in part.p_qual]
     pref, p_qual = (np.concatenate([getattr(p, name)[:, 0] for p in parts])
                     for name in ('s_pref', 'p_qual'))
     best = np.argsort(-(p_qual if by == 'qualification' else pref), kind='stable')[:top_k]
     job = catalogue.jobs[j]
     return [RankedCandidate(c.id, float(p_qual[u]), float(pref[u]), reasons(self.schema, c, job),
-                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)))
+                            self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)),
+                            unread[u])
             for u, c in ((u, candidates[u]) for u in best)]
 
   def resolve(self, candidates: Entity | Sequence[Entity], tau: float,

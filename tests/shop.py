@@ -41,11 +41,16 @@ JOBS = (job('p1', 'Turner', 2.0, -1.0), job('p2', 'Joiner', 1.0, 3.0, min_years=
         job('p3', 'Carver', 0.0, 1.0, town='Bergen'), job('p4', 'Fitter', -1.0, 2.0))
 
 
+READ = 40  # characters of a story
+
+
 class Blocks:
   """Who is scored."""
 
   def __init__(self, jobs, candidates=()):
     self.jobs, self.candidates, self.unread = jobs, candidates, {}
+    if any(len(c['about'] or '') > READ for c in candidates):
+      self.unread['candidate'] = 'about of somebody'
 
   def with_candidates(self, candidates):
     return Blocks(self.jobs, candidates)

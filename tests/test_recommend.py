@@ -217,14 +217,18 @@ def test_scores_that_are_not_numbers_are_no_ranking(make, params, candidate):
 
 
 def test_what_is_too_long_is_named(make, dataset, candidate):
-  recommender = make(lengths=BlockFormat(10, 24, 16))
+  """With its fields and tokens; of the candidates that are asked for and of the catalogue."""
+  recommender = make(lengths=BlockFormat(10, 24, 200))
   (said,) = recommender.recommend(candidate, 0.0, jobs=dataset.jobs[:3])
-  assert set(said.unread) == {'candidate', 'job', 'alignment'}
-  lost, _, told = said.unread['candidate'].partition(' of 1 of 1 candidates ')
-  assert set(lost.split(', ')) <= {a.name for a in STUDENTS.candidate} and 'proj_1' in lost
-  assert re.fullmatch(r'\(the longest has \d\d+ of 10 tokens\)', told)
-  assert ' of 2 of 2 candidates ' in (
-      recommender.recommend(dataset.candidates[:2], 0.0)[0].unread['candidate'])
+  assert set(said.unread) == {'candidate', 'job'}
+  assert re.fullmatch(r'.*proj_1.* of 1 of 1 candidates \(\d+ tokens beyond 10, the longest has '
+                      r'\d+\)', said.unread['candidate'])
+  assert ' of 3 of 3 jobs (' in said.unread['job']
+  two = recommender.recommend(dataset.candidates[:2], 0.0)
+  assert ' of 2 of 2 candidates (' in two[0].unread['candidate'] and two[1].unread == two[0].unread
+  (ranked, *_) = recommender.candidates_for(dataset.jobs[0].id, dataset.candidates[:3])
+  assert ' of 3 of 3 candidates (' in ranked.unread['candidate']
+  assert make(lengths=BlockFormat(500, 300, 200)).recommend(candidate, 0.0)[0].unread == {}
 
 
 def test_the_import_brings_nothing_that_training_alone_needs():

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import grain
 
 from jobrec_jax.data.lists import PreferenceLists, QualificationLists
+from jobrec_jax.data.missing import MissingLists
 from jobrec_jax.data.tokens import BlockEncoder
 
 EPOCHS = 10**9  # as good as endless; the length of an endless one in batches of 1 overflows
-ListSource = PreferenceLists | QualificationLists
+ListSource = PreferenceLists | QualificationLists | MissingLists
 
 
 def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, seed: int,

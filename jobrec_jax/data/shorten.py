@@ -42,7 +42,7 @@ def encode_records(schema: Schema, side: str, entities: Sequence[Entity],
   def render(entity: Entity) -> str:
     return render_entity(schema, side, entity, layout)
 
-  rows, cut, longest, lost = [], 0, 1, Counter()
+  rows, cut, beyond, longest, lost = [], 0, 0, 1, Counter()
   for start in range(0, len(entities), _AT_A_TIME):
     part = entities[start:start + _AT_A_TIME]
     read = [np.asarray(e.ids, np.int32) for e in tokenizer.encode_batch(
@@ -53,12 +53,13 @@ def encode_records(schema: Schema, side: str, entities: Sequence[Entity],
       shorter, names = shorten([part[i] for i in long], rendered_attributes(schema, side, layout),
                                render, tokenizer, allowed)
       cut, lost = cut + len(long), lost + names
+      beyond += sum(len(read[i]) - allowed for i in long)
       for i, row in zip(long, shorter):
         read[i] = row
     rows += read
   names = ', '.join(f'{name} ({n})' if cut > 1 else name for name, n in lost.most_common())
   unread = (f'{names or "its end"} of {cut} of {len(entities)} {side}s '
-            f'(the longest has {longest} of {allowed} tokens)') if cut else ''
+            f'({beyond} tokens beyond {allowed}, the longest has {longest})') if cut else ''
   return Encoded(rows, cut, longest, unread)
 
 

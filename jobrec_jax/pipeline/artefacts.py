@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save
 
 from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 from jobrec_jax.data.files.records import entity_json, read_entity_lines
+from jobrec_jax.data.missing import missing_at_most
 from jobrec_jax.data.tables.definition import LogTable, SideTable, read_mapping
 from jobrec_jax.models.policy import PolicyHead
 from jobrec_jax.schema.document import parse_schema, schema_document
@@ -124,7 +125,8 @@ class Catalogue(NamedTuple):
     sides: how the user's tables of candidates and jobs are written; empty where the data came from
       none.
     log: how the table of interactions is; None alike.
-    missing: how many attributes 99% of the candidates in training lack at most.
+    missing: how many attributes 99% of the candidates in training lack at most, those that training
+      took as missing among them.
   """
 
   schema: Schema
@@ -135,7 +137,7 @@ class Catalogue(NamedTuple):
 
 
 def save_catalogue(folder: Path, dataset: Dataset, schema: Schema,
-                   mapping: Mapping[str, Any]) -> None:
+                   mapping: Mapping[str, Any], share: float = 0.0) -> None:
   """Writes what recommending needs of a data set.
 
   Args:
@@ -143,13 +145,15 @@ def save_catalogue(folder: Path, dataset: Dataset, schema: Schema,
     dataset: its jobs are kept, and what its candidates in training lack.
     schema: of the data, with the title of jobs.
     mapping: of the user's tables, see `tables.definition.Definition`.
+    share: of the attributes that training took as missing, see `data.missing`.
   """
   save_entities(folder / 'jobs.jsonl', dataset.jobs, schema, 'job')
   write_json(folder / 'schema.json', schema_document(schema))
   seen = np.unique(dataset.interactions.of('train').candidate)
   lacked = [len(missing(schema, dataset.candidates[u])) for u in seen]
+  shown = sum(a.rendered for a in schema.candidate)
   write_json(folder / 'reading.json', {
-      'mapping': mapping, 'missing': int(np.quantile(lacked or [0], USUAL, method='higher'))})
+      'mapping': mapping, 'missing': missing_at_most(lacked, shown, share, USUAL)})
 
 
 def load_catalogue(folder: Path) -> Catalogue:

@@ -115,9 +115,10 @@ def catalogue_stage(settings: Settings, of_data: Stage[Data]) -> Stage:
   """The jobs, the schema and how tables are written: what recommending needs of the data."""
   schema, d = schema_of(settings), settings.data
   mapping = read_definition(d.schema).mapping if d.source == 'tables' else {}
-  return Stage('catalogue', 3, {'title': schema.title}, {'data': of_data},
+  share = settings.experts.missing
+  return Stage('catalogue', 3, {'title': schema.title, 'missing': share}, {'data': of_data},
                lambda bench: save_catalogue(bench.folder, bench.inputs['data'].dataset, schema,
-                                            mapping),
+                                            mapping, share),
                lambda bench: load_catalogue(bench.folder))
 
 

@@ -18,6 +18,7 @@ from jobrec_jax.data.loader import (
     preference_finisher,
     qualification_finisher,
 )
+from jobrec_jax.data.missing import MissingLists, Versions
 from jobrec_jax.data.tokens import (
     BlockEncoder,
     count_tokens,
@@ -39,7 +40,7 @@ from jobrec_jax.pipeline.model import (
     open_backbone,
 )
 from jobrec_jax.pipeline.stage import Bench, plain
-from jobrec_jax.pipeline.tokenizer import Text
+from jobrec_jax.pipeline.tokenizer import Text, training_versions
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
 from jobrec_jax.scoring.calibration import Calibration, doubts, fit_calibration, fit_offsets
@@ -93,11 +94,16 @@ def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
 
 @dataclasses.dataclass(frozen=True)
 class _Trainer:
-  """What stages 1A and 1B share: model, blocks, mesh, and how a stage is run in its folder."""
+  """What stages 1A and 1B share: model, blocks, mesh, and how a stage is run in its folder.
+
+  Blocks are of whole records, and behind them of the versions that training lists are made of;
+  there are no versions where nothing is to be missing.
+  """
 
   bench: Bench
   model: JobRec
   blocks: BlockEncoder
+  versions: Versions | None
   mesh: jax.sharding.Mesh
   backbone: Any
 
@@ -105,10 +111,12 @@ class _Trainer:
   def of(cls, bench: Bench) -> '_Trainer':
     tokenizer, spec = bench.inputs['tokenizer']
     backbone = open_backbone(spec, bench.resources.backbone)
-    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, spec.tokenizer.form)
+    versions = training_versions(bench)
+    blocks = BlockEncoder(versions.dataset if versions else bench.inputs['data'].dataset, tokenizer,
+                          spec.tokenizer.form)
     logging.info('tokens: vocabulary of %d; not read to the end: %s', blocks.vocab_size,
                  '; '.join(blocks.unread.values()) or 'nothing')
-    return cls(bench, make_model(spec, tokenizer, backbone), blocks,
+    return cls(bench, make_model(spec, tokenizer, backbone), blocks, versions,
                make_mesh(bench.resources.mesh), backbone)
 
   def init(self) -> PyTree:
@@ -170,13 +178,16 @@ class _Trainer:
   def data(self, lists: ListSource, stage: str, perspective: str, batch: int):
     """Endless batches of lists of the train split, in the order of the stage's own stream."""
     seed = streams.seed32(self.bench.settings['seed'], f'{stage}, {perspective} lists')
+    if self.versions:
+      lists = MissingLists(lists, self.versions)
     return list_dataset(lists, self.finishers()[perspective], batch, seed)
 
   def held_out(self, stage: str, measure: MeasureFn,
                batches: Mapping[str, int]) -> HeldOut | None:
     """Lists of the validation split, drawn once, on which training stops in time.
 
-    They have no censoring weights. A perspective without any list there is left out.
+    Their records are whole, and they have no censoring weights. A perspective without any list
+    there is left out.
 
     Args:
       stage: its name.

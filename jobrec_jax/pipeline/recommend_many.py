@@ -36,7 +36,7 @@ from jobrec_jax.pipeline.cluster import cancelling, check_workers, submit, troub
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.load import PARTS, LoadedRun, find_parts, load, opened
 from jobrec_jax.pipeline.provenance import versions
-from jobrec_jax.pipeline.recommend_one import LONG, strangers
+from jobrec_jax.pipeline.recommend_one import strangers, unread
 from jobrec_jax.pipeline.stage import key_of
 from jobrec_jax.recommend import RankedJobs
 from jobrec_jax.schema.files import (
@@ -292,14 +292,13 @@ def row(candidate: Entity, ranked: RankedJobs, asked: Request) -> str:
 
 
 def warn(ranked: Sequence[RankedJobs], place: str) -> None:
-  """Says where texts were longer than what the experts read, and who has notes."""
+  """Says who has notes, and where texts were longer than what the experts read."""
   noted = sum(bool(r.notes) for r in ranked)
   if noted:
     logging.warning('%s: %d have notes, the first: %s', place, noted,
                     printable(next(r.notes[0] for r in ranked if r.notes)))
-  unread = dict.fromkeys(said for r in ranked for said in r.unread.values())
-  if unread:
-    logging.warning('%s: %s: %s', place, LONG, '; '.join(unread))
+  for sentence in unread(r.unread for r in ranked):
+    logging.warning('%s: %s', place, sentence)
 
 
 def part_rows(folder: Path, shard: Shard) -> str | None:

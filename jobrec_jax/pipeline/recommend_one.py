@@ -1,6 +1,6 @@
 """Jobs for one candidate, or candidates for one job, from files, as text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
 
@@ -8,12 +8,10 @@ from jobrec_jax.data.files.records import read_entity, read_records
 from jobrec_jax.data.tables.applied import Applied, read_applied
 from jobrec_jax.pipeline.load import LoadedRun
 from jobrec_jax.pipeline.ranking_table import candidates_table, ranking_table, what_tau_binds
-from jobrec_jax.recommend import RankedCandidate, RankedJobs
+from jobrec_jax.recommend import RankedCandidate
 from jobrec_jax.schema.files import null_for_nan
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.words import printable
-
-LONG = 'longer than what the experts read, and not read to the end'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
     warnings += strangers(applied, run.jobs if jobs is None else jobs, asked.applied)
   tau = run.recommender.resolve(candidate, asked.tau, jobs, without) if asked.resolve else asked.tau
   (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
-  warnings += [*ranked.notes, *cuts(ranked)]
+  warnings += [*ranked.notes, *unread([ranked.unread])]
   if asked.as_json:
     return json.dumps(null_for_nan({
         'tau': asked.tau, **({'requirement': tau} if asked.resolve else {}),
@@ -92,9 +90,13 @@ def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,
   ranked: list[RankedCandidate] = []
   if people:
     ranked = run.recommender.candidates_for(job_id, people, asked.top_k, jobs, by)
+  warnings += unread([c.unread for c in ranked])
   if asked.as_json:
-    return json.dumps({'job': job_id, 'by': by, 'notes': warnings, 'candidates': [
-        dataclasses.asdict(c) for c in ranked]}, indent=2), warnings
+    rows = [dataclasses.asdict(c) for c in ranked]
+    for row in rows:
+      del row['unread']  # among the notes on all of them
+    return json.dumps({'job': job_id, 'by': by, 'notes': warnings, 'candidates': rows},
+                      indent=2), warnings
   return (f'{candidates_table(ranked)}\nRanked by {by}. Preference is learnt among the jobs of a '
           'candidate: between candidates it compares loosely.'), warnings
 
@@ -113,10 +115,14 @@ def strangers(applied: Applied, jobs: Sequence[Entity], path: str) -> list[str]:
   return [f'{path}: {unknown} of {named} jobs are none of the catalogue'] if unknown else []
 
 
-def cuts(ranked: RankedJobs) -> list[str]:
-  """A sentence where texts were longer than what the experts read."""
-  said = '; '.join(ranked.unread.values())
-  return [f'{LONG}: {said}'] if said else []
+def unread(found: Iterable[Mapping[str, str]]) -> list[str]:
+  """A sentence where texts were longer than what the experts read: which fields, and by how much.
+
+  Args:
+    found: of rankings, what was not read; those that were scored together share it.
+  """
+  said = dict.fromkeys(text for texts in found for text in texts.values())
+  return [f'not read to the end: {"; ".join(said)}'] if said else []
 
 
 def warn(warnings: Sequence[str]) -> str:

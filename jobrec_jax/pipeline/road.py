@@ -147,10 +147,10 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   """Tokenizer, stages 1A and 1B, calibration."""
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
-  tokenizer = Stage('tokenizer', 2, {'seed': s.seed, 'spec': spec}, {'data': of_data},
+  common = {'seed': s.seed, 'spec': spec, 'missing': s.experts.missing}
+  tokenizer = Stage('tokenizer', 2, common, {'data': of_data},
                     make_tokenizer, read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
-  common = {'seed': s.seed, 'spec': spec}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}
   warm_up = Stage('warm_up', 1, common | {'lists': lists, 'stage': s.warm_up}, text,
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s))

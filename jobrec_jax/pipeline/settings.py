@@ -104,6 +104,10 @@ class ExpertSettings:
 
   # Weight of the cross-entropy in the qualification loss.
   beta: Annotated[float, above(0)] = 1.0
+  # Share of the attributes, of candidates and of jobs, that training lists take as missing: of most
+  # records few, of some nearly all; see `data.missing`. Experts that never met a sparse record
+  # score one at will. 0.1 leaves three in four records whole; 0 where the data's gaps are enough.
+  missing: Annotated[float, within(0, 1, open_high=True)] = 0.0
   # How the two tasks are weighted; 'softmax' is the published one.
   task_weights: Literal['uncertainty', 'softmax', 'fixed'] = 'uncertainty'
   # Of preference and qualification, for 'fixed'.

@@ -6,6 +6,7 @@ from absl import logging
 import tokenizers
 
 from jobrec_jax.data.lengths import choose_lengths
+from jobrec_jax.data.missing import Versions, with_missing
 from jobrec_jax.data.tokens import (
     add_phrases,
     corpus,
@@ -26,13 +27,22 @@ class Text(NamedTuple):
   spec: ModelSpec
 
 
+def training_versions(bench: Bench) -> Versions | None:
+  """The run's records with attributes missing, the same in every stage; None for whole ones."""
+  share = bench.settings['missing']
+  rng = streams.rng(bench.settings['seed'], 'missing attributes')
+  return with_missing(bench.inputs['data'].dataset, share, rng) if share else None
+
+
 def make_tokenizer(bench: Bench) -> None:
   """The backbone's tokenizer, with phrases where they are asked for, or one trained here.
 
   Beside it the lengths of token blocks, those that the settings leave to the texts among them.
   """
   spec: ModelSpec = bench.settings['spec']
-  dataset = bench.inputs['data'].dataset
+  versions = training_versions(bench)
+  # 'unknown' must be among the words that it learns, and find room in blocks.
+  dataset = versions.dataset if versions else bench.inputs['data'].dataset
   backbone = open_backbone(spec, bench.resources.backbone)
   t = spec.tokenizer
   if backbone is None or t.phrases:

@@ -51,7 +51,8 @@ def test_the_longest_text_loses_its_end_and_no_field_is_lost():
     assert text == said(SMITH | {'story': kept}) and allowed - 4 <= len(found.rows[0]) <= allowed
     assert (found.cut, found.longest) == (1, whole)
     assert found.unread == (
-        f'story of 1 of 1 candidates (the longest has {whole} of {allowed} tokens)')
+        f'story of 1 of 1 candidates ({whole - allowed} tokens beyond {allowed}, the longest has '
+        f'{whole})')
   fits = read(SMITH, whole)[1]
   assert fits.rows[0].tolist() == tokens(said(SMITH)) and (fits.cut, fits.unread) == (0, '')
 
@@ -84,8 +85,10 @@ def test_an_empty_set_is_an_attribute_and_a_number_is_never_cut():
 def test_records_are_counted_and_named_however_they_are_dealt(monkeypatch):
   records = [Entity('c', SMITH | {'story': 'Forged gates. ' * n}) for n in (1, 30, 40, 50, 2)]
   found = encode_records(GUILD, 'candidate', records, TOKENIZER, 150)
+  beyond = sum(max(0, len(tokens(said(r.attributes))) - 150) for r in records)
   assert found.cut == 3 and found.unread == (
-      f'story (3) of 3 of 5 candidates (the longest has {found.longest} of 150 tokens)')
+      f'story (3) of 3 of 5 candidates ({beyond} tokens beyond 150, the longest has '
+      f'{found.longest})')
   monkeypatch.setattr(module, '_AT_A_TIME', 2)
   again = encode_records(GUILD, 'candidate', records, TOKENIZER, 150)
   assert [r.tolist() for r in found.rows] == [r.tolist() for r in again.rows]

@@ -54,6 +54,17 @@ def test_without_tables_it_keeps_the_schema_alone(defined, tmp_path):
   assert found.sides == {} and found.log is None and found.schema.title == ''
 
 
+def test_training_that_took_attributes_as_missing_saw_more(defined, tmp_path):
+  """Of whole records with six attributes; so many are missing at most in 99 of 100 versions."""
+  full = dict.fromkeys((a.name for a in defined.schema.candidate), 1)
+  data = dataset(defined, tmp_path, tuple(Entity(str(i), full) for i in range(50)))
+  found = []
+  for share in (0.0, 0.01, 0.1, 0.5):
+    save_catalogue(tmp_path / str(share), data, defined.schema, {}, share)
+    found.append(load_catalogue(tmp_path / str(share)).missing)
+  assert found == [0, 2, 6, 6]
+
+
 @pytest.mark.parametrize('sparse, usual', [(0, 1), (1, 1), (3, 5)])
 def test_what_99_of_100_candidates_in_training_lack_at_most_is_usual(defined, tmp_path, sparse,
                                                                      usual):

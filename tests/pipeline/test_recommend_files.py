@@ -1,12 +1,14 @@
 """Files in, rankings out: any table of candidates and jobs, applications, a requirement found."""
 
 import contextlib
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from jobrec_jax.data.files.recbole import write_atomic
 from jobrec_jax.data.tables.applied import read_applied
 from jobrec_jax.data.tables.definition import Funnel, Label, LogTable, SideTable
 from jobrec_jax.pipeline import recommend_many as many
@@ -164,6 +166,33 @@ def test_applications_are_read_from_any_table(tmp_path, name, text, log, expecte
   assert read_applied(tmp_path / name, log).jobs == expected
 
 
+@pytest.mark.parametrize('name, text', [
+    ('a.inter', 'user_id:token\titem_id:token\n12\tq 1\n12\t%4EA\n3\t5%25 "off"\n'),
+    ('A.INTER', '\ufeffuser_id:token\titem_id:token\tpreference:float\r\n'
+                '12.0\tq 1\t1.0\r\n12\t%4EA\t1\r\n3\t5%25 "off"\t1\r\n3\tq 1\t-1\r\n'
+                '12\tz\t0.0\r\n'),
+    ('a.csv', 'user_id,item_id\n12,q 1\n12.0,NA\n3,"5%25 ""off"""\n'),
+    ('a.Jsonl', '\ufeff{"user_id": 12.0, "item_id": "q 1"}\n{"user_id": 12, "item_id": "NA"}\n'
+                '{"user_id": "3", "item_id": "5%25 \\u0022off\\u0022"}')])
+def test_one_rule_reads_applications_of_every_kind(tmp_path, monkeypatch, name, text):
+  """Marks, line ends, suffixes in any case, `~`, 12.0, escapes; those of RecBole's files alone."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / name).write_text(text, encoding='utf-8', newline='')
+  assert read_applied(f'~/{name}').jobs == {'12': {'q 1', 'NA'}, '3': {'5%25 "off"'}}
+
+
+def test_our_own_export_says_who_has_applied_whatever_ids_are_like(dataset, tmp_path):
+  odd = ('NA', 'null', '5%', '%', 'a "b"', 'a\tb', '%22', ' x ', 'é\u2028')
+  candidates, jobs = ([dataclasses.replace(e, id=f'{e.id}{odd[i % 9]}' if i > 8 else odd[i])
+                       for i, e in enumerate(of)] for of in (dataset.candidates, dataset.jobs))
+  changed = dataclasses.replace(dataset, candidates=tuple(candidates), jobs=tuple(jobs))
+  write_atomic(changed, tmp_path, 'own')
+  log, expected = changed.interactions, {}
+  for u, j in zip(log.candidate[log.preference == 1], log.job[log.preference == 1]):
+    expected.setdefault(candidates[u].id, set()).add(jobs[j].id)
+  assert read_applied(tmp_path / 'own.inter').jobs == expected
+
+
 @pytest.mark.parametrize('text, message', [
     ('what,when\np1,1\n', r"a\.csv: must have a column with ids of jobs, .*got \['what', 'when'\]"),
     ('job\n""\n', r"a\.csv:2: job must be the id of a job, got ''"),
@@ -172,3 +201,23 @@ def test_applications_that_cannot_be_read_are_named(tmp_path, text, message):
   (tmp_path / 'a.csv').write_text(text)
   with pytest.raises(ValueError, match=message):
     read_applied(tmp_path / 'a.csv')
+
+
+LONG = 'person,Years,about\n1,3,short\n2,9,' + 'I build boats. ' * 9 + '\n'
+UNREAD = 'not read to the end: about of somebody'
+
+
+def test_what_does_not_fit_is_one_line(run, opened, folder, caplog):
+  """Of the records that are asked for, whichever way they are asked."""
+  path = str(folder / 'long.csv')
+  (folder / 'long.csv').write_text(LONG)
+  assert UNREAD in jobs_for(run, path, '2', Asked())[1]
+  assert UNREAD not in jobs_for(run, path, '1', Asked())[1]
+  for top_k in (1, 2):
+    text, warnings = candidates_for(run, path, 'p2', 'qualification',
+                                    Asked(top_k=top_k, as_json=True))
+    assert warnings.count(UNREAD) == 1 and json.loads(text)['notes'] == warnings
+    assert 'unread' not in json.loads(text)['candidates'][0]
+  many.recommend_many(many.Request('run', path, 0.0), folder / 'ranked.jsonl', size=1)
+  assert [r.getMessage() for r in caplog.records if 'not read' in r.getMessage()
+          and 'columns' not in r.getMessage()] == [f'candidates 2 to 2: {UNREAD}']

@@ -27,6 +27,7 @@ OWN = {
     'lists.preference_negatives': {'warm_up', 'cooperative'},
     'lists.preference_policy': {'warm_up', 'cooperative'},
     'lists.qualification_negatives': {'cooperative'},
+    'experts.missing': {*SPEC, 'catalogue'},
     'experts.beta': {'cooperative'}, 'experts.task_weights': {'cooperative'},
     'experts.fixed_weights': {'cooperative'},
     'experts.censoring': {'censoring', 'calibration'},

@@ -13,6 +13,8 @@ from scipy.special import logit
 from jobrec_jax.data import lists as listing
 from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.data.missing import MissingLists, Versions
+from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.road import resources, road
@@ -187,6 +189,34 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
   stage = dataclasses.replace(of_stage.settings['stage'], patience=0)
   of_stage.settings = of_stage.settings | {'stage': stage}
   assert trainer.held_out('cooperative', None, {'preference': 8}) is None
+
+
+def test_attributes_are_missing_in_training_alone(data, bench, recorded):
+  """The validation's lists are those of whole records; without a share, so are training's."""
+  of_tokenizer = bench('tokenizer')
+  of_tokenizer.settings = of_tokenizer.settings | {'missing': 0.5}
+  make_tokenizer(of_tokenizer)
+  text = read_tokenizer(of_tokenizer)
+  whole = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form)
+  found = {}
+  for share in (0.0, 0.5):
+    of_stage = bench('cooperative', tokenizer=text)
+    of_stage.settings = of_stage.settings | {'missing': share}
+    found[share] = trainer = experts._Trainer.of(of_stage)
+    trainer.data(trainer.preference('train'), 'cooperative', 'preference', 8)
+    held_out = trainer.held_out('cooperative', None, {'preference': 8})
+    drawn = listing.fixed_lists(trainer.preference('validation'), 4 * 8, streams.seed32(
+        SETTINGS.seed, 'cooperative, held-out preference lists'))
+    expected = whole.candidate_lists(drawn['candidate'], drawn['job'])
+    for name, blocks in expected.items():
+      came = np.concatenate([b['preference'][name] for b in held_out.batches])
+      np.testing.assert_array_equal(came, blocks[..., :came.shape[-1]])
+  (plain, *rest), (thinned, *other) = recorded.lists
+  assert isinstance(plain, listing.PreferenceLists) and found[0.0].versions is None
+  assert isinstance(thinned, MissingLists) and isinstance(found[0.5].versions, Versions)
+  assert rest == other
+  assert len(found[0.0].blocks.candidates) == len(data.dataset.candidates)
+  assert len(found[0.5].blocks.candidates) > 2 * len(data.dataset.candidates)
 
 
 @pytest.mark.slow

@@ -78,6 +78,26 @@ def _unescape(text: str, codes: dict[int, str] = _CODES) -> str:
   return plain
 
 
+def plain_cell(cell: str, kind: str) -> str | list[str]:
+  """What a cell of anyone's atomic file says: what only our writer writes so is what it wrote.
+
+  Args:
+    cell: as it stands in the file. `100% wool` and `a%20b` are no cells of ours, and stay.
+    kind: the type in the header, such as 'token'; a 'token_seq' with escapes is its members.
+  """
+  def plain(text: str, codes: dict[int, str]) -> str:
+    try:
+      return _unescape(text, codes)
+    except ValueError:
+      return text
+  if '%' not in cell:
+    return cell
+  if kind != 'token_seq':
+    return plain(cell, _CODES)
+  members = [plain(member, _MEMBER_CODES) for member in cell.split(' ')]
+  return cell if members == cell.split(' ') else members
+
+
 def _cell(attribute: Attribute, value: Value) -> str:
   if value is None:
     return ''

@@ -9,7 +9,7 @@
 | .inter, .user, .item | RecBole's: tab-separated, a header of name:type |
 
 A byte order mark and line ends of any kind are no part of the text. Cells may be as long as memory
-allows.
+allows. What our export escapes in RecBole's files is read as it was.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,6 +21,7 @@ from pathlib import Path
 import sys
 from typing import Any, NamedTuple
 
+from jobrec_jax.data.files.recbole import plain_cell
 from jobrec_jax.schema.files import decode_json, expanded, open_file, read_json, read_text
 
 DELIMITERS = ',;\t|'
@@ -95,7 +96,9 @@ def _text_table(path: Path, ending: str, needed: Collection[str]) -> Table:
   names = header(found)
   if not names:
     raise ValueError(f'{path}:1: must start with a header row, got an empty line or file')
-  columns = [n.partition(':')[0] for n in names] if ending in RECBOLE else names
+  columns, kinds = names, None
+  if ending in RECBOLE:
+    columns, kinds = zip(*(n.partition(':')[::2] for n in names))
   rows = reader(found)
   next(rows)
 
@@ -112,7 +115,7 @@ def _text_table(path: Path, ending: str, needed: Collection[str]) -> Table:
         continue
       if len(row) != len(columns):
         raise ValueError(f'{path}:{line}: must have {len(columns)} cells, got {len(row)}')
-      yield f'{path}:{line}', row
+      yield f'{path}:{line}', row if kinds is None else [*map(plain_cell, row, kinds)]
   return Table(path, tuple(columns), cells())
 
 

@@ -54,6 +54,17 @@ def test_recbole_files_are_cut_at_tabs_alone_and_lose_their_types(tmp_path):
   assert table.columns == ('item_id', 'name') and rows_of(table) == [('1', '"a", b')]
 
 
+@pytest.mark.parametrize('kind, cell, value', [
+    ('token', '%4EA', 'NA'), ('token', 'two %22words%22, 5%25', 'two "words", 5%'),
+    ('token', '%', ''), ('token', 'tab%09', 'tab\t'), ('token_seq', 'a%20b c', ['a b', 'c']),
+    ('token_seq', '%4EA %22', ['NA', '"']), ('token_seq', 'a b', 'a b'),
+    ('token', '100% wool', '100% wool'), ('token', 'a%20b', 'a%20b'), ('token', '%41BC', '%41BC'),
+    ('token', '%4ea', '%4ea'), ('token_seq', '5% wool', '5% wool'), ('float', '0.5', '0.5')])
+def test_recbole_files_lose_the_escapes_of_our_export_and_no_others(tmp_path, kind, cell, value):
+  (tmp_path / 'x.inter').write_text(f'user_id:token\tmore:{kind}\n7\t{cell}\n')
+  assert rows_of(read_table(tmp_path / 'x.inter')) == [('7', value)]
+
+
 def test_typed_values_stay_what_they_are(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"id": 7, "tags": ["x", "y"]}\n{"id": 8, "on": true}\n')
   table = read_table(tmp_path / 'a.jsonl')
