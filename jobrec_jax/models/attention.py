@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+import numpy as np
 
 from jobrec_jax.models.axes import COSTLY, constrain, partitioned
 from jobrec_jax.models.list_attention import States, as_numbers, attend, attend_pairs
@@ -74,13 +75,16 @@ class Projection(nn.Module):
 def rotary_angles(
   positions: jax.Array, head_width: int, base: float, scaling: RopeScaling | None = None
 ) -> jax.Array:
-  """position * base^(-2i/H) in radians: [..., H/2] fp32. Reference: Su et al., RoFormer, 2021."""
-  frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+  """position * base^(-2i/H) in radians: [..., H/2] fp32. Reference: Su et al., RoFormer, 2021.
+
+  Frequencies are rounded once: an error of theirs counts as many times as there are positions.
+  """
+  frequency = base ** (-np.arange(0, head_width, 2) / head_width)  # fp64
   if scaling is not None:
-    turns = scaling.original_positions * frequency / (2 * jnp.pi)
-    kept = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+    turns = scaling.original_positions * frequency / (2 * np.pi)
+    kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
     frequency = frequency * (kept + (1 - kept) / scaling.factor)
-  return positions.astype(jnp.float32)[..., None] * frequency
+  return positions.astype(jnp.float32)[..., None] * jnp.asarray(frequency, jnp.float32)
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jobrec_jax.data.tables.definition import Funnel, Label, LogTable, SideTable
 from jobrec_jax.pipeline import recommend_many as many
 from jobrec_jax.pipeline.artefacts import Catalogue
 from jobrec_jax.pipeline.load import PARTS, LoadedRun
-from jobrec_jax.pipeline.recommend_one import Asked, candidates_for, cuts, jobs_for, warn
+from jobrec_jax.pipeline.recommend_one import Asked, candidates_for, jobs_for, unread, warn
 from jobrec_jax.recommend import RankedJobs
 from tests.shop import JOBS, SHOP, make_ranker
 
@@ -130,10 +130,10 @@ def test_what_is_not_read_to_its_end_is_named(caplog):
   jobs = 'role of 2 of 4 jobs (the longest has 40 of 24 tokens)'
   ranked = [RankedJobs((), 0.5, {'candidate': story, 'job': jobs}), RankedJobs((), 0.5, {}),
             RankedJobs((), 0.5, {'job': jobs})]
-  assert [cuts(r) for r in ranked[:2]] == [
-      [f'longer than what the experts read, and not read to the end: {story}; {jobs}'], []]
+  assert [unread([r.unread]) for r in ranked[:2]] == [
+      [f'not read to the end: {story}; {jobs}'], []]
   many.warn(ranked, 'candidates 1 to 3')
-  assert caplog.messages == [f'candidates 1 to 3: {cuts(ranked[0])[0]}']
+  assert caplog.messages == [f'candidates 1 to 3: not read to the end: {story}; {jobs}']
   many.warn(ranked[1:2], 'candidates 4 to 4')
   assert len(caplog.messages) == 1
 
