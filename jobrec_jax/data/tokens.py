@@ -28,8 +28,11 @@ _MULTIPLE = 8  # padded lengths are multiples of it, or the block's upper bound
 _CUT_PAIRS = 65_536  # pairs that are counted as cut, at most
 
 
+MIN_FREQUENCY = 5  # of a token, in the training text
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int,
-                    min_frequency: int = 0) -> tokenizers.Tokenizer:
+                    min_frequency: int = MIN_FREQUENCY) -> tokenizers.Tokenizer:
   """Trains a byte-level BPE tokenizer.
 
   Merges may span the words of a phrase but no punctuation: a short phrase such as ' gpa met,' can
@@ -38,7 +41,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int,
   Args:
     texts: training text, of training candidates and jobs alone.
     vocab_size: upper bound of the vocabulary, at least 256 (every byte).
-    min_frequency: how often the texts must repeat what is merged.
+    min_frequency: how often the texts must repeat what is merged: a token that training hardly
+      meets learns nothing, and names whoever wrote it.
 
   Raises:
     ValueError: the vocabulary is too small.

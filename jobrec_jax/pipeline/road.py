@@ -148,7 +148,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
   common = {'seed': s.seed, 'spec': spec, 'missing': s.experts.missing}
-  tokenizer = Stage('tokenizer', 2, common, {'data': of_data},
+  tokenizer = Stage('tokenizer', 3, common, {'data': of_data},
                     make_tokenizer, read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}

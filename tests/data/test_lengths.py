@@ -77,7 +77,7 @@ def test_some_texts_stand_for_all(dataset, tokenizer, monkeypatch, texts):
 
 
 def test_texts_that_the_tokenizer_learnt_by_heart_do_not_decide_alone(dataset):
-  learnt = train_tokenizer(corpus(dataset), 4096)
+  learnt = train_tokenizer(corpus(dataset), 4096, min_frequency=0)
   train = dataclasses.replace(dataset, interactions=dataset.interactions.of('train'))
   both, alone = (choose_lengths(d, learnt, NONE) for d in (dataset, train))
   assert both[1][0].longest > alone[1][0].longest

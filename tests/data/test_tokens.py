@@ -93,8 +93,16 @@ def test_a_phrase_is_whole_words():
     assert longer.decode(longer.encode(text).ids) == text
 
 
+def test_what_the_texts_hardly_repeat_is_no_token():
+  texts = ['forecasting,'] * 5 + ['upholstery,'] * 4
+  tokenizer = train_tokenizer(texts, 400)
+  assert len(tokenizer.encode('forecasting,').ids) == 1
+  assert len(tokenizer.encode('upholstery,').ids) > 5
+  assert len(train_tokenizer(texts, 400, min_frequency=4).encode('upholstery,').ids) == 1
+
+
 def test_what_is_a_token_is_no_phrase():
-  base = train_tokenizer(['forecasting,forecasting,'] * 2, 300)
+  base = train_tokenizer(['forecasting,forecasting,'] * 3, 300)
   token = base.token_to_id('forecasting,')  # as it starts a text; behind a space it is two
   assert token is not None and len(base.encode(' forecasting,').ids) == 2
   longer = add_phrases(base, ['one, forecasting, in sum', 'two; forecasting, in sum'], 20)
