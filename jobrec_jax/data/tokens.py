@@ -24,11 +24,9 @@ from jobrec_jax.schema.schema import Entity
 
 PAD = -1  # the id of padding, wherever it stands in a block; no tokenizer's id
 BUCKETS = (0.5, 0.75, 1.0)  # shares of the padded block lengths that texts are trimmed to
+MIN_FREQUENCY = 5  # of a trained tokenizer's tokens in its training text
 _MULTIPLE = 8  # padded lengths are multiples of it, or the block's upper bound
 _CUT_PAIRS = 65_536  # pairs that are counted as cut, at most
-
-
-MIN_FREQUENCY = 5  # of a token, in the training text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int,
