@@ -5,7 +5,7 @@
 | part | rows in FOLDER |
 |---|---|
 | lists | gpu_lists.json: one list, and several at once, of `benchmarks.prompts`' schema prompt |
-| road | gpu_road.json: the quickstart twice, seconds of each stage and its main figures |
+| road | gpu_road.json: the quickstart twice, seconds by stage, main figures; its results.json |
 
 | system | reads |
 |---|---|
@@ -30,6 +30,7 @@ from collections.abc import Iterator
 import json
 import os
 from pathlib import Path
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,17 +41,17 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import backbone
-from benchmarks.backbone import MODEL, QUICK
+from benchmarks.backbone import MODEL, ONLY, QUICK
 from benchmarks.prompts import TOKENIZER, J, pairs, prompts
 from jobrec_jax.data.tokens import PAD, padded
-from jobrec_jax.schema.files import read_json, write_rows
+from jobrec_jax.pipeline import provenance
+from jobrec_jax.schema.files import digest, read_json, write_rows
 
 OUT = flags.DEFINE_string('out', 'runs/gpu', 'where the rows go')
 PARTS = flags.DEFINE_list('parts', ['lists', 'road'], 'what is measured')
-ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 COMMIT = flags.DEFINE_string('commit', '', 'named in the rows; empty: as git says')
-LIMIT = flags.DEFINE_integer('limit', 120, 'seconds that a system may take; its rows until then '
-                             'are kept')
+LIMIT = flags.DEFINE_integer('limit', 120, 'seconds that a system, or a quickstart, may take; what '
+                             'it made until then is told')
 flags.set_default(MODEL, 'random')
 PROMPT, AT_ONCE = 'schema', 200
 RUNS = [('peak', 'bfloat16'), *((system, 'bfloat16') for system in (
@@ -58,9 +59,10 @@ RUNS = [('peak', 'bfloat16'), *((system, 'bfloat16') for system in (
     ('peak', 'float32'), ('exact', 'float32'), ('step', 'float32'), ('step_full', 'bfloat16'),
     ('torch_pairs', 'float32'), ('torch_step', 'float32'), ('factored', 'float32')]
 TRACED = {'exact', 'factored', 'step'}  # of which the kernels' times are told
-SMALL = {'market.candidates': 120, 'market.jobs': 20, 'warm_up.steps': 20, 'cooperative.steps': 20,
+SMALL = {'market.candidates': 120, 'market.jobs': 20, 'warm_up.steps': 40, 'cooperative.steps': 40,
          'policy.lists': 20, 'policy.batch': 10, 'policy.held_out': 12, 'policy.list_length': 8}
-FIGURES = {('preference', 'ndcg@5'), ('qualification', 'ndcg@5')}
+EXPERTS = {'preference expert', 'qualification expert'}
+OVER_TAU = {'predicted C', 'true C', 'true eligibility@5', 'ndcg@5'}
 
 
 def several() -> int:
@@ -278,9 +280,9 @@ def measure_lists(about: dict) -> bool:
     started = time.monotonic()
     command = [sys.executable, '-m', 'benchmarks.gpu', system, dtype, f'--model={MODEL.value}',
                f'--quick={QUICK.value}', f'--tokenizer={TOKENIZER.value}']
-    said, complete = rows_of(command, LIMIT.value)
+    said, complete = printed(command)
     whole &= complete
-    for row in said:
+    for row in (json.loads(line) for line in said.splitlines() if line.startswith('{')):
       if row.get('library') == 'jax' and 'peak_tflops' in row:
         peaks[dtype] = row['peak_tflops']
       if dtype in peaks and 'tflops' in row:
@@ -292,17 +294,18 @@ def measure_lists(about: dict) -> bool:
   return whole
 
 
-def rows_of(command: list[str], limit: float | None) -> tuple[list[dict], bool]:
-  """What a process printed as JSON, and whether it ended well and in time."""
+def printed(command: list[str], **environment: str) -> tuple[str, bool]:
+  """What a process printed, and whether it ended well and in time."""
   memory = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}  # what the device held is then what was used
   try:
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ | memory, timeout=limit)
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=LIMIT.value,
+                          env=os.environ | memory | environment)
     said, complete = done.stdout, done.returncode == 0
   except subprocess.TimeoutExpired as late:
     said, complete = late.stdout or b'', False
   if not complete:
-    print(f'{command[3:5]}: failed, or not within {limit} s', file=sys.stderr, flush=True)
-  return [json.loads(line) for line in said.decode().splitlines() if line.startswith('{')], complete
+    print(f'{command[2:5]}: failed, or not within {LIMIT.value} s', file=sys.stderr, flush=True)
+  return said.decode(), complete
 
 
 def measure_road(about: dict) -> bool:
@@ -313,15 +316,14 @@ def measure_road(about: dict) -> bool:
     for name in ('cold', 'warm'):
       run = Path(folder) / name
       command = [sys.executable, '-m', 'experiments.quickstart', f'--workdir={run}', *small]
-      where = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{folder}/jit'}
       started = time.monotonic()
-      done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=where)
-      whole &= done.returncode == 0
-      rows.append({'road': name, 'seconds': time.monotonic() - started,
-                   'status': done.returncode} | of_the_run(run))
+      said, complete = printed(command, JAX_COMPILATION_CACHE_DIR=f'{folder}/jit')
+      whole &= complete
+      rows.append({'road': name, 'seconds': time.monotonic() - started, 'complete': complete}
+                  | of_the_run(run))
       rows[-1] = {k: rounded(v) if isinstance(v, dict) else v for k, v in rounded(rows[-1]).items()}
       rows[-1] |= about
-      print(rows[-1], done.stdout, sep='\n', flush=True)
+      print({k: v for k, v in rows[-1].items() if k not in about}, said, sep='\n', flush=True)
       write_rows(Path(OUT.value) / 'gpu_road.json', rows)
   return whole
 
@@ -331,16 +333,20 @@ def of_the_run(run: Path) -> dict:
   stages, devices, figures = collections.Counter(), set(), {}
   for path in run.glob('store/**/artefact.json'):
     made = read_json(path)
-    stages[path.parent.parent.name] += made['provenance']['seconds']
+    stages[made['identity']['name']] += made['provenance']['seconds']
     devices.add(made['provenance']['device'])
   results = run / 'results.json'
+  if results.is_file():
+    shutil.copy(results, Path(OUT.value) / f'gpu_road_{run.name}_results.json')
   for row in read_json(results) if results.is_file() else []:
-    if row['against'] is None and row['value'] is not None and (
-        (row['perspective'], row['metric']) in FIGURES or row['tau'] is not None):
-      tau = '' if row['tau'] is None else f" at tau {row['tau']:.4f}"
+    asked = row['tau'] is not None and row['metric'] in OVER_TAU
+    if row['against'] is None and (asked or (
+        row['system'] in EXPERTS and row['metric'] == 'ndcg@5')):
+      tau = f" at tau {row['tau']:.4f}" if asked else ''
       figures[f"{row['split']}: {row['system']}{tau}: {row['perspective']} {row['metric']}"] = (
           row['value'])
-  return {'stages': dict(stages), 'devices': sorted(devices), 'figures': figures}
+  return {'stages': dict(stages), 'devices': sorted(devices), 'figures': figures,
+          'results': digest(results) if results.is_file() else ''}
 
 
 def main(argv: list[str]) -> None:
@@ -348,7 +354,7 @@ def main(argv: list[str]) -> None:
     one(*argv[1:])
     return
   Path(OUT.value).mkdir(parents=True, exist_ok=True)
-  about = backbone.describe()
+  about = backbone.describe() | provenance.versions()
   about |= {'commit': COMMIT.value or about['commit']}
   parts = {'lists': measure_lists, 'road': measure_road}
   whole = [parts[name](about) for name in PARTS.value]

@@ -1,5 +1,7 @@
 """Runs before any test imports JAX: eight fake CPU devices, and compiled programs kept.
 
+Where JAX_PLATFORMS is set, tests run there, e.g. on a GPU; those that need eight devices fail then.
+
 Programs run for milliseconds here and compile for seconds, so the compiler is told to hurry.
 """
 
@@ -7,7 +9,7 @@ from importlib.metadata import version
 import os
 from pathlib import Path
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
     ' --xla_backend_optimization_level=0').strip()
