@@ -9,12 +9,12 @@ from importlib.metadata import version
 import os
 from pathlib import Path
 
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-    ' --xla_backend_optimization_level=0').strip()
-if version('jaxlib').startswith('0.10.'):  # Another version may not know the flag, and would exit.
-  os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'  # a third less work to compile
+    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+if os.environ.setdefault('JAX_PLATFORMS', 'cpu') == 'cpu':
+  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
+  if version('jaxlib').startswith('0.10.'):  # Another version may not know it, and would exit.
+    os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'  # a third less to compile
 # Not the user's own cache, in processes that a test starts neither.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(Path(__file__).parents[1] / '.cache' / 'jax')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
