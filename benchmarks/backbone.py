@@ -8,8 +8,7 @@ The list and its prompts: `benchmarks.prompts`.
 Every system runs in a process of its own, so that peaks of memory do not mix: the median of three
 calls, or of as many as a minute holds, after a first one where something is compiled. Memory is the
 peak while running, after the weights are loaded. Rows go to benchmarks/results/, those of less than
-everything to a file of its own, `..._part.json`. Where JAX has a GPU, ours run on it too, in
-bfloat16.
+everything to a file of its own, `..._part.json`. On one GPU: `benchmarks.gpu`.
 """
 
 import functools
@@ -29,6 +28,7 @@ import numpy as np
 
 from benchmarks.prompts import (
   PROMPTS,
+  TOKENIZER,
   J,
   added_phrases,
   counts,
@@ -39,29 +39,39 @@ from benchmarks.prompts import (
   tokenizer,
 )
 from jobrec_jax.data.tokens import by_length, padded
+from jobrec_jax.pipeline import provenance
 from jobrec_jax.schema.files import write_rows
 
 QUICK = flags.DEFINE_bool('quick', False, 'the ratios alone: twelve minutes on two cores')
 ONLY = flags.DEFINE_list('systems', [], 'some of the systems; all if empty')
 SOME = flags.DEFINE_list('prompts', [], 'some of the prompts; all if empty')
-MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'tiny'],
-                          'SmolLM2-135M, or two random layers of width 64 with its vocabulary')
+MODEL = flags.DEFINE_enum('model', 'smollm2', ['smollm2', 'random', 'tiny'],
+                          'SmolLM2-135M, random weights of its sizes, or two random layers of '
+                          'width 64 with its vocabulary')
 RESULTS = Path(__file__).parent / 'results'
+CPU = {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
 CATALOGUE = 100
 RANK, ALPHA, TARGETS = 16, 32.0, ('q', 'k', 'v', 'o')
-TINY = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
-        'num_key_value_heads': 2, 'head_dim': 16, 'intermediate_size': 192, 'vocab_size': 49152,
-        'rope_theta': 1e5, 'rms_norm_eps': 1e-5, 'tie_word_embeddings': True}
+SMOLLM2 = {'hidden_size': 576, 'num_hidden_layers': 30, 'num_attention_heads': 9,
+           'num_key_value_heads': 3, 'head_dim': 64, 'intermediate_size': 1536,
+           'vocab_size': 49152, 'rope_theta': 1e5, 'rms_norm_eps': 1e-5,
+           'tie_word_embeddings': True}
+TINY = SMOLLM2 | {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
+                  'num_key_value_heads': 2, 'head_dim': 16, 'intermediate_size': 192}
 
 
-def tiny_folder() -> Path:
-  """A Hugging Face directory of the tiny model, the same in every process."""
-  import torch
-  from transformers import LlamaConfig, LlamaForCausalLM
-  folder = Path(tempfile.gettempdir()) / f'jobrec_jax_tiny_{os.getuid()}'
+def sizes() -> dict:
+  return TINY if MODEL.value == 'tiny' else SMOLLM2
+
+
+def random_folder() -> Path:
+  """A Hugging Face directory of random weights, the same in every process."""
+  folder = Path(tempfile.gettempdir()) / f'jobrec_jax_{MODEL.value}_{os.getuid()}'
   if not (folder / 'model.safetensors').exists():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**sizes())).save_pretrained(folder)
   return folder
 
 
@@ -69,7 +79,8 @@ def torch_model(dtype: str, prompt: str, lora: bool = False):
   import torch
   from transformers import AutoModelForCausalLM
   torch.set_num_threads(os.cpu_count())
-  place = (tiny_folder(), None) if MODEL.value == 'tiny' else (gguf().path.parent, gguf().path.name)
+  place = ((gguf().path.parent, gguf().path.name) if MODEL.value == 'smollm2' else
+           (random_folder(), None))
   model = AutoModelForCausalLM.from_pretrained(place[0], gguf_file=place[1],
                                                dtype=getattr(torch, dtype)).model
   if parts(prompt)[0]:
@@ -79,13 +90,26 @@ def torch_model(dtype: str, prompt: str, lora: bool = False):
     model = get_peft_model(model, LoraConfig(
         r=RANK, lora_alpha=ALPHA, lora_dropout=0.0,
         target_modules=[f'{p}_proj' for p in TARGETS]))
-  return torch, model.eval()
+  return torch, model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def torch_read(torch, model, ids: np.ndarray, **more):
   mask = more.pop('mask', ids >= 0)
-  return model(input_ids=torch.tensor(np.maximum(ids, 0)).long(),
-               attention_mask=torch.tensor(mask), **more)
+  return model(input_ids=torch.tensor(np.maximum(ids, 0), device=model.device).long(),
+               attention_mask=torch.tensor(mask, device=model.device), **more)
+
+
+def torch_jobs(torch, model, candidate: list[int], rows: np.ndarray, at_once: int = 10) -> None:
+  """The candidate's keys and values once, then rows of its jobs over them."""
+  whole = torch_read(torch, model, np.array([candidate]), use_cache=True).past_key_values
+  for start in range(0, J, at_once):
+    ids = rows[start:start + at_once]
+    cache = type(whole)()
+    for i, layer in enumerate(whole.layers):
+      cache.update(layer.keys.expand(len(ids), -1, -1, -1),
+                   layer.values.expand(len(ids), -1, -1, -1), i)
+    mask = np.concatenate([np.ones((len(ids), len(candidate)), bool), ids >= 0], axis=1)
+    torch_read(torch, model, ids, mask=mask, past_key_values=cache)
 
 
 def torch_pairs(dtype: str, prompt: str):
@@ -108,15 +132,7 @@ def torch_shared(dtype: str, prompt: str):
 
   def run():
     with torch.inference_mode():
-      whole = torch_read(torch, model, np.array([candidate]), use_cache=True).past_key_values
-      for start in range(0, J, 10):
-        ids = rows[start:start + 10]
-        cache = type(whole)()
-        for i, layer in enumerate(whole.layers):
-          cache.update(layer.keys.expand(len(ids), -1, -1, -1),
-                       layer.values.expand(len(ids), -1, -1, -1), i)
-        mask = np.concatenate([np.ones((len(ids), len(candidate)), bool), ids >= 0], axis=1)
-        torch_read(torch, model, ids, mask=mask, past_key_values=cache)
+      torch_jobs(torch, model, candidate, rows)
   return run, {'tokens': len(candidate) + int((rows >= 0).sum()), 'pairs': J}
 
 
@@ -157,8 +173,8 @@ def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = Fals
   from jobrec_jax.weights import families, gguf_decoder, huggingface
   adapters = LoraConfig(RANK, ALPHA, 0.0, TARGETS, per_expert) if lora else None
   how = {'dtype': dtype, 'lora': adapters, 'remat': remat}
-  if MODEL.value == 'tiny':
-    directory = huggingface.open_directory(tiny_folder())
+  if MODEL.value != 'smollm2':
+    directory = huggingface.open_directory(random_folder())
     decoder = families.decoder_config(directory.config, **how)
     weights = huggingface.load_decoder(directory, decoder, None, jnp.dtype(dtype))
   else:
@@ -178,11 +194,16 @@ def our_model(attention: str, dtype: str, prompt: str, blocks, lora: bool = Fals
   return model, jax.jit(rest)() | {'decoder': weights}
 
 
-def our_blocks(prompt: str):
-  candidate, jobs, own = prompts(prompt)
-  first, *others = counts(prompt)
-  used = first + sum(map(sum, others)) + 2 * J
-  return (padded([candidate]), padded(jobs)[None], padded(own)[None]), {'tokens': used, 'pairs': J}
+def our_blocks(prompt: str, lists: int = 1):
+  """Blocks [lists, Lc], [lists, J, Lj] and [lists, J, La] of as many candidates."""
+  used = 0
+  for i in range(lists):
+    first, *others = counts(prompt, i)
+    used += first + sum(map(sum, others)) + 2 * J
+  candidates, jobs, own = zip(*(prompts(prompt, i) for i in range(lists)))
+  flat = [padded([row for rows in items for row in rows]) for items in (jobs, own)]
+  return ((padded(candidates), *(x.reshape(lists, J, x.shape[1]) for x in flat)),
+          {'tokens': used, 'pairs': lists * J})
 
 
 def grouped(blocks):
@@ -191,26 +212,26 @@ def grouped(blocks):
   return candidate, *by_length(jobs, own)[:2]
 
 
-def ours_exact(dtype: str, prompt: str):
+def ours_exact(dtype: str, prompt: str, lists: int = 1):
   """The candidate once, every job behind it: equal to pair by pair."""
   import jax
-  blocks, row = our_blocks(prompt)
+  blocks, row = our_blocks(prompt, lists)
   model, params = our_model('exact', dtype, prompt, blocks)
   groups = grouped(blocks)
   score = jax.jit(lambda p, *x: model.apply({'params': p}, *x, method='score_groups').scores)
   return lambda: score(params, *groups).block_until_ready(), row
 
 
-def ours_step(dtype: str, prompt: str):
-  """Forward and backward of the same list, gradients of LoRA alone, products of kernels kept."""
+def ours_step(dtype: str, prompt: str, lists: int = 1, remat: str = 'selective'):
+  """Forward and backward of the same lists, gradients of LoRA alone, products of kernels kept."""
   import jax
-  blocks, row = our_blocks(prompt)
-  model, params = our_model('exact', dtype, prompt, blocks, lora=True, remat='selective')
+  blocks, row = our_blocks(prompt, lists)
+  model, params = our_model('exact', dtype, prompt, blocks, lora=True, remat=remat)
 
   def loss(lora, params, *blocks):
     hidden = model.apply({'params': params | {'lora': lora}}, *blocks, method='score_groups').hidden
-    scores = hidden[0, :, 0].mean(-1)
-    return jax.nn.logsumexp(scores) - scores[0]
+    scores = hidden[:, :, 0].mean(-1)
+    return (jax.nn.logsumexp(scores, axis=1) - scores[:, 0]).mean()
   groups, grad = grouped(blocks), jax.jit(jax.grad(loss))
   return lambda: jax.block_until_ready(grad(params['lora'], params, *groups)), row
 
@@ -275,13 +296,11 @@ RATIOS = {('machine', 'none'), ('torch_pairs', 'published'), ('ours_exact', 'pub
           ('torch_step', 'published'), ('ours_step', 'published'), ('ours_step', 'phrases+vectors')}
 
 
-def wanted(system: str, prompt: str, dtype: str, gpu: bool) -> bool:
+def wanted(system: str, prompt: str, dtype: str) -> bool:
   if ONLY.value and system not in ONLY.value:
     return False
   if SOME.value and prompt not in (*SOME.value, 'none'):
     return False
-  if gpu:  # a PyTorch of CPUs is no peer of a GPU
-    return not system.startswith('torch')
   if dtype == 'float32':
     return not QUICK.value or (system, prompt) in RATIOS
   # On CPUs ours multiply in fp32: see the rows of `machine`. Of the peer, the published way.
@@ -307,24 +326,18 @@ def one(system: str, prompt: str, dtype: str) -> dict:
   while not QUICK.value and len(times) < 3 and sum(times) < 60:
     times.append(once())
   row |= {'seconds': statistics.median(times), 'first_seconds': first, 'peak_gb': peak_memory()}
-  if system.startswith('ours') or system == 'machine':
-    import jax
-    row['device'] = jax.devices()[0].device_kind
-    if used := jax.devices()[0].memory_stats():
-      row['peak_device_gb'] = used['peak_bytes_in_use'] / 1e9
   return row
 
 
 def flop_a_token() -> float:
   """Of the layers' kernels, forward; attention's scores come on top."""
-  layers, D, kv, F = (2, 64, 32, 192) if MODEL.value == 'tiny' else (30, 576, 192, 1536)
-  return 2 * layers * (2 * D * D + 2 * D * kv + 3 * D * F)
+  s = sizes()
+  D, kv = s['hidden_size'], s['num_key_value_heads'] * s['head_dim']
+  return 2 * s['num_hidden_layers'] * (2 * D * D + 2 * D * kv + 3 * D * s['intermediate_size'])
 
 
 def describe() -> dict:
-  commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
-                          check=True).stdout.strip()
-  return {'commit': commit, 'cores': os.cpu_count(), 'machine': platform.machine(),
+  return {'commit': provenance.commit(), 'cores': os.cpu_count(), 'machine': platform.machine(),
           'python': platform.python_version(), 'malloc': os.environ.get('GLIBC_TUNABLES', ''),
           'xla_flags': os.environ.get('XLA_FLAGS', '')} | {
               name: importlib.metadata.version(name)
@@ -335,15 +348,13 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     print(json.dumps(one(*argv[1:])))
     return
-  gpu = subprocess.run([sys.executable, '-c', 'import jax; print(jax.default_backend())'],
-                       capture_output=True, text=True, check=True).stdout.strip() != 'cpu'
   rows, about, failed = [], describe(), False
   prompt_tokens = {name: [float(np.mean(part)) for part in counts(name)] for name in PROMPTS}
   print('tokens of candidate, job and pair:', json.dumps(prompt_tokens), flush=True)
-  for system, prompt, dtype in (run for run in RUNS if wanted(*run, gpu)):
+  for system, prompt, dtype in (run for run in RUNS if wanted(*run)):
     command = [sys.executable, '-m', 'benchmarks.backbone', system, prompt, dtype,
-               f'--model={MODEL.value}', f'--quick={QUICK.value}']
-    done = subprocess.run(command, capture_output=True, text=True)
+               f'--model={MODEL.value}', f'--quick={QUICK.value}', f'--tokenizer={TOKENIZER.value}']
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | CPU)
     name = {'system': system, 'prompt': prompt, 'dtype': dtype, 'model': MODEL.value}
     if done.returncode:
       print(f'{name}: failed\n{done.stderr[-2000:]}', file=sys.stderr, flush=True)
@@ -360,7 +371,7 @@ def main(argv: list[str]) -> None:
     rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} | about)
     print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
   whole = not (failed or QUICK.value or ONLY.value or SOME.value)
-  where = RESULTS / f'backbone_{MODEL.value}{"_gpu" * gpu}{"" if whole else "_part"}.json'
+  where = RESULTS / f'backbone_{MODEL.value}{"" if whole else "_part"}.json'
   write_rows(where, rows)
   print(f'The rows are in {where}')
   sys.exit(failed)

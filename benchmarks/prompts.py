@@ -1,4 +1,4 @@
-"""The list that `benchmarks.backbone` reads, in words of SmolLM2's tokenizer.
+"""The lists that `benchmarks.backbone` and `.gpu` read, in words of SmolLM2's tokenizer.
 
 A list is one candidate with 50 jobs of the simulated market. Its prompts:
 
@@ -14,9 +14,15 @@ A list is one candidate with 50 jobs of the simulated market. Its prompts:
 
 import functools
 import itertools
+from pathlib import Path
+
+from absl import flags
 
 PROMPTS = 'published', 'schema', 'symbols', 'vectors', 'phrases', 'phrases+vectors'
 J = 50
+TOKENIZER = flags.DEFINE_string(
+    'tokenizer', '', "a file of SmolLM2's tokenizer, as `tokenizers` saves it; empty: its model's, "
+    'which is fetched')
 TASK = ('You advise both students and the people who hire them. Read the record of a student and '
         'the record of a research position. Say how likely the student is to apply, and how likely '
         'the employer is to find the student eligible.\n')
@@ -33,10 +39,11 @@ def gguf():
 def tokenizer(phrases: bool = False):
   """SmolLM2's; with the phrases of a market whose texts no benchmark reads."""
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
-  from jobrec_jax.data.tokens import add_phrases, corpus
-  from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
+  from jobrec_jax.data.tokens import add_phrases, corpus, load_tokenizer
+  from jobrec_jax.weights import gguf_tokenizer
   if not phrases:
-    return load_tokenizer(gguf())
+    return (load_tokenizer(Path(TOKENIZER.value)) if TOKENIZER.value else
+            gguf_tokenizer.load_tokenizer(gguf()))
   dataset, _ = simulate(MarketConfig(candidates=300, jobs=100), 1)
   return add_phrases(tokenizer(), corpus(dataset), 1000)
 
@@ -56,13 +63,13 @@ def parts(prompt: str) -> tuple[bool, str | None]:
 
 
 @functools.cache
-def prompts(name: str):
-  """One list: token ids of what it shares, of its jobs, and each pair's own, or codes of it."""
+def prompts(name: str, candidate: int = 0):
+  """A candidate's list: token ids of what it shares, of its jobs, and each pair's own, or codes."""
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
   from jobrec_jax.schema.align import align, verdict_codes
   from jobrec_jax.schema.render import render_alignment, render_entity
   dataset, _ = simulate(MarketConfig(candidates=20, jobs=J), 0)
-  schema, candidate = dataset.schema, dataset.candidates[0]
+  schema, person = dataset.schema, dataset.candidates[candidate]
   phrases, verdicts = parts(name)
 
   def ids(text):
@@ -71,26 +78,26 @@ def prompts(name: str):
     jobs = [ids(f'Position: {dump(schema, "job", job)}\nAnswer:') for job in dataset.jobs]
     # 'Position: id: J00' is common to the list, too.
     start = sum(1 for _ in itertools.takewhile(lambda x: len(set(x)) == 1, zip(*jobs)))
-    return (ids(f'{TASK}Student: {dump(schema, "candidate", candidate)}\n') + jobs[0][:start],
+    return (ids(f'{TASK}Student: {dump(schema, "candidate", person)}\n') + jobs[0][:start],
             [job[start:] for job in jobs], [[] for _ in jobs])
-  aligned = [align(schema, candidate, job) for job in dataset.jobs]
-  return (ids(render_entity(schema, 'candidate', candidate)),
+  aligned = [align(schema, person, job) for job in dataset.jobs]
+  return (ids(render_entity(schema, 'candidate', person)),
           [ids(render_entity(schema, 'job', job)) for job in dataset.jobs],
           [verdict_codes(a) if verdicts == 'vectors' else ids(render_alignment(a, verdicts))
            for a in aligned])
 
 
-def counts(name: str) -> tuple[int, list[int], list[int]]:
+def counts(name: str, candidate: int = 0) -> tuple[int, list[int], list[int]]:
   """Tokens of what the list shares, of each job, and of each pair."""
-  candidate, jobs, own = prompts(name)
+  shared, jobs, own = prompts(name, candidate)
   spent = parts(name)[1] != 'vectors'
-  return len(candidate), [len(x) for x in jobs], [len(x) * spent for x in own]
+  return len(shared), [len(x) for x in jobs], [len(x) * spent for x in own]
 
 
 def added_phrases() -> int:
   return tokenizer(True).get_vocab_size() - tokenizer().get_vocab_size()
 
 
-def pairs(name: str) -> list[list[int]]:
-  candidate, jobs, own = prompts(name)
-  return [candidate + j + a for j, a in zip(jobs, own)]
+def pairs(name: str, candidate: int = 0) -> list[list[int]]:
+  shared, jobs, own = prompts(name, candidate)
+  return [shared + j + a for j, a in zip(jobs, own)]

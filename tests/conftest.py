@@ -1,5 +1,7 @@
 """Runs before any test imports JAX: eight fake CPU devices, and compiled programs kept.
 
+Where JAX_PLATFORMS is set, tests run there, e.g. on a GPU; those that need eight devices fail then.
+
 Programs run for milliseconds here and compile for seconds, so the compiler is told to hurry.
 """
 
@@ -8,12 +10,12 @@ import os
 from pathlib import Path
 import signal
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-    ' --xla_backend_optimization_level=0').strip()
-if version('jaxlib').startswith('0.10.'):  # Another version may not know the flag, and would exit.
-  os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'  # a third less work to compile
+    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+if os.environ.setdefault('JAX_PLATFORMS', 'cpu') == 'cpu':
+  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
+  if version('jaxlib').startswith('0.10.'):  # Another version may not know it, and would exit.
+    os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'  # a third less to compile
 # Not the user's own cache, in processes that a test starts neither.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(Path(__file__).parents[1] / '.cache' / 'jax')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'

@@ -64,3 +64,14 @@ def test_programs_are_kept_in_the_repository_alone():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', shortest)
   assert Path(jax.config.jax_compilation_cache_dir) == ROOT / '.cache' / 'jax'
   assert os.environ['JAX_COMPILATION_CACHE_DIR'] == str(ROOT / '.cache' / 'jax')
+
+
+@pytest.mark.parametrize('asked', [None, 'cuda,cpu'])
+def test_tests_run_on_cpus_unless_another_platform_is_asked_for(asked):
+  environment = {k: v for k, v in os.environ.items() if k != 'JAX_PLATFORMS'}
+  environment |= {} if asked is None else {'JAX_PLATFORMS': asked}
+  command = [sys.executable, '-c',
+             "import os, tests.conftest; print(os.environ['JAX_PLATFORMS'])"]
+  said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True,
+                        check=True).stdout
+  assert said.strip() == (asked or 'cpu')
