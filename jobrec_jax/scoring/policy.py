@@ -106,11 +106,13 @@ class Policy:
     if self.constraint not in CONSTRAINTS:
       raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
 
-  def check(self, tau: float | np.ndarray) -> None:
+  def check(self, tau: float | np.ndarray | None) -> None:
     """Raises a ValueError that names tau and the trained range where a tau lies outside of it.
 
     A limit rounded to four digits, as it is printed, is taken for the limit itself.
     """
+    if tau is None:
+      raise ValueError('tau must be the eligibility asked for, a probability, got none')
     free = self.constraint == 'inequality'
     low = 0.0 if free else self.knots[0] - ROUNDING
     for t in np.ravel(tau):
@@ -164,3 +166,31 @@ class Policy:
     scores = head_scores(self.head, self.params, inputs)
     # s is linear in lambda, so that it may be read between the knots itself.
     return at_requirement(jnp.moveaxis(scores, 0, -1), jnp.asarray(self.knots, jnp.float32), tau)
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+  """What stands in a policy's place where the log teaches one expert alone: its order is the rank.
+
+  Attributes:
+    perspective: of the expert.
+    why: what the log lacks for the other one, as a clause.
+  """
+
+  perspective: str
+  why: str
+
+  def __str__(self) -> str:
+    return f'the {self.perspective} expert alone was trained and no policy, for {self.why}'
+
+  def check(self, tau: float | None) -> None:
+    """Raises ValueError: something is required."""
+    if tau is not None and not tau == 0:
+      raise ValueError(f'tau must be left out, for {self}; got {tau:.6g}')
+
+  def at(self, lam: np.ndarray, preference: np.ndarray, z_qual: np.ndarray,
+         tau: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The expert's logits [...], and nan for lambda; as `Policy.at`."""
+    self.check(tau)
+    scores = np.asarray(preference if self.perspective == 'preference' else z_qual, np.float32)
+    return scores, np.full(scores.shape, np.nan, np.float32)
