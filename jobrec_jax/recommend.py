@@ -15,7 +15,7 @@ from jobrec_jax.schema.explain import missing, reasons, unmet_requirements
 from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.experts import Experts, PairScores
+from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Alone, Policy, eligibility
 
@@ -144,8 +144,7 @@ class Recommender:
       default_factory=dict, init=False, repr=False, compare=False)
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
-                top_k: int = 5,
-                jobs: Sequence[Entity] | None = None,
+                top_k: int = 5, jobs: Sequence[Entity] | None = None,
                 without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under the requirement `C >= tau`.
 
@@ -189,11 +188,11 @@ class Recommender:
       candidates: whom to rank.
       top_k: how many to return, at most.
       jobs: the catalogue that holds the job; its own without it.
-      by: what ranks them, see `ranks_by`; the policy has no say, for it ranks the jobs of a
-        candidate.
+      by: what ranks them, qualification without it, where that is trained; the policy has no say,
+        for it ranks the jobs of a candidate.
     """
     self._check_count(top_k)
-    by = self.ranks_by(by)
+    by = self.policy.ranks_by(by)
     candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
     j = catalogue.index_of(job_id)
     parts = [self._scored(candidates[part], catalogue, np.array([j]))
@@ -205,21 +204,6 @@ class Recommender:
     return [RankedCandidate(c.id, float(p_qual[u]), float(pref[u]), reasons(self.schema, c, job),
                             self._contradicted(c, job, p_qual[u]), list(self._notes(c, catalogue)))
             for u, c in ((u, candidates[u]) for u in best)]
-
-  def ranks_by(self, by: str | None = None) -> str:
-    """The expert that ranks candidates: the one asked for, else qualification where it is trained.
-
-    Raises:
-      ValueError: there is no such expert.
-    """
-    alone = self.policy if isinstance(self.policy, Alone) else None
-    if by is None:
-      return alone.perspective if alone else 'qualification'
-    if by not in ('qualification', 'preference'):
-      raise ValueError(f"by must be 'qualification' or 'preference', got {by!r}")
-    if alone and by != alone.perspective:
-      raise ValueError(f'by must be {alone.perspective!r}, for {alone}; got {by!r}')
-    return by
 
   def resolve(self, candidates: Entity | Sequence[Entity], tau: float,
               jobs: Sequence[Entity] | None = None,
@@ -238,8 +222,7 @@ class Recommender:
       What to ask `recommend` for; 0 where C is tau or more without any requirement.
 
     Raises:
-      ValueError: as from any call; or the policy's requirements do not reach tau here, or there is
-        no policy.
+      ValueError: as from any call; or there is no policy, or its requirements do not reach tau.
     """
     if isinstance(self.policy, Alone):
       raise ValueError(f'a requirement can be resolved of a policy alone, and {self.policy}')
@@ -331,22 +314,11 @@ class Recommender:
     scorer = catalogue.scorer.with_blocks(blocks)
     which = np.arange(len(catalogue.jobs)) if which is None else which
     pairs = np.meshgrid(np.arange(len(candidates)), which, indexing='ij')
-    if isinstance(self.policy, Alone):
-      return self._scored_alone(scorer.scores(*pairs), dict(blocks.cut))
-    found = scorer.policy_scores(self.policy, *pairs)
+    found = self.policy.scored(scorer, *pairs)
     z_qual = np.asarray(self.calibration.logit(found.qualification), np.float32)
-    return CandidateScores(found.preference, self.calibration.probability(found.qualification),
-                           z_qual, found.lam, dict(blocks.cut))
-
-  def _scored_alone(self, found: PairScores, cut: dict[str, int]) -> CandidateScores:
-    """What one expert says; what the other would say is nan, for it knows nothing."""
-    nothing = np.full(found.preference.shape, np.nan, np.float32)
-    lam = np.zeros((*nothing.shape, 0), np.float32)
-    if self.policy.perspective == 'preference':
-      return CandidateScores(found.preference, nothing, nothing, lam, cut)
-    return CandidateScores(nothing, self.calibration.probability(found.qualification),
-                           np.asarray(self.calibration.logit(found.qualification), np.float32),
-                           lam, cut)
+    with np.errstate(invalid='ignore'):  # nan without that expert
+      p_qual = self.calibration.probability(found.qualification)
+    return CandidateScores(found.preference, p_qual, z_qual, found.lam, dict(blocks.cut))
 
   def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', kept: np.ndarray,
               tau: float, top_k: int) -> Iterator[RankedJobs]:

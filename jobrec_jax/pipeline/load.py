@@ -104,8 +104,7 @@ class LoadedRun:
     return self.recommender.jobs
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
-                top_k: int = 5,
-                jobs: Sequence[Entity] | None = None,
+                top_k: int = 5, jobs: Sequence[Entity] | None = None,
                 without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under `C >= tau`; see `Recommender.recommend`."""
     return self.recommender.recommend(candidates, tau, top_k, jobs, without)

@@ -89,10 +89,10 @@ def candidates_for(run: LoadedRun, path: str, job_id: str, by: str | None,
     run: to recommend from.
     path: the file of candidates.
     job_id: of the job.
-    by: 'qualification' or 'preference'; None for what `Recommender.ranks_by` says.
+    by: 'qualification' or 'preference'; None for what `Policy.ranks_by` says.
     asked: how; tau has no say.
   """
-  by = run.recommender.ranks_by(by)
+  by = run.policy.ranks_by(by)
   found = read_records(path, run.schema, 'candidate', run.catalogue.sides.get('candidate'))
   jobs, warnings = read_jobs(run, asked.catalogue)
   people, warnings = list(found.entities), [*found.notes, *warnings]

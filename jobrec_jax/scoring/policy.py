@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from flax import struct
 import jax
@@ -12,8 +12,12 @@ import numpy as np
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.lagrangian.attainable import ROUNDING
 from jobrec_jax.models.policy import HeadKind, PolicyHead, at_requirement, policy_scores
+from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.experts import ExpertFeatures
+from jobrec_jax.scoring.experts import ExpertFeatures, PairScores
+
+if TYPE_CHECKING:
+  from jobrec_jax.scoring.features import PairScorer
 
 PyTree = Any
 CONSTRAINTS = ('inequality', 'equality')
@@ -167,6 +171,20 @@ class Policy:
     # s is linear in lambda, so that it may be read between the knots itself.
     return at_requirement(jnp.moveaxis(scores, 0, -1), jnp.asarray(self.knots, jnp.float32), tau)
 
+  def scored(self, scorer: 'PairScorer', candidate: np.ndarray, job: np.ndarray) -> PairScores:
+    """What a scorer says of pairs [...], with lambda at every knot."""
+    return scorer.policy_scores(self, candidate, job)
+
+  def ranks_by(self, by: str | None) -> str:
+    """Which expert ranks candidates for a job: the one asked for, else qualification.
+
+    Raises:
+      ValueError: there is no such expert.
+    """
+    if by not in (None, *PERSPECTIVES):
+      raise ValueError(f"by must be 'qualification' or 'preference', got {by!r}")
+    return by or 'qualification'
+
 
 @dataclasses.dataclass(frozen=True)
 class Alone:
@@ -194,3 +212,17 @@ class Alone:
     self.check(tau)
     scores = np.asarray(preference if self.perspective == 'preference' else z_qual, np.float32)
     return scores, np.full(scores.shape, np.nan, np.float32)
+
+  def scored(self, scorer: 'PairScorer', candidate: np.ndarray, job: np.ndarray) -> PairScores:
+    """What a scorer says of pairs [...]; nan for the other expert, which knows nothing."""
+    found = scorer.scores(candidate, job)
+    nothing = {name: np.full(found.preference.shape, np.nan, np.float32) for name in PERSPECTIVES
+               if name != self.perspective}
+    return dataclasses.replace(found, lam=np.zeros((*found.preference.shape, 0), np.float32),
+                               **nothing)
+
+  def ranks_by(self, by: str | None) -> str:
+    """The one expert; raises as `Policy.ranks_by`."""
+    if by not in (None, self.perspective):
+      raise ValueError(f'by must be {self.perspective!r}, for {self}; got {by!r}')
+    return self.perspective

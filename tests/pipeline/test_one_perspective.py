@@ -232,6 +232,7 @@ def leaves(tree):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('error::RuntimeWarning')
 def test_that_expert_ranks_and_says_so(finished, tmp_path):
   run, mine, _ = finished
   (other,) = {PREFERENCE, QUALIFICATION} - {mine}
