@@ -13,6 +13,7 @@ from jobrec_jax.data.lists import candidates_of
 from jobrec_jax.pipeline.report import main_text, report
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.schema.files import write_text
+from jobrec_jax.scoring.policy import Alone
 
 
 def main(run: Run) -> None:
@@ -21,10 +22,13 @@ def main(run: Run) -> None:
     return
   print(main_text(report(run)))
   print(f'The whole report: {run / "report.html"}')
-  highest = f'{run.get(run.road.policy).policy.knots[-1]:.4f}'
+  trained, asked, tau = run.get(run.road.policy), '', ''
+  if not isinstance(trained, Alone):
+    highest = f'{trained.policy.knots[-1]:.4f}'
+    asked, tau = f', at any tau up to {highest}', f'--tau {highest} '
   who, candidate = somebody(run, run.get(run.road.data).dataset)
-  print(f'Jobs for {who}, at any tau up to {highest}:\n'
-        f'  python -m experiments.recommend --run {shlex.quote(str(run.folder))} --tau {highest} '
+  print(f'Jobs for {who}{asked}:\n'
+        f'  python -m experiments.recommend --run {shlex.quote(str(run.folder))} {tau}'
         f'--candidate {shlex.quote(str(candidate))}')
 
 

@@ -32,7 +32,7 @@ def define_flags() -> None:
   flags.DEFINE_string('candidates', None, 'file of many candidates')
   flags.DEFINE_string('out', None, 'with --candidates: the file of JSON lines to write')
   flags.DEFINE_float('tau', None, 'the eligibility C asked for, a probability; 0 asks for '
-                     'nothing; not with --job')
+                     'nothing; not with --job, nor where a run has one expert alone')
   flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
                     'catalogue, not over lists of stage 2')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
@@ -40,8 +40,8 @@ def define_flags() -> None:
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
                       'and, for many candidates, of candidates')
   flags.DEFINE_string('job', None, 'with --candidates: rank them for the job with this id')
-  flags.DEFINE_enum('by', 'qualification', ('qualification', 'preference'),
-                    'with --job: what ranks candidates')
+  flags.DEFINE_enum('by', None, ('qualification', 'preference'), 'with --job: what ranks '
+                    'candidates; without it qualification, where its expert is trained')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
@@ -54,8 +54,8 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  if FLAGS.tau is None and FLAGS.job is None:
-    raise ValueError('--tau must be the eligibility asked for, a probability, got none')
+  if FLAGS.resolve and FLAGS.tau is None:
+    raise ValueError('--resolve must come with --tau, the mean C asked for, got none')
   if FLAGS.job is not None and (FLAGS.candidates is None or FLAGS.out or FLAGS.tau is not None):
     raise ValueError('--job must come with --candidates, and without --tau and --out')
   if FLAGS.candidates is None or FLAGS.job is not None:
@@ -77,7 +77,7 @@ def many() -> None:
 
 def few() -> None:
   use_compilation_cache()
-  run, asked = load(FLAGS.run), Asked(FLAGS.tau or 0.0, FLAGS.top_k, FLAGS.catalogue or '',
+  run, asked = load(FLAGS.run), Asked(FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
                                       FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json')
   text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
                     candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))

@@ -6,13 +6,17 @@
 import shlex
 
 from jobrec_jax import command_line
+from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.run import Run
 
 
 def main(run: Run) -> None:
   run.get(run.road.calibration)
-  print('The experts are trained. Next: '
-        f'python -m experiments.fit_policy --workdir={shlex.quote(str(run.folder))}')
+  taught = perspectives(run.get(run.road.data).dataset)
+  what, script = (('experts are', 'fit_policy') if len(taught) > 1 else
+                  (f'{taught[0]} expert is', 'evaluate'))
+  print(f'The {what} trained. Next: '
+        f'python -m experiments.{script} --workdir={shlex.quote(str(run.folder))}')
 
 
 if __name__ == '__main__':

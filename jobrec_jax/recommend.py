@@ -17,7 +17,7 @@ from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
-from jobrec_jax.scoring.policy import Policy, eligibility
+from jobrec_jax.scoring.policy import Alone, Policy, eligibility
 
 DOUBTED = 0.5  # a greater p_qual contradicts a requirement that is not met
 _REMEMBERED = 4  # catalogues beside a recommender's own
@@ -36,7 +36,8 @@ class Recommendation:
     score: the policy's logit `s = s_pref + lam z_qual`; jobs are ranked by it.
     preference: s_pref, a logit.
     qualification: p_qual, the calibrated probability of being qualified.
-    lam: how far eligibility counts for this pair.
+    lam: how far eligibility counts for this pair. It is nan where one expert was trained alone, as
+      is what the other would say.
     reasons: for each layer of the schema with verdicts, its fields in words: met, unmet by how
       much, or unknown, and which words are missing.
     copies: ids of the jobs of the catalogue that equal it in every attribute.
@@ -57,9 +58,9 @@ class Recommendation:
 class RankedJobs(NamedTuple):
   """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
 
-  C is over the jobs that are left, each posting once; nan where none is. `unread` says in words
-  which candidate, job and alignment blocks were longer than the experts' lengths and what they
-  lost, over all candidates that were scored together. `notes` say what to know of the candidate.
+  C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread` says
+  in words which candidate, job and alignment blocks were longer than the experts' lengths and what
+  they lost, over all candidates that were scored together. `notes` say what to know of the candidate.
   """
 
   jobs: tuple[Recommendation, ...]
@@ -120,7 +121,7 @@ class Recommender:
     schema: the domain's table.
     experts: what stage 1 left.
     calibration: b and t of `z_qual = (s_qual - b) / t`.
-    policy: what stage 2 left.
+    policy: what stage 2 left; or which expert was trained alone, whose order is then the ranking.
     jobs: its own catalogue, which calls rank that bring none; its records must not change.
     mesh: the mesh to score on.
     settings: sizes of lists and batches.
@@ -135,7 +136,7 @@ class Recommender:
   schema: Schema
   experts: Experts
   calibration: Calibration
-  policy: Policy
+  policy: Policy | Alone
   jobs: tuple[Entity, ...]
   mesh: jax.sharding.Mesh
   settings: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
@@ -143,14 +144,14 @@ class Recommender:
   _catalogues: dict[str, '_Catalogue'] = dataclasses.field(
       default_factory=dict, init=False, repr=False, compare=False)
 
-  def recommend(self, candidates: Entity | Sequence[Entity], tau: float, top_k: int = 5,
-                jobs: Sequence[Entity] | None = None,
+  def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
+                top_k: int = 5, jobs: Sequence[Entity] | None = None,
                 without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under the requirement `C >= tau`.
 
     Args:
       candidates: one or many; one is a list of one.
-      tau: the eligibility asked for, a probability.
+      tau: the eligibility asked for, a probability; None where there is no policy.
       top_k: how many jobs to return for each, at most.
       jobs: the catalogue to rank; its own without it.
       without: of each candidate, ids of jobs to leave out, such as those applied to. Other ids
@@ -179,7 +180,7 @@ class Recommender:
 
   def candidates_for(self, job_id: str, candidates: Entity | Sequence[Entity], top_k: int = 5,
                      jobs: Sequence[Entity] | None = None,
-                     by: Literal['qualification', 'preference'] = 'qualification',
+                     by: Literal['qualification', 'preference'] | None = None,
                      ) -> list[RankedCandidate]:
     """The best candidates for one job, best first.
 
@@ -188,11 +189,11 @@ class Recommender:
       candidates: whom to rank.
       top_k: how many to return, at most.
       jobs: the catalogue that holds the job; its own without it.
-      by: what ranks them; the policy has no say, for it ranks the jobs of a candidate.
+      by: what ranks them, qualification without it, where that is trained; the policy has no say,
+        for it ranks the jobs of a candidate.
     """
     self._check_count(top_k)
-    if by not in ('qualification', 'preference'):
-      raise ValueError(f"by must be 'qualification' or 'preference', got {by!r}")
+    by = self.policy.ranks_by(by)
     candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
     j = catalogue.index_of(job_id)
     parts = [self._scored(candidates[part], catalogue, np.array([j]))
@@ -224,8 +225,10 @@ class Recommender:
       What to ask `recommend` for; 0 where C is tau or more without any requirement.
 
     Raises:
-      ValueError: as from any call; or the policy's requirements do not reach tau here.
+      ValueError: as from any call; or there is no policy, or its requirements do not reach tau.
     """
+    if isinstance(self.policy, Alone):
+      raise ValueError(f'a requirement can be resolved of a policy alone, and {self.policy}')
     candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
     kept = catalogue.kept(without, len(candidates))
     some = np.linspace(0, len(candidates) - 1,
@@ -314,10 +317,11 @@ class Recommender:
     scorer = catalogue.scorer.with_blocks(blocks)
     which = np.arange(len(catalogue.jobs)) if which is None else which
     pairs = np.meshgrid(np.arange(len(candidates)), which, indexing='ij')
-    found = scorer.policy_scores(self.policy, *pairs)
+    found = self.policy.scored(scorer, *pairs)
     z_qual = np.asarray(self.calibration.logit(found.qualification), np.float32)
-    return CandidateScores(found.preference, self.calibration.probability(found.qualification),
-                           z_qual, found.lam, dict(blocks.unread))
+    with np.errstate(invalid='ignore'):  # nan without that expert
+      p_qual = self.calibration.probability(found.qualification)
+    return CandidateScores(found.preference, p_qual, z_qual, found.lam, dict(blocks.unread))
 
   def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', kept: np.ndarray,
               tau: float, top_k: int) -> Iterator[RankedJobs]:
@@ -349,7 +353,7 @@ class Recommender:
     """C of one candidate's list [J]; nan of an empty one."""
     # As long as a power of two, so that catalogues share few programs.
     J = len(scores)
-    if not J:
+    if not J or isinstance(self.policy, Alone):
       return float('nan')
     rows = np.zeros((2, 1, 1 << (J - 1).bit_length()), np.float32)
     rows[0, 0, :J], rows[1, 0, :J] = scores, z_qual

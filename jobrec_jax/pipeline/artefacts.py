@@ -27,9 +27,10 @@ from jobrec_jax.schema.files import (
 )
 from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.policy import Policy
+from jobrec_jax.scoring.policy import Alone, Policy
 
 PyTree = Any
+ALONE = 'alone.json'
 USUAL = 0.99  # of the candidates in training: how sparse a record is no surprise
 
 
@@ -186,12 +187,27 @@ def load_calibration(folder: Path) -> Calibration:
   return Calibration(float(value['b']), float(value['t']))
 
 
-def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
+def save_alone(folder: Path, alone: Alone) -> None:
+  """Writes why there is nothing of a policy in an artefact."""
+  write_json(folder / ALONE, dataclasses.asdict(alone))
+
+
+def load_alone(folder: Path) -> Alone | None:
+  """What `save_alone` wrote; None where it wrote nothing."""
+  path = folder / ALONE
+  return Alone(**read_object(path)) if path.is_file() else None
+
+
+def load_policy(folder: Path) -> tuple[Policy | Alone, tuple[float, float] | None]:
   """The policy of an artefact and the range of C that it was found to be able to reach.
+
+  Where one expert was trained alone, what says so, and None.
 
   Raises:
     ValueError: a file is missing or does not hold what it should.
   """
+  if alone := load_alone(folder):
+    return alone, None
   path = folder / 'policy.json'
   about = read_json(path)
   try:
@@ -207,8 +223,13 @@ def load_policy(folder: Path) -> tuple[Policy, tuple[float, float]]:
 
 
 def load_list_length(folder: Path) -> int:
-  """How many jobs a list of stage 2 holds, over which the policy's tau binds; raises a ValueError
-  as `load_policy`."""
+  """How many jobs a list of stage 2 holds, over which the policy's tau binds; 0 without a policy.
+
+  Raises:
+    ValueError: as `load_policy`.
+  """
+  if load_alone(folder):
+    return 0
   path = folder / 'policy.json'
   length = read_object(path).get('list_length')
   if not isinstance(length, int) or length < 1:

@@ -36,7 +36,7 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, null_for_nan, read_json, save_arrays, write_json
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.features import PairScorer
-from jobrec_jax.scoring.policy import Policy
+from jobrec_jax.scoring.policy import Alone, Policy
 
 THIRDS = ('lowest third of p_qual', 'middle third', 'highest third of p_qual')
 RUN = ('alpha', 'delta', 'k', 'points')  # what a run's own certificates depend on
@@ -130,7 +130,8 @@ def make_certified(bench: Bench) -> None:
   """Certificates from the held-back candidates, beside the labels of the test's."""
   dataset, truth = bench.inputs['data']
   s, rows = bench.settings, []
-  if truth is not None and len(calibration_halves(dataset)[1]):
+  promises = truth is not None and not isinstance(bench.inputs['policy'], Alone)
+  if promises and len(calibration_halves(dataset)[1]):
     operator = Operator.of(bench, dataset)
     mine = held_back(bench, operator)
     others = np.unique(bench.inputs['lists'].wanted.candidate)[:s['held_out']]

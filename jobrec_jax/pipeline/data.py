@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
+import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.files.jsonl import read_jsonl
@@ -30,6 +31,12 @@ from jobrec_jax.pipeline.artefacts import (
     load_dataset,
     save_catalogue,
     save_dataset,
+)
+from jobrec_jax.pipeline.perspectives import (
+    NEEDED,
+    has_contrast,
+    lacks,
+    perspectives,
 )
 from jobrec_jax.pipeline.settings import DataSettings, Settings, schema_of
 from jobrec_jax.pipeline.stage import Bench, Stage
@@ -156,26 +163,42 @@ def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
 def check_sizes(settings: Settings, data: Data) -> None:
   """Checks what the data must hold, before anything is trained, and says where they are small.
 
+  Of a perspective that no label teaches nothing is asked: see `perspectives`.
+
   Raises:
     ValueError: with what must be there and what came.
   """
   dataset, truth = data
-  train, jobs = dataset.interactions.of('train'), warm_jobs(dataset)
-  for what, there in (('applications', train.preference == 1),
-                      ('accepted applicants', train.qualification == 1),
-                      ('rejected applicants', train.qualification == 0)):
-    if not there.any():
+  taught = perspectives(dataset)
+  if not taught:
+    needed = ', or '.join(' and '.join(what for what, _ in of) for of in NEEDED.values())
+    raise ValueError(f'the log must hold {needed}, got none of them in {len(dataset.interactions)} '
+                     'pairs: there is nothing to learn')
+  train = dataset.interactions.of('train')
+  for perspective in taught:
+    for what in lacks(train, perspective):
       raise ValueError(f'the train split must hold {what}, got none: give it some (data.shares)')
   unseen = 'test' if truth is None else 'cold_candidates'
+  _check_lists(dataset, taught, unseen)
+  for key, asked, there, why in sizes(settings, dataset, unseen):
+    if there != asked:
+      logging.info('%s: %s asked, %s: %s', key, asked, why, there)
+
+
+def _check_lists(dataset: Dataset, taught: tuple[str, ...], unseen: str) -> None:
+  """Raises ValueError: lists that training or the first measure needs cannot be drawn."""
+  jobs, test = warm_jobs(dataset), dataset.interactions.of('test')
   for split, name in (('train', 'train'), (unseen, 'test')):
-    if not applications(dataset, split, jobs):
+    drawn = 'preference' in taught and (
+        name == 'train' or len(taught) > 1 or not has_contrast(test, 'preference'))
+    if drawn and not applications(dataset, split, jobs):
       raise ValueError(
           f'the {name} split must hold candidates who applied to some of the {len(jobs)} jobs that '
           f'training sees and not to all, got none of {len(candidates_of(dataset, split))} '
           'candidates (data.shares)')
-  for key, asked, there, why in sizes(settings, dataset, unseen):
-    if there != asked:
-      logging.info('%s: %s asked, %s: %s', key, asked, why, there)
+  if taught == ('qualification',) and not has_contrast(test, 'qualification'):
+    raise ValueError(f'the test split must hold a job with accepted and rejected applicants, got '
+                     f'none of {len(np.unique(test.job))} jobs (data.shares)')
 
 
 def sizes(settings: Settings, dataset: Dataset,
@@ -187,17 +210,30 @@ def sizes(settings: Settings, dataset: Dataset,
     dataset: its data.
     unseen: the split, or kind of test, of the held-out lists.
   """
-  s, p, jobs = settings.lists, settings.policy, warm_jobs(dataset)
+  s, taught = settings.lists, perspectives(dataset)
   train = dataset.interactions.of('train')
-  policy = negatives_policy(train, s.preference_policy)
-  yield ('lists.preference_policy', s.preference_policy, policy,
-         'nothing was shown and not applied to')
-  n = PreferenceLists(train, s.preference_negatives, policy).negatives
-  yield ('lists.preference_negatives', s.preference_negatives, n,
-         f'{n} jobs at most that a candidate did not apply to')
-  n = QualificationLists(train, s.qualification_negatives).negatives
-  yield ('lists.qualification_negatives', s.qualification_negatives, n,
-         f'{n} rejected applicants of a job at most')
+  if 'preference' in taught:
+    policy = negatives_policy(train, s.preference_policy)
+    yield ('lists.preference_policy', s.preference_policy, policy,
+           'nothing was shown and not applied to')
+    n = PreferenceLists(train, s.preference_negatives, policy).negatives
+    yield ('lists.preference_negatives', s.preference_negatives, n,
+           f'{n} jobs at most that a candidate did not apply to')
+  if 'qualification' in taught:
+    n = QualificationLists(train, s.qualification_negatives).negatives
+    yield ('lists.qualification_negatives', s.qualification_negatives, n,
+           f'{n} rejected applicants of a job at most')
+    if settings.experts.censoring != 'none':
+      why = no_propensity(dataset)
+      yield 'experts.censoring', settings.experts.censoring, 'none' if why else 'ips', why
+  if len(taught) > 1:
+    yield from _policy_sizes(settings, dataset, unseen)
+
+
+def _policy_sizes(settings: Settings, dataset: Dataset,
+                  unseen: str) -> Iterator[tuple[str, Any, Any, str]]:
+  """Of stage 2 and what is measured of its policy; as `sizes`."""
+  p, jobs = settings.policy, warm_jobs(dataset)
   length = min(p.list_length, len(jobs))
   yield 'policy.list_length', p.list_length, length, f'{len(jobs)} jobs that training sees'
   yield 'certify.k', settings.certify.k, min(settings.certify.k, length), f'{length} jobs in a list'
@@ -208,13 +244,12 @@ def sizes(settings: Settings, dataset: Dataset,
   yield 'policy.batch', p.batch, min(p.batch, lists), f'{lists} lists'
   yield ('policy.held_out', p.held_out, min(p.held_out, counts[1]),
          f'{counts[1]} applications in the test split')
-  if settings.experts.censoring != 'none':
-    why = no_propensity(dataset)
-    yield 'experts.censoring', settings.experts.censoring, 'none' if why else 'ips', why
 
 
 def no_propensity(dataset: Dataset) -> str:
   """Why the chance of an application cannot be told; '' where it can."""
+  if 'preference' not in perspectives(dataset):
+    return 'nobody applied to anything'
   if not (dataset.interactions.preference == 0).any():
     return 'nothing was shown and not applied to'
   if not (dataset.interactions.of('validation').preference >= 0).any():

@@ -12,12 +12,15 @@ from jobrec_jax.refine.review import in_words
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import read_object, write_json
 from jobrec_jax.schema.schema import Entity, Schema
+from jobrec_jax.scoring.policy import Alone
 
 CANDIDATES, SHOWN = 20, 5
 
 
 def make_dial(bench: Bench) -> None:
-  """Ranks the held-out lists at every knot, and keeps what a person looks at."""
+  """Ranks the held-out lists at every knot and keeps what a person looks at, given a policy."""
+  if isinstance(bench.inputs['policy'], Alone):
+    return
   dataset, truth = bench.inputs['data']
   lists: RankingLists = bench.inputs['lists'].held_out
   policy = bench.inputs['policy'].policy
@@ -46,7 +49,9 @@ def make_dial(bench: Bench) -> None:
       'jobs': {str(j): _about(dataset.schema, 'job', dataset.jobs[j]) for j in used}})
 
 
-def read_dial(bench: Bench) -> dict[str, Any]:
+def read_dial(bench: Bench) -> dict[str, Any] | None:
+  if isinstance(bench.inputs['policy'], Alone):
+    return None
   return read_object(bench.folder / 'dial.json')
 
 

@@ -21,6 +21,7 @@ from jobrec_jax.pipeline.policy import requirements, stage_2_lists
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.report.results import ResultRow, range_of, read_results, write_results
 from jobrec_jax.schema.files import load_arrays, read_json, save_arrays, write_json
+from jobrec_jax.scoring.policy import Alone
 
 ESTIMATES = 'estimates.npz'
 
@@ -31,8 +32,8 @@ class Evaluation(NamedTuple):
   Attributes:
     rows: every number.
     split: where systems are compared first: 'cold candidates', or 'test' without truths.
-    taus: what the policy was asked for; 0 asks for nothing.
-    attainable: the least and greatest C on stage 2's lists.
+    taus: what the policy was asked for; 0 asks for nothing. Empty without a policy.
+    attainable: the least and greatest C on stage 2's lists; None without a policy.
     control: asked and reached eligibility, one for each requirement.
     predicted, outcome: [pairs] p_qual and the true Q; without truths the applicants' labels.
   """
@@ -40,7 +41,7 @@ class Evaluation(NamedTuple):
   rows: list[ResultRow]
   split: str
   taus: list[float]
-  attainable: tuple[float, float]
+  attainable: tuple[float, float] | None
   control: list[ControlRow]
   predicted: np.ndarray
   outcome: np.ndarray
@@ -50,13 +51,17 @@ def make_evaluation(bench: Bench) -> None:
   """Measures every system, and keeps rows, estimates, values by list, and what figures need."""
   s, of = bench.settings, Subject.of(bench)
   p, level = s['policy'], s['evaluate'].level
-  asked = requirements(p, of.trained.attainable)
-  taus = [0.0, *asked] if of.trained.policy.constraint == 'inequality' else asked
-  lists = stage_2_lists(bench.inputs['data'].dataset, p.list_length, p.lists, s['seed'])
   measures, values = ranking_measures(of)
-  policy, control, policy_values = policy_measures(of, taus, lists, level)
+  taus, attainable, control, policy_values = [], None, [], {}
+  if not isinstance(of.trained, Alone):
+    attainable = of.trained.attainable
+    asked = requirements(p, attainable)
+    taus = [0.0, *asked] if of.trained.policy.constraint == 'inequality' else asked
+    lists = stage_2_lists(bench.inputs['data'].dataset, p.list_length, p.lists, s['seed'])
+    policy, control, policy_values = policy_measures(of, taus, lists, level)
+    measures += policy + tradeoff_measures(of)
   predicted, outcome, calibrated = calibration_measures(of)
-  measures += policy + tradeoff_measures(of) + calibrated + correlation_measures(of)
+  measures += calibrated + correlation_measures(of)
   write_results(bench.folder, [result_row(m, level) for m in measures])
   save_estimates(bench.folder / ESTIMATES, [m.estimate for m in measures])
   save_arrays(bench.folder / 'values.npz', {
@@ -64,7 +69,7 @@ def make_evaluation(bench: Bench) -> None:
       for metric, x in by_metric.items()})
   save_arrays(bench.folder / 'reliability.npz', {'predicted': predicted, 'outcome': outcome})
   write_json(bench.folder / 'control.json', {
-      'split': of.lists.split, 'taus': taus, 'attainable': list(of.trained.attainable),
+      'split': of.lists.split, 'taus': taus, 'attainable': attainable and list(attainable),
       'rows': [row._asdict() | {'covered': bool(row.covered)} for row in control]})
 
 
@@ -75,7 +80,8 @@ def read_evaluation(bench: Bench) -> Evaluation:
              for row in about['rows']]
   pairs = load_arrays(bench.folder / 'reliability.npz')
   return Evaluation(read_results(bench.folder / 'results.json'), about['split'], about['taus'],
-                    tuple(about['attainable']), control, pairs['predicted'], pairs['outcome'])
+                    about['attainable'] and tuple(about['attainable']), control,
+                    pairs['predicted'], pairs['outcome'])
 
 
 def result_row(m: Measured, level: float) -> ResultRow:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import functools
 import shutil
 from typing import Any, NamedTuple
 
@@ -39,10 +40,12 @@ from jobrec_jax.pipeline.model import (
     make_model,
     open_backbone,
 )
+from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.pipeline.tokenizer import Text, training_versions
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, save_array, write_json
+from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.calibration import Calibration, doubts, fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer
@@ -156,6 +159,11 @@ class _Trainer:
   def is_frozen(self, path: tuple[str, ...]) -> bool:
     return self.backbone is not None and 'decoder' in path
 
+  @functools.cached_property
+  def taught(self) -> tuple[str, ...]:
+    """The perspectives that have an expert."""
+    return perspectives(self.bench.inputs['data'].dataset)
+
   def log(self, split: str) -> Interactions:
     return self.bench.inputs['data'].dataset.interactions.of(split)
 
@@ -239,9 +247,9 @@ class _Trainer:
 
 
 def make_warm_up(bench: Bench) -> None:
-  """Stage 1A: the preference expert alone; without steps its parameters are new ones."""
+  """Stage 1A: the preference expert alone; without steps or labels its parameters are new."""
   trainer = _Trainer.of(bench)
-  if not bench.settings['stage'].steps:
+  if not bench.settings['stage'].steps or 'preference' not in trainer.taught:
     trainer.keep({'model': trainer.initial()})
     return
   stage = bench.settings['stage']
@@ -253,22 +261,27 @@ def make_warm_up(bench: Bench) -> None:
 
 
 def make_cooperative(bench: Bench) -> None:
-  """Stage 1B: both experts, from the parameters of stage 1A."""
+  """Stage 1B: both experts, from the parameters of stage 1A; or the one that labels teach."""
   trainer, s = _Trainer.of(bench), bench.settings
   stage = s['stage']
   weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
-  params = {'model': trainer.placed(bench.inputs['warm_up'].params),
-            'task_weights': weighting.init()}
-  qualification = trainer.data(
-      trainer.qualification('train', bench.inputs.get('censoring')), 'cooperative',
-      'qualification', stage.qualification_batch)
-  preference = trainer.data(trainer.preference('train'), 'cooperative', 'preference', stage.batch)
-  held_out = trainer.held_out(
-      'cooperative', losses.held_out_loss(trainer.model, s['beta']),
-      {'preference': stage.batch, 'qualification': stage.qualification_batch})
-  trainer.run('cooperative', losses.cooperative_loss(trainer.model, weighting, s['beta']), params,
-              lambda start: iterate(preference, qualification, start=start), lambda path: False,
-              held_out)
+  params = {'model': trainer.placed(bench.inputs['warm_up'].params)}
+  lists = {'preference': lambda: trainer.preference('train'),
+           'qualification': lambda: trainer.qualification('train', bench.inputs.get('censoring'))}
+  sizes = {'preference': stage.batch, 'qualification': stage.qualification_batch}
+  sizes = {name: sizes[name] for name in trainer.taught}
+  batches = [trainer.data(lists[name](), 'cooperative', name, size) for name, size in sizes.items()]
+  if len(sizes) > 1:
+    params['task_weights'] = weighting.init()
+    loss = losses.cooperative_loss(trainer.model, weighting, s['beta'])
+  elif 'preference' in sizes:
+    loss = losses.warm_up_loss(trainer.model)
+  else:
+    loss = losses.qualification_loss(trainer.model, s['beta'])
+  untaught = set(PERSPECTIVES) - set(sizes)
+  held_out = trainer.held_out('cooperative', losses.held_out_loss(trainer.model, s['beta']), sizes)
+  trainer.run('cooperative', loss, params, lambda start: iterate(*batches, start=start),
+              lambda path: bool(untaught & set(path)), held_out)
 
 
 def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -291,7 +304,7 @@ def applicant_weights(choice: Mapping[str, Any], score: PairScorer, dataset: Dat
 
   Ones where they are not asked for, or where the chance of an application cannot be told.
   """
-  if choice['censoring'] == 'none' or no_propensity(dataset):
+  if choice['censoring'] == 'none' or not len(rows) or no_propensity(dataset):
     return np.ones(len(rows))
   propensity = (application_propensity(score, dataset, rows)
                 * dataset.interactions.exposure[rows])
@@ -307,11 +320,12 @@ def make_censoring(bench: Bench) -> None:
   weights = np.zeros(len(of_train))
   weights[observed] = w = applicant_weights(
       bench.settings, scorer(bench, experts, dataset), dataset, of_train[observed])
-  share = w.sum() ** 2 / (len(w) * (w ** 2).sum())
+  share = w.sum() ** 2 / (len(w) * (w ** 2).sum()) if len(w) else 1.0
+  largest = w.max(initial=0.0)
   logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f', len(w),
-               w.max(), share)
+               largest, share)
   save_array(bench.folder / 'weights.npy', weights)
-  write_json(bench.folder / 'summary.json', {'applicants': len(w), 'largest': float(w.max()),
+  write_json(bench.folder / 'summary.json', {'applicants': len(w), 'largest': float(largest),
                                              'effective_share': float(share)})
 
 
@@ -332,15 +346,16 @@ def make_calibration(bench: Bench) -> None:
 
   They are those of half the calibration split: certificates need candidates that no fit has used.
   With `calibration` 'none', or without an applicant, nothing is fitted: b = 0, t = 1 and no shifts,
-  p_qual = sigmoid(s_qual).
+  p_qual = sigmoid(s_qual). So it is where no label teaches qualification, and nobody reads p_qual.
   """
   dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
   log = dataset.interactions
   fit, _ = listing.calibration_halves(dataset)
   rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)
                         & np.isin(log.candidate, fit))
-  if bench.settings['calibration'] == 'none' or not len(rows):
-    if bench.settings['calibration'] != 'none':
+  taught = 'qualification' in perspectives(dataset)
+  if bench.settings['calibration'] == 'none' or not len(rows) or not taught:
+    if bench.settings['calibration'] != 'none' and taught:
       logging.warning('calibration: no labelled applicant of %d candidates in half of the '
                       'calibration split; p_qual = sigmoid(s_qual), b=0, t=1', len(fit))
     save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))

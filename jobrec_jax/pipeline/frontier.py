@@ -17,6 +17,7 @@ from jobrec_jax.evaluate.ranking import ranking_metrics
 from jobrec_jax.lagrangian.exact import policy as exact_policy, value
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema.files import load_arrays, save_arrays
+from jobrec_jax.scoring.policy import Alone
 
 MULTIPLIERS = np.r_[0.0, np.geomspace(0.03, 300.0, 40)]
 
@@ -38,7 +39,9 @@ class Frontiers(NamedTuple):
 
 
 def make_frontier(bench: Bench) -> None:
-  """Solves and measures both."""
+  """Solves and measures both; nothing where there is no policy."""
+  if isinstance(bench.inputs['policy'], Alone):
+    return
   objective = bench.settings['objective']
   trained, scores = bench.inputs['policy'].policy, bench.inputs['scores']
   calibration, lists = bench.inputs['calibration'].calibration, bench.inputs['lists']
@@ -67,7 +70,9 @@ def make_frontier(bench: Bench) -> None:
   save_arrays(bench.folder / 'frontier.npz', found)
 
 
-def read_frontier(bench: Bench) -> Frontiers:
+def read_frontier(bench: Bench) -> Frontiers | None:
+  if isinstance(bench.inputs['policy'], Alone):
+    return None
   found = load_arrays(bench.folder / 'frontier.npz')
   return Frontiers(*(found.get(name) for name in Frontiers._fields))
 

@@ -39,7 +39,7 @@ from jobrec_jax.schema.settings import build
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import ScoringConfig
-from jobrec_jax.scoring.policy import Policy
+from jobrec_jax.scoring.policy import Alone, Policy
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
 PARTS = ('tokenizer', 'cooperative', 'calibration', 'policy', 'catalogue')  # read whole
@@ -74,7 +74,7 @@ class LoadedRun:
     recommender: schema, experts, calibration, policy and the run's own jobs.
     results: the rows of its report; empty where none was written.
     catalogue: what the recommender knows of the data, and how the user's tables are written.
-    list_length: jobs in a list of stage 2, over which tau binds.
+    list_length: jobs in a list of stage 2, over which tau binds; 0 without a policy.
   """
 
   settings: Mapping[str, Any]
@@ -96,15 +96,15 @@ class LoadedRun:
     return self.recommender.calibration
 
   @property
-  def policy(self) -> Policy:
+  def policy(self) -> Policy | Alone:
     return self.recommender.policy
 
   @property
   def jobs(self) -> tuple[Entity, ...]:
     return self.recommender.jobs
 
-  def recommend(self, candidates: Entity | Sequence[Entity], tau: float, top_k: int = 5,
-                jobs: Sequence[Entity] | None = None,
+  def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
+                top_k: int = 5, jobs: Sequence[Entity] | None = None,
                 without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under `C >= tau`; see `Recommender.recommend`."""
     return self.recommender.recommend(candidates, tau, top_k, jobs, without)
@@ -129,7 +129,7 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
     parts = find_parts(folder)
     settings = parts.record['settings']
     catalogue = load_catalogue(parts.folders['catalogue'])
-    policy, _ = load_policy(parts.folders['policy'])
+    policy = load_policy(parts.folders['policy'])[0]
     results = results_file(folder, parts.record)
     experts = _experts(parts, backbone)
     features = {k: v for k, v in settings['features'].items() if k != 'states'}

@@ -15,13 +15,16 @@ from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
 from jobrec_jax.lagrangian.diagnosis import diagnose
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.pipeline.artefacts import load_policy, save_params
+from jobrec_jax.pipeline.artefacts import load_alone, load_policy, save_alone, save_params
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.perspectives import perspectives, why_absent
 from jobrec_jax.pipeline.settings import PolicySettings
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, save_arrays, write_json
+from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.policy import (
+    Alone,
     Policy,
     PolicyInputs,
     eligibility,
@@ -57,10 +60,18 @@ class TrainedPolicy(NamedTuple):
 
 
 def make_inputs(bench: Bench) -> None:
-  """Stage 2's lists and the experts' features of their pairs, computed once."""
-  s = bench.settings
-  lists = stage_2_lists(bench.inputs['data'].dataset, s['list_length'], s['lists'], s['seed'])
-  score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
+  """Stage 2's lists and the experts' features of their pairs, computed once.
+
+  A log that teaches one perspective alone has none: what is kept then is why.
+  """
+  s, dataset = bench.settings, bench.inputs['data'].dataset
+  taught = perspectives(dataset)
+  if len(taught) == 1:
+    (absent,) = set(PERSPECTIVES) - set(taught)
+    save_alone(bench.folder, Alone(*taught, why_absent(dataset, absent)))
+    return
+  lists = stage_2_lists(dataset, s['list_length'], s['lists'], s['seed'])
+  score = scorer(bench, bench.inputs['experts'], dataset)
   features = score.features(lists.candidate, lists.job, 'stage 2 features')
   inputs = policy_inputs(features, lists, bench.inputs['calibration'].calibration)
   save_arrays(bench.folder / 'inputs.npz', {
@@ -69,8 +80,9 @@ def make_inputs(bench: Bench) -> None:
       name: getattr(lists, name) for name in ('candidate', 'job', 'relevance', 'mask')})
 
 
-def read_inputs(bench: Bench) -> PolicyInputs:
-  return PolicyInputs(**jax.tree.map(jnp.asarray, load_arrays(bench.folder / 'inputs.npz')))
+def read_inputs(bench: Bench) -> PolicyInputs | Alone:
+  return load_alone(bench.folder) or PolicyInputs(**jax.tree.map(
+      jnp.asarray, load_arrays(bench.folder / 'inputs.npz')))
 
 
 def stage_2_lists(dataset: Dataset, items: int, count: int, seed: int) -> RankingLists:
@@ -149,7 +161,11 @@ def requirements(p: PolicySettings, attainable: tuple[float, float]) -> list[flo
 def make_policy(bench: Bench) -> None:
   """Trains one head for all knots; its range covers whatever `policy.taus` asks for."""
   p: PolicySettings = bench.settings['policy']
-  inputs: PolicyInputs = bench.inputs['inputs']
+  inputs: PolicyInputs | Alone = bench.inputs['inputs']
+  if isinstance(inputs, Alone):
+    logging.info('policy: none, for %s', inputs.why)
+    save_alone(bench.folder, inputs)
+    return
   seed = bench.settings['seed']
   low, high = reach(p, inputs)
   if p.constraint == 'inequality':
@@ -208,6 +224,8 @@ def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> Non
       logging.info('policy: %s', diagnosis.message)
 
 
-def read_policy(bench: Bench) -> TrainedPolicy:
+def read_policy(bench: Bench) -> TrainedPolicy | Alone:
   policy, attainable = load_policy(bench.folder)
+  if isinstance(policy, Alone):
+    return policy
   return TrainedPolicy(policy, attainable, load_arrays(bench.folder / 'history.npz'))

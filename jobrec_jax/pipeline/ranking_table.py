@@ -4,19 +4,22 @@ from collections.abc import Sequence
 
 from jobrec_jax.recommend import DOUBTED, RankedCandidate, RankedJobs
 from jobrec_jax.schema.words import printable
-from jobrec_jax.scoring.policy import Policy
+from jobrec_jax.scoring.policy import Alone, Policy
 
 FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists moves C
 
 
-def ranking_table(ranked: RankedJobs, tau: float, policy: Policy | None = None) -> str:
+def ranking_table(ranked: RankedJobs, tau: float | None,
+                  policy: Policy | Alone | None = None) -> str:
   """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds."""
   titled = any(j.title != j.job_id for j in ranked.jobs)
   columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',
              'lambda')
-  rows = [((str(i + 1), j.job_id, *((j.title,) if titled else ()), f'{j.score:.3f}',
-            f'{j.preference:.3f}', f'{j.qualification:.3f}', f'{j.lam:.3f}'),
+  rows = [((str(i + 1), j.job_id, *((j.title,) if titled else ()),
+            *map(_number, (j.score, j.preference, j.qualification, j.lam))),
            _details(j.reasons, j.contradicted, j.copies)) for i, j in enumerate(ranked.jobs)]
+  if isinstance(policy, Alone):
+    return f'{_table(columns, rows)}\n{ranked_alone(policy)}'
   asked = f'asked for {tau:.6g}' if tau else 'no requirement'
   if policy and 0 < tau < policy.knots[0] and policy.constraint == 'inequality':
     asked += f', but below {policy.knots[0]:.4g} nothing is required'
@@ -27,10 +30,21 @@ def ranking_table(ranked: RankedJobs, tau: float, policy: Policy | None = None) 
 def candidates_table(ranked: Sequence[RankedCandidate]) -> str:
   """The candidates for a job as aligned text, each one's reasons below."""
   columns = ('rank', 'candidate', 'p_qual', 'preference')
-  rows = [((str(i + 1), c.candidate_id, f'{c.qualification:.3f}', f'{c.preference:.3f}'),
+  rows = [((str(i + 1), c.candidate_id, *map(_number, (c.qualification, c.preference))),
            _details(c.reasons, c.contradicted) | ({'warning': list(c.notes)} if c.notes else {}))
           for i, c in enumerate(ranked)]
   return _table(columns, rows)
+
+
+def ranked_alone(alone: Alone) -> str:
+  """What to know of a ranking by one expert, in a sentence."""
+  by = 'preference' if alone.perspective == 'preference' else 'qualification (p_qual)'
+  return f'Ranked by {by} alone, without a requirement τ: {alone}.'
+
+
+def _number(value: float) -> str:
+  """Three decimals; a dash for what no expert says."""
+  return f'{value:.3f}' if value == value else '–'
 
 
 def what_tau_binds(jobs: int, list_length: int, asked: float | None = None) -> str:

@@ -60,7 +60,7 @@ class Request:
   Attributes:
     run: a run folder, or a packed file.
     candidates: the file of candidates.
-    tau, top_k: as of `Recommender.recommend`.
+    tau, top_k: as of `Recommender.recommend`; tau is None where there is no policy.
     catalogue: a file of jobs; '' for the run's own.
     applied: a table of applications, which are left out; '' for none.
     resolve: whether tau binds the mean over these candidates and this catalogue.
@@ -69,7 +69,7 @@ class Request:
 
   run: str
   candidates: str
-  tau: float
+  tau: float | None
   top_k: int = 5
   catalogue: str = ''
   applied: str = ''
@@ -238,7 +238,7 @@ def check_request(asked: Request) -> str:
                  'versions': versions()})
 
 
-def requirement(asked: Request) -> float:
+def requirement(asked: Request) -> float | None:
   """What the policy is asked for."""
   return asked.tau if asked.requirement is None else asked.requirement
 

@@ -7,11 +7,17 @@ import json
 from jobrec_jax.data.files.records import read_entity, read_records
 from jobrec_jax.data.tables.applied import Applied, read_applied
 from jobrec_jax.pipeline.load import LoadedRun
-from jobrec_jax.pipeline.ranking_table import candidates_table, ranking_table, what_tau_binds
+from jobrec_jax.pipeline.ranking_table import (
+    candidates_table,
+    ranked_alone,
+    ranking_table,
+    what_tau_binds,
+)
 from jobrec_jax.recommend import RankedCandidate
 from jobrec_jax.schema.files import null_for_nan
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.words import printable
+from jobrec_jax.scoring.policy import Alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Asked:
   """What is asked for.
 
   Attributes:
-    tau: the eligibility asked for.
+    tau: the eligibility asked for; None where there is no policy.
     top_k: how many to give, at most.
     catalogue: a file of jobs; '' for the run's own.
     applied: a table of applications, to be left out; '' for none.
@@ -27,7 +33,7 @@ class Asked:
     as_json: for programs, not for people.
   """
 
-  tau: float = 0.0
+  tau: float | None = 0.0
   top_k: int = 5
   catalogue: str = ''
   applied: str = ''
@@ -58,19 +64,24 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
     without = applied.of([candidate.id])
     warnings += strangers(applied, run.jobs if jobs is None else jobs, asked.applied)
   tau = run.recommender.resolve(candidate, asked.tau, jobs, without) if asked.resolve else asked.tau
+  alone = isinstance(run.policy, Alone)
   (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
   warnings += [*ranked.notes, *unread([ranked.unread])]
   if asked.as_json:
     return json.dumps(null_for_nan({
-        'tau': asked.tau, **({'requirement': tau} if asked.resolve else {}),
+        'tau': asked.tau, **({'ranked_by': run.policy.perspective} if alone else {}),
+        **({'requirement': tau} if asked.resolve else {}),
         'eligibility': ranked.eligibility, 'notes': warnings,
         'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}), indent=2), warnings
   count = len(run.jobs if jobs is None else jobs)
+  table = ranking_table(ranked, tau, run.policy)
+  if alone:
+    return table, warnings
   said = what_tau_binds(count, run.list_length, asked.tau if asked.resolve else None)
-  return f'{ranking_table(ranked, tau, run.policy)}\n{said}', warnings
+  return f'{table}\n{said}', warnings
 
 
-def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,
+def candidates_for(run: LoadedRun, path: str, job_id: str, by: str | None,
                    asked: Asked) -> tuple[str, list[str]]:
   """The best candidates of a file for one job of the catalogue; as `jobs_for`.
 
@@ -78,9 +89,10 @@ def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,
     run: to recommend from.
     path: the file of candidates.
     job_id: of the job.
-    by: 'qualification' or 'preference'.
+    by: 'qualification' or 'preference'; None for what `Policy.ranks_by` says.
     asked: how; tau has no say.
   """
+  by = run.policy.ranks_by(by)
   found = read_records(path, run.schema, 'candidate', run.catalogue.sides.get('candidate'))
   jobs, warnings = read_jobs(run, asked.catalogue)
   people, warnings = list(found.entities), [*found.notes, *warnings]
@@ -95,8 +107,10 @@ def candidates_for(run: LoadedRun, path: str, job_id: str, by: str,
     rows = [dataclasses.asdict(c) for c in ranked]
     for row in rows:
       del row['unread']  # among the notes on all of them
-    return json.dumps({'job': job_id, 'by': by, 'notes': warnings, 'candidates': rows},
-                      indent=2), warnings
+    return json.dumps(null_for_nan({'job': job_id, 'by': by, 'notes': warnings,
+                                    'candidates': rows}), indent=2), warnings
+  if isinstance(run.policy, Alone):
+    return f'{candidates_table(ranked)}\n{ranked_alone(run.policy)}', warnings
   return (f'{candidates_table(ranked)}\nRanked by {by}. Preference is learnt among the jobs of a '
           'candidate: between candidates it compares loosely.'), warnings
 

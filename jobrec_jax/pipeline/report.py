@@ -16,7 +16,9 @@ from jobrec_jax.evaluate.certification import CertifyConfig, ProofRow, wrong_at_
 from jobrec_jax.pipeline import sections
 from jobrec_jax.pipeline.certify import Proof
 from jobrec_jax.pipeline.evaluate import Evaluation
+from jobrec_jax.pipeline.left_out import left_out
 from jobrec_jax.pipeline.measures.subject import ELIGIBILITY, STAGE_2
+from jobrec_jax.pipeline.perspectives import check_both
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.settings import PolicySettings
@@ -44,11 +46,14 @@ def report(run: Run) -> Evaluation:
     for shown in (run.road.frontier, run.road.dial):
       run.get(shown)
   logging.info('report: drawing')
-  said = findings(results.rows)
-  write_results(run.folder, results.rows, [f.text for f in said])
-  parts = [Section('What came out', findings=said), sections.dial_section(run),
-           sections.frontier_section(run, results), sections.control_section(run, results),
-           sections.comparison_section(run, results), sections.separation_section(run, results),
+  said, left = findings(results.rows), left_out(run)
+  for sentence in left:
+    logging.warning('report: %s', sentence)
+  write_results(run.folder, results.rows, [*(f.text for f in said), *left])
+  parts = [Section('What came out', findings=said),
+           *([Section('What was left out', '\n\n'.join(left))] if left else []),
+           *_of_policy(run, results), sections.comparison_section(run, results),
+           *([sections.separation_section(run, results)] if len(results.predicted) else []),
            *sections.certified_section(run.settings.certify, certified), *_made_beside(run),
            sections.training_section(run), Section('Glossary', terms=glossary.RUN),
            sections.provenance_section(run)]
@@ -56,6 +61,13 @@ def report(run: Run) -> Evaluation:
   run.write()
   logging.info('report: %s', run / 'report.html')
   return results
+
+
+def _of_policy(run: Run, results: Evaluation) -> list[Section]:
+  """Nothing where there is no policy."""
+  return [] if results.attainable is None else [
+      sections.dial_section(run), sections.frontier_section(run, results),
+      sections.control_section(run, results)]
 
 
 def main_tables(results: Evaluation) -> list[Table]:
@@ -106,7 +118,12 @@ def sweep_tables(found: Frontier) -> list[Table]:
 
 
 def sweep_report(run: Run) -> str:
-  """Writes frontier.json, frontier.md and figures/frontier.*; returns the tables."""
+  """Writes frontier.json, frontier.md and figures/frontier.*; returns the tables.
+
+  Raises:
+    ValueError: labels of one perspective are missing, before anything is trained.
+  """
+  check_both(run.get(run.road.data).dataset, 'a frontier')
   found: Frontier = run.get(sweep_stage(run.settings, run.road))
   p: PolicySettings = run.settings.policy
   text = '\n'.join([
@@ -132,10 +149,11 @@ def certify_report(run: Run) -> str:
   """Writes certificates.json and figures/certificates.*; returns the tables.
 
   Raises:
-    ValueError: the data are not simulated.
+    ValueError: the data are not simulated, or lack the labels of a perspective.
   """
-  c = run.settings.certify
-  proof: Proof = run.get(proof_stage(run.settings, run.road))
+  c, stage = run.settings.certify, proof_stage(run.settings, run.road)
+  check_both(run.get(run.road.data).dataset, 'certificates')
+  proof: Proof = run.get(stage)
   sections.proof_picture(run, proof)
   write_json(run / 'certificates.json', null_for_nan({
       'settings': dataclasses.asdict(c), 'taus': proof.taus.tolist(),

@@ -26,11 +26,13 @@ from jobrec_jax.data.lists import (
     warm_jobs,
 )
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.perspectives import has_contrast, perspectives
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, load_arrays, save_array, save_arrays
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.scoring.features import PairScores
+from jobrec_jax.scoring.policy import Alone
 
 HELD_OUT = 'held-out lists'
 RIVALS = ('popularity', 'schema rules', 'logistic regression')
@@ -42,12 +44,14 @@ class EvaluationLists(NamedTuple):
 
   Attributes:
     cases: by split and perspective. 'cold candidates' crosses test candidates with jobs that
-      training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs.
-    held_out: lists of the size and sampling of stage 2's, of test candidates.
+      training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs. Where
+      no test candidate has labels of both kinds, its preference is that of lists like stage 2's:
+      an applied job among others.
+    held_out: lists of the size and sampling of stage 2's, of test candidates; None without policy.
   """
 
   cases: dict[Case, RankingLists]
-  held_out: RankingLists
+  held_out: RankingLists | None
 
   @property
   def split(self) -> str:
@@ -64,26 +68,39 @@ def make_lists(bench: Bench) -> None:
   """The full ranking of a simulated market, the frozen lists of jobrec_synth, or test labels."""
   s, (dataset, truth) = bench.settings, bench.inputs['data']
   unseen = 'test' if truth is None else 'cold_candidates'
-  held_out = policy_lists(dataset, unseen, s['list_length'], s['held_out'],
-                          streams.seed32(s['seed'], 'held-out lists'))
+  taught = perspectives(dataset)
   cases = ranked_lists(s, dataset, truth, bench.resources.folder)
+  bare = 'preference' in taught and not any(p == 'preference' for _, p in cases)
+  held_out = {}
+  if bare or len(taught) > 1:
+    drawn = policy_lists(dataset, unseen, s['list_length'], s['held_out'],
+                         streams.seed32(s['seed'], 'held-out lists'))
+    held_out = {f'{HELD_OUT}/preference': drawn} if len(taught) > 1 else {}
+    cases = ({('test', 'preference'): drawn} if bare else {}) | cases
   for case, lists in cases.items():
     logging.info('evaluation lists %s: %d, fingerprint %s', '/'.join(case), len(lists),
                  lists.fingerprint())
-  save_lists(bench.folder / 'lists.npz', {'/'.join(c): x for c, x in cases.items()}
-             | {f'{HELD_OUT}/preference': held_out})
+  save_lists(bench.folder / 'lists.npz',
+             {'/'.join(c): x for c, x in cases.items()} | held_out)
 
 
 def read_lists(bench: Bench) -> EvaluationLists:
   named = load_lists(bench.folder / 'lists.npz')
   cases = {tuple(name.split('/')): lists for name, lists in named.items()}
-  held_out = cases.pop((HELD_OUT, 'preference'))
+  held_out = cases.pop((HELD_OUT, 'preference'), None)
   return EvaluationLists(cases, held_out)
 
 
 def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
                  folder: str) -> dict[Case, RankingLists]:
-  """Args: s: settings of the stage; folder: where jobrec_synth lies."""
+  """The lists of the perspectives that have an expert, and that some list can tell.
+
+  Args:
+    s: settings of the stage.
+    dataset, truth: of the run.
+    folder: where jobrec_synth lies.
+  """
+  taught = perspectives(dataset)
   if s['source'] == 'jobrec_synth':
     # Here, for tensorflow-datasets takes a second to import.
     from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
@@ -91,7 +108,8 @@ def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
     return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
             for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}
   if truth is None:
-    return {('test', p): labelled_lists(dataset, 'test', p) for p in PERSPECTIVES}
+    return {('test', p): labelled_lists(dataset, 'test', p) for p in taught
+            if has_contrast(dataset.interactions.of('test'), p)}
   candidates, warm = candidates_of(dataset, 'cold_candidates'), warm_jobs(dataset)
   if 0 < s['candidates'] < len(candidates):
     rng = streams.rng(s['seed'], 'evaluated candidates')
@@ -100,7 +118,7 @@ def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
   grids = {'cold candidates': warm, 'both cold': cold}
   return {(split, p): truth_lists(truth, p, candidates, jobs,
                                   streams.seed32(s['seed'], 'order of full rankings'))
-          for split, jobs in grids.items() if len(jobs) for p in PERSPECTIVES}
+          for split, jobs in grids.items() if len(jobs) for p in taught}
 
 
 class KeptScores(NamedTuple):
@@ -142,25 +160,27 @@ def pair_codes(lists: RankingLists, jobs: int) -> np.ndarray:
 
 
 def distinct(lists: list[RankingLists], jobs: int) -> np.ndarray:
-  return np.unique(np.concatenate([pair_codes(x, jobs).ravel() for x in lists]))
+  return np.unique(np.concatenate([np.zeros(0, np.int64),
+                                   *(pair_codes(x, jobs).ravel() for x in lists)]))
 
 
 def make_scores(bench: Bench) -> None:
   """The experts' logits of all pairs, and lambda of those on which the policy is shown."""
   lists, dataset = bench.inputs['lists'], bench.inputs['data'].dataset
   score = scorer(bench, bench.inputs['experts'], dataset)
-  jobs = len(dataset.jobs)
-  shown = distinct([lists.held_out, lists.wanted], jobs)
+  jobs, trained = len(dataset.jobs), bench.inputs['policy']
+  ranks = not isinstance(trained, Alone)
+  shown = distinct([lists.held_out, lists.wanted] if ranks else [], jobs)
   rest = np.setdiff1d(distinct(list(lists.cases.values()), jobs), shown)
-  with_policy = score.policy_scores(bench.inputs['policy'].policy, *divmod(shown, jobs),
-                                    'policy and experts')
+  with_policy = score.policy_scores(trained.policy, *divmod(shown, jobs),
+                                    'policy and experts') if ranks else None
   alone = score.scores(*divmod(rest, jobs), 'experts')
   codes = np.concatenate([shown, rest])
   order = np.argsort(codes)
-  arrays = {name: np.concatenate([getattr(x, name) for x in (with_policy, alone)])[order]
+  arrays = {name: np.concatenate([getattr(x, name) for x in (with_policy, alone) if x])[order]
             for name in PERSPECTIVES}
-  for name, x in {'codes': codes[order], 'policy_codes': shown, 'lam': with_policy.lam,
-                  **arrays}.items():
+  lam = with_policy.lam if with_policy else np.zeros((0, 0), np.float32)
+  for name, x in {'codes': codes[order], 'policy_codes': shown, 'lam': lam, **arrays}.items():
     save_array(bench.folder / f'{name}.npy', x)
 
 
@@ -188,9 +208,16 @@ def without_narratives(dataset: Dataset) -> Dataset:
 
 
 def make_blanked(bench: Bench) -> None:
-  """s_pref of the lists on which the policy is shown, without the narratives."""
-  wanted, experts = bench.inputs['lists'].wanted, bench.inputs['experts']
+  """s_pref of the lists on which the policy is shown, without the narratives.
+
+  Of none where no label teaches preference.
+  """
+  lists, experts = bench.inputs['lists'], bench.inputs['experts']
   dataset = bench.inputs['data'].dataset
+  if (lists.split, 'preference') not in lists.cases:
+    save_array(bench.folder / 'preference.npy', np.zeros((0, 0), np.float32))
+    return
+  wanted = lists.wanted
   score = scorer(bench, experts, dataset).with_blocks(  # whose programs it shares
       experts.blocks(without_narratives(dataset)))
   save_array(bench.folder / 'preference.npy',
@@ -213,15 +240,21 @@ def rival(name: str, dataset: Dataset) -> Baseline:
   raise ValueError(f'rival must be one of {RIVALS}, got {name!r}')
 
 
+def rivals_of(dataset: Dataset, perspective: str) -> tuple[str, ...]:
+  """The rivals there are: where all labels of train are alike, the rules, which learn nothing."""
+  labels = getattr(dataset.interactions.of('train'), perspective)
+  return RIVALS if (labels == 0).any() and (labels == 1).any() else ('schema rules',)
+
+
 def make_rival(bench: Bench) -> None:
-  """Fits a rival for each perspective and scores all lists of that perspective."""
-  dataset = bench.inputs['data'].dataset
-  scored = {}
+  """Fits a rival for each perspective that it can learn and scores all lists of that one."""
+  dataset, name = bench.inputs['data'].dataset, bench.settings['rival']
+  cases, scored = bench.inputs['lists'].cases, {}
   for perspective in PERSPECTIVES:
-    fitted = rival(bench.settings['rival'], dataset).fit(dataset, perspective)
-    for case, lists in bench.inputs['lists'].cases.items():
-      if case[1] == perspective:
-        scored['/'.join(case)] = list_scores(fitted, lists)
+    mine = [case for case in cases if case[1] == perspective]
+    if mine and name in rivals_of(dataset, perspective):
+      fitted = rival(name, dataset).fit(dataset, perspective)
+      scored |= {'/'.join(case): list_scores(fitted, cases[case]) for case in mine}
   save_arrays(bench.folder / 'scores.npz', scored)
 
 
@@ -270,7 +303,8 @@ def case_scores(inputs: Any, case: Case) -> Iterator[tuple[str, np.ndarray]]:
   """The rivals' and the canaries' scores of a case, in the order in which they are shown."""
   prefix = '/'.join(case)
   for name in RIVALS:
-    yield name, inputs[name][prefix]
+    if prefix in inputs[name]:
+      yield name, inputs[name][prefix]
   for key, values in inputs['canaries'].items():
     if key.startswith(f'{prefix}/'):
       yield key.removeprefix(f'{prefix}/'), values

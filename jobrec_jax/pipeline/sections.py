@@ -44,6 +44,7 @@ from jobrec_jax.report.results import (
     result_tables,
 )
 from jobrec_jax.schema.schema import PERSPECTIVES
+from jobrec_jax.scoring.policy import Alone
 from jobrec_jax.train.loop import MetricsWriter
 
 GROUPS = dict(zip(('experts', 'rivals', 'ceiling', 'canaries'), PALETTE))
@@ -61,14 +62,14 @@ def facts(run: Run, results: Evaluation) -> list[tuple[str, str]]:
   dataset, _ = run.get(run.road.data)
   log, experts = dataset.interactions, run.get(run.road.cooperative)
   parameters = sum(x.size for x in jax.tree.leaves(experts.params))
-  low, high = results.attainable
+  attainable = results.attainable and [
+      ("attainable C, stage 2's lists", '{:.3f} to {:.3f}'.format(*results.attainable))]
   return [('data', run.settings.data.source),
           ('candidates', f'{len(dataset.candidates):,}'), ('jobs', f'{len(dataset.jobs):,}'),
           ('pairs shown', f'{len(log):,}'),
           ('applications', f'{(log.preference == 1).sum():,}'),
           ('acceptances', f'{(log.qualification == 1).sum():,}'),
-          ('parameters of the experts', f'{parameters:,}'),
-          ("attainable C, stage 2's lists", f'{low:.3f} to {high:.3f}')]
+          ('parameters of the experts', f'{parameters:,}'), *(attainable or [])]
 
 
 def find(rows: Sequence[ResultRow], metric: str) -> dict[tuple[str, float | None], Interval]:
@@ -270,7 +271,10 @@ def training_section(run: Run) -> Section:
         'Losses of the experts over steps: faint as measured, bold as a running mean. The stages '
         'add up different terms, so that the whole losses of two panels do not compare. Validation '
         'adds up the terms without the weights of the tasks, on lists that no step learns from.'))
-  trained: TrainedPolicy = run.get(road.policy)
+  trained: TrainedPolicy | Alone = run.get(road.policy)
+  if isinstance(trained, Alone):
+    return Section('Training', f'The {trained.perspective} expert alone is trained, for '
+                   f'{trained.why}.', pictures=pictures)
   if len(trained.history.get('multiplier', ())):
     pictures.append(save(
         lambda narrow: figures.policy_curves(trained.history, np.asarray(trained.policy.knots),

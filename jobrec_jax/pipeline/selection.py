@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.data.dataset import UNOBSERVED, Dataset, Truth, pair_code
+from jobrec_jax.pipeline.perspectives import why_absent
 from jobrec_jax.pipeline.settings import RefineSettings
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.refine.doubt import assign, budget_size, most_doubtful, pair_features, suspect
@@ -56,6 +57,8 @@ def machine_labels(rules: RefineSettings, seed: int, dataset: Dataset,
   labels = {}
   for name in rules.perspectives:
     if truth is None:
+      if why := why_absent(dataset, name):
+        raise ValueError(f'refine.perspectives must have labels to refine, got {name!r}: {why}')
       log = dataset.interactions
       log = log.where(getattr(log, name) != UNOBSERVED)
       _, first = np.unique(pair_code(log.candidate, log.job), return_index=True)

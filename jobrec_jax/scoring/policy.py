@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from flax import struct
 import jax
@@ -12,8 +12,12 @@ import numpy as np
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.lagrangian.attainable import ROUNDING
 from jobrec_jax.models.policy import HeadKind, PolicyHead, at_requirement, policy_scores
+from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.experts import ExpertFeatures
+from jobrec_jax.scoring.experts import ExpertFeatures, PairScores
+
+if TYPE_CHECKING:
+  from jobrec_jax.scoring.features import PairScorer
 
 PyTree = Any
 CONSTRAINTS = ('inequality', 'equality')
@@ -106,11 +110,13 @@ class Policy:
     if self.constraint not in CONSTRAINTS:
       raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
 
-  def check(self, tau: float | np.ndarray) -> None:
+  def check(self, tau: float | np.ndarray | None) -> None:
     """Raises a ValueError that names tau and the trained range where a tau lies outside of it.
 
     A limit rounded to four digits, as it is printed, is taken for the limit itself.
     """
+    if tau is None:
+      raise ValueError('tau must be the eligibility asked for, a probability, got none')
     free = self.constraint == 'inequality'
     low = 0.0 if free else self.knots[0] - ROUNDING
     for t in np.ravel(tau):
@@ -164,3 +170,59 @@ class Policy:
     scores = head_scores(self.head, self.params, inputs)
     # s is linear in lambda, so that it may be read between the knots itself.
     return at_requirement(jnp.moveaxis(scores, 0, -1), jnp.asarray(self.knots, jnp.float32), tau)
+
+  def scored(self, scorer: 'PairScorer', candidate: np.ndarray, job: np.ndarray) -> PairScores:
+    """What a scorer says of pairs [...], with lambda at every knot."""
+    return scorer.policy_scores(self, candidate, job)
+
+  def ranks_by(self, by: str | None) -> str:
+    """Which expert ranks candidates for a job: the one asked for, else qualification.
+
+    Raises:
+      ValueError: there is no such expert.
+    """
+    if by not in (None, *PERSPECTIVES):
+      raise ValueError(f"by must be 'qualification' or 'preference', got {by!r}")
+    return by or 'qualification'
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+  """What stands in a policy's place where the log teaches one expert alone: its order is the rank.
+
+  Attributes:
+    perspective: of the expert.
+    why: what the log lacks for the other one, as a clause.
+  """
+
+  perspective: str
+  why: str
+
+  def __str__(self) -> str:
+    return f'the {self.perspective} expert alone was trained and no policy, for {self.why}'
+
+  def check(self, tau: float | None) -> None:
+    """Raises ValueError: something is required."""
+    if tau is not None and not tau == 0:
+      raise ValueError(f'tau must be left out, for {self}; got {tau:.6g}')
+
+  def at(self, lam: np.ndarray, preference: np.ndarray, z_qual: np.ndarray,
+         tau: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The expert's logits [...], and nan for lambda; as `Policy.at`."""
+    self.check(tau)
+    scores = np.asarray(preference if self.perspective == 'preference' else z_qual, np.float32)
+    return scores, np.full(scores.shape, np.nan, np.float32)
+
+  def scored(self, scorer: 'PairScorer', candidate: np.ndarray, job: np.ndarray) -> PairScores:
+    """What a scorer says of pairs [...]; nan for the other expert, which knows nothing."""
+    found = scorer.scores(candidate, job)
+    nothing = {name: np.full(found.preference.shape, np.nan, np.float32) for name in PERSPECTIVES
+               if name != self.perspective}
+    return dataclasses.replace(found, lam=np.zeros((*found.preference.shape, 0), np.float32),
+                               **nothing)
+
+  def ranks_by(self, by: str | None) -> str:
+    """The one expert; raises as `Policy.ranks_by`."""
+    if by not in (None, self.perspective):
+      raise ValueError(f'by must be {self.perspective!r}, for {self}; got {by!r}')
+    return self.perspective

@@ -53,9 +53,7 @@ def cooperative_loss(model: JobRec, weighting: TaskWeights, beta: float) -> Loss
   Raises:
     ValueError: beta is not positive.
   """
-  if beta <= 0:
-    raise ValueError(f'experts.beta must be positive, got {beta}: without the cross-entropy term '
-                     'the qualification logits have no scale')
+  _check_beta(beta)
 
   def loss_fn(trainable, frozen, batch, key):
     params = merge_params(trainable, frozen)
@@ -73,6 +71,26 @@ def cooperative_loss(model: JobRec, weighting: TaskWeights, beta: float) -> Loss
         'train/preference_hit': _hit_rate(s_pref, preference['mask']),
         'train/qualification_hit': _hit_rate(s_qual, qualification['mask'])}
   return loss_fn
+
+
+def qualification_loss(model: JobRec, beta: float) -> LossFn:
+  """Stage 1B of the qualification expert alone: `L_qual + beta BCE`, as in `cooperative_loss`."""
+  _check_beta(beta)
+
+  def loss_fn(trainable, frozen, batch, key):
+    (lists,) = batch
+    scores = _score(model, merge_params(trainable, frozen)['model'], lists, key, QUALIFICATION)
+    nce, bce = qualification_losses(scores, lists['mask'], lists['weight'])
+    return nce + beta * bce, {
+        'train/qualification_loss': nce, 'train/bce': bce,
+        'train/qualification_hit': _hit_rate(scores, lists['mask'])}
+  return loss_fn
+
+
+def _check_beta(beta: float) -> None:
+  if beta <= 0:
+    raise ValueError(f'experts.beta must be positive, got {beta}: without the cross-entropy term '
+                     'the qualification logits have no scale')
 
 
 def held_out_loss(model: JobRec, beta: float = 0.0) -> MeasureFn:

@@ -64,9 +64,11 @@ def test_the_notes_are_what_stages_make_of_the_settings(caplog):
 @pytest.mark.parametrize('changes, message', [
     ({'preference': lambda log: np.where(log.split == 0, 0, log.preference)},
      'the train split must hold applications, got none'),
-    ({'qualification': lambda log: np.where(log.qualification == 1, 0, log.qualification)},
+    ({'qualification': lambda log: np.where((log.split == 0) & (log.qualification == 1), 0,
+                                            log.qualification)},
      'the train split must hold accepted applicants, got none'),
-    ({'qualification': lambda log: np.where(log.qualification == 0, 1, log.qualification)},
+    ({'qualification': lambda log: np.where((log.split == 0) & (log.qualification == 0), 1,
+                                            log.qualification)},
      'the train split must hold rejected applicants, got none'),
     ({'keep': lambda log: log.split != 3},
      r'the test split must hold candidates who applied to some of the 12 jobs that training sees '

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.objectives.task_weights import task_weights
-from jobrec_jax.train.experts import cooperative_loss, warm_up_loss
+from jobrec_jax.train.experts import cooperative_loss, qualification_loss, warm_up_loss
 
 F, BETA = 3, 0.7
 LEVELS = np.array([0.3, -0.2], np.float32)  # s of the uncertainty weights
@@ -128,6 +128,20 @@ def test_stage_1b_is_both_contrasts_and_beta_cross_entropies(batch):
     assert metrics[f'train/{name}'] == pytest.approx(value, rel=1e-5), name
 
 
+def test_the_qualification_expert_alone_learns_its_contrast_and_beta_cross_entropies(batch):
+  lists, x = batch[1], seen(batch[1], KEY)
+  scores, mask, weight = (x @ W)[..., 1], lists['mask'], lists['weight'].astype(np.float64)
+  nce, d_nce = contrast(scores + np.log(weight), mask, weight[:, 0])
+  bce, d_bce = cross_entropy(scores, mask, weight)
+  loss, metrics, gradient = grad(qualification_loss(Linear(), BETA), batch[1:])
+  assert loss == pytest.approx(nce + BETA * bce, rel=1e-5)
+  np.testing.assert_allclose(gradient['model']['kernel'][:, 1],
+                             np.einsum('bj,bjf->f', d_nce + BETA * d_bce, x), atol=1e-5)
+  assert (gradient['model']['kernel'][:, 0] == 0).all()
+  assert metrics['train/qualification_loss'] == pytest.approx(nce, rel=1e-5)
+  assert metrics['train/bce'] == pytest.approx(bce, rel=1e-5)
+
+
 @pytest.mark.parametrize('stage', ['warm_up', 'cooperative'])
 def test_dropout_is_another_under_another_key(batch, stage):
   loss_fn = (warm_up_loss(Linear()) if stage == 'warm_up' else
@@ -139,3 +153,5 @@ def test_dropout_is_another_under_another_key(batch, stage):
 def test_beta_must_be_positive():
   with pytest.raises(ValueError, match=r'experts\.beta must be positive, got 0'):
     cooperative_loss(Linear(), task_weights('uncertainty', 2), 0)
+  with pytest.raises(ValueError, match=r'experts\.beta must be positive, got 0'):
+    qualification_loss(Linear(), 0)

@@ -147,6 +147,9 @@ class LogTable:
       raise ValueError(f'{needs} must name a column where split is {self.split!r}, got none')
     if self.funnel is None and self.preference is None and self.qualification is None:
       raise ValueError('preference, qualification or funnel must say what was decided, got none')
+    if self.applicants_only and self.funnel is None and self.preference is None:
+      raise ValueError('applicants_only must come with preference or funnel, which say who '
+                       f'applied, got {self.applicants_only} without them')
     if self.funnel is not None and (self.preference or self.qualification):
       raise ValueError('funnel says what preference and qualification say; give it or them, not '
                        'both')

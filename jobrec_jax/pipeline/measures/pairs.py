@@ -19,7 +19,8 @@ from jobrec_jax.schema.schema import PERSPECTIVES
 
 def measured_pairs(of: Subject) -> list[RankingLists]:
   """Uniform pairs of held-out candidates; without truths the labelled applicants."""
-  perspective = 'qualification' if of.truth is None else 'preference'
+  perspective = 'preference' if of.truth is not None and 'preference' in of.taught else (
+      'qualification')
   return [lists for case, lists in of.lists.cases.items() if case[1] == perspective]
 
 
@@ -30,8 +31,12 @@ def calibration_measures(of: Subject) -> tuple[np.ndarray, np.ndarray, list[Meas
   of uniform pairs; without truths against the labels of test applicants, who are no uniform pairs.
 
   Returns:
-    [pairs] p_qual, [pairs] what it should be, and the measures.
+    [pairs] p_qual, [pairs] what it should be, and the measures; of no pair where no label teaches
+    qualification, or no list of the test tells it.
   """
+  if 'qualification' not in of.taught or not measured_pairs(of):
+    return np.zeros(0), np.zeros(0), []
+
   def flat(value):
     return np.concatenate([value(lists)[lists.mask] for lists in measured_pairs(of)])
   logits = flat(lambda x: of.scores.of(x).qualification)
@@ -55,7 +60,7 @@ def calibration_measures(of: Subject) -> tuple[np.ndarray, np.ndarray, list[Meas
 
 def correlation_measures(of: Subject) -> list[Measured]:
   """Each expert's correlation with both truths, plain and given the other truth."""
-  if of.truth is None:
+  if of.truth is None or len(of.taught) < 2:
     return []
   pairs = measured_pairs(of)
   u, j = (np.concatenate([getattr(x, name).ravel() for x in pairs])

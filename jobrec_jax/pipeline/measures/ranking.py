@@ -49,8 +49,9 @@ def systems(of: Subject, case: Case) -> Iterator[tuple[str, np.ndarray]]:
   """Every system's scores of a case, in the order in which they are shown."""
   lists, perspective = of.lists.cases[case], case[1]
   experts = of.scores.of(lists)
-  yield PREFERENCE, experts.preference
-  yield QUALIFICATION, experts.qualification
+  for name, expert in (('preference', PREFERENCE), ('qualification', QUALIFICATION)):
+    if name in of.taught:
+      yield expert, getattr(experts, name)
   if of.truth is not None:
     yield CEILINGS[perspective], getattr(of.truth, perspective)[lists.candidate, lists.job]
   yield from case_scores(of.inputs, case)

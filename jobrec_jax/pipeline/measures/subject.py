@@ -9,10 +9,12 @@ import numpy as np
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.lists import RankingLists, candidates_of, warm_jobs
 from jobrec_jax.evaluate.statistics import Estimate, Groups, make_groups
+from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.policy import TrainedPolicy
 from jobrec_jax.pipeline.scores import EvaluationLists, KeptScores
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.scoring.calibration import Calibration
+from jobrec_jax.scoring.policy import Alone
 
 PREFERENCE, QUALIFICATION = 'preference expert', 'qualification expert'
 BLANKED = f'{PREFERENCE}, narratives blanked'
@@ -51,7 +53,7 @@ class Subject:
   Attributes:
     inputs: by name, as in `pipeline.road`.
     lists, scores: held-out lists, and what the experts and the policy say of them.
-    trained: the policy.
+    trained: the policy, or why there is none.
     calibration: of p_qual.
     truth: of the market; None where it is not known.
     groups: of candidates and jobs, by the data alone.
@@ -60,7 +62,7 @@ class Subject:
   inputs: Any
   lists: EvaluationLists
   scores: KeptScores
-  trained: TrainedPolicy
+  trained: TrainedPolicy | Alone
   calibration: Calibration
   truth: Truth | None
   groups: Groups
@@ -70,6 +72,11 @@ class Subject:
     i = bench.inputs
     return cls(i, i['lists'], i['scores'], i['policy'], i['calibration'].calibration,
                i['data'].truth, groups_of(i['data'].dataset))
+
+  @property
+  def taught(self) -> tuple[str, ...]:
+    """The perspectives that have an expert."""
+    return perspectives(self.inputs['data'].dataset)
 
 
 def groups_of(dataset: Dataset) -> Groups:

@@ -142,6 +142,8 @@ def changed(*pairs):
     (changed((LOG, "funnel = {column = 'x', stages = ['a'], preference = 'b'}\n")),
      'stages must differ and hold what preference'),
     (changed((LOG, LOG + "applicants_only = ['dev']\n")), 'applicants_only must be'),
+    (changed((LOG, "qualification = 'hired'\napplicants_only = ['train']\n")),
+     'applicants_only must come with preference or funnel, which say who applied'),
 ])
 def test_what_a_schema_file_cannot_say(tmp_path, text, message):
   path = write(tmp_path, text)
