@@ -58,9 +58,9 @@ class Recommendation:
 class RankedJobs(NamedTuple):
   """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
 
-  C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread` says
-  in words which candidate, job and alignment blocks were longer than the experts' lengths and what
-  they lost, over all candidates that were scored together. `notes` say what to know of the candidate.
+  C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread`
+  names, by block, what the experts did not read to its end, over all candidates that were scored
+  together. `notes` say what to know of the candidate.
   """
 
   jobs: tuple[Recommendation, ...]
@@ -392,11 +392,9 @@ class _Catalogue(NamedTuple):
   def kept(self, without: Sequence[Collection[str]] | None, count: int) -> np.ndarray:
     """[count, D] bool, which jobs are not left out; with a copy goes the posting."""
     kept = np.ones((count, len(self.jobs)), bool)
-    if without is None:
-      return kept
-    if len(without) != count:
+    if without is not None and len(without) != count:
       raise ValueError(f'without must hold ids for each of {count} candidates, got {len(without)}')
     known = self._known()
-    for u, names in enumerate(without):
+    for u, names in enumerate(without or ()):
       kept[u, [known[name] for name in names if name in known]] = False
     return kept

@@ -81,7 +81,7 @@ print(again.store.folder)
 # What may stand between the braces of a printed command -> what it may become.
 VALUES = {
     'folder': ['runs/quickstart'], 'shlex.quote(str(run.folder))': ["'runs/my run'"],
-    'highest': ['0.7071'], 'who': ['a candidate'],
+    'tau': ['--tau 0.7071 ', ''], 'who': ['a candidate'],
     'shlex.quote(str(candidate))': ['experiments/examples/nursing.json'],
     'shlex.quote(str(out))': ['examples/shifts/schema.toml'],
     'elsewhere': ['', ' --config.data.folder=examples/shifts'],

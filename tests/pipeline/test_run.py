@@ -117,8 +117,8 @@ def test_run_json_names_what_is_there_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-    ({'market': {'exposure': 1e-4}}, 'the train split must hold applications'),
-    ({'market': {'exposure': 0.02, 'preference_mean': -9.0}}, 'train split must hold')])
+    ({'market': {'exposure': 1e-4}}, 'the log must hold applications'),
+    ({'market': {'exposure': 0.02, 'preference_mean': -9.0}}, 'got none of them in 52 pairs')])
 def test_sizes_are_checked_before_anything_is_trained(tmp_path, changes, message):
   run = Run(tmp_path / 'run', tiny_settings(**changes))
   for stage in (run.road.warm_up, run.road.policy):
