@@ -85,7 +85,7 @@ VALUES = {
     'shlex.quote(str(candidate))': ['experiments/examples/nursing.json'],
     'shlex.quote(str(out))': ['examples/shifts/schema.toml'],
     'elsewhere': ['', ' --config.data.folder=examples/shifts'],
-    'step': ['train_experts', 'fit_policy'],
+    'step': ['train_experts', 'fit_policy'], 'script': ['fit_policy', 'evaluate'],
 }
 WRONG = '''
 `python -m experiments.evaluate --workdri=x` and
