@@ -77,9 +77,11 @@ def rotary_angles(
 ) -> jax.Array:
   """position * base^(-2i/H) in radians: [..., H/2] fp32. Reference: Su et al., RoFormer, 2021.
 
-  Frequencies are rounded once: an error of theirs counts as many times as there are positions.
+  The power and its inverse are rounded to fp32, as where pretrained decoders were trained: a last
+  bit of a frequency counts as many times as there are positions.
   """
-  frequency = base ** (-np.arange(0, head_width, 2) / head_width)  # fp64
+  power = (float(base) ** (np.arange(0, head_width, 2) / head_width)).astype(np.float32)
+  frequency = (1 / power).astype(np.float64)
   if scaling is not None:
     turns = scaling.original_positions * frequency / (2 * np.pi)
     kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)

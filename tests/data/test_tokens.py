@@ -93,6 +93,13 @@ def test_a_phrase_is_whole_words():
     assert longer.decode(longer.encode(text).ids) == text
 
 
+def test_a_verdict_is_a_token_before_its_margin():
+  texts = [f'gpa met by 0.{i}, skills met ({i} of 10),' for i in range(9)]
+  tokenizer = train_tokenizer(texts * 5, 400)
+  ids = tokenizer.encode('gpa met by 0.7, skills met (3 of 10),').ids
+  assert [tokenizer.decode([i]) for i in ids] == ['gpa met', ' by 0.', '7,', ' skills met', ' (3 of 10),']
+
+
 def test_what_the_texts_hardly_repeat_is_no_token():
   texts = ['forecasting,'] * 5 + ['upholstery,'] * 4
   tokenizer = train_tokenizer(texts, 400)
@@ -182,7 +189,8 @@ def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
   short = BlockEncoder(dataset, tokenizer, BlockFormat(5, 300, 90))
   assert short.cut['candidate'] == len(dataset.candidates) and set(short.unread) == {'candidate'}
   assert short.candidates.shape[1] == 5 and (short.candidates[:, 0] != PAD).all()
-  for padding in (short.jobs == PAD, short.candidates == PAD):
+  long = BlockEncoder(dataset, tokenizer, BlockFormat(300, 300, 90))
+  for padding in (long.jobs == PAD, long.candidates == PAD):
     assert padding.any() and (np.diff(padding.astype(int), axis=1) >= 0).all()
   other = short.with_candidates(dataset.candidates[:3])
   assert (other.cut['candidate'], short.cut['candidate']) == (3, len(dataset.candidates))
