@@ -97,7 +97,8 @@ def test_a_verdict_is_a_token_before_its_margin():
   texts = [f'gpa met by 0.{i}, skills met ({i} of 10),' for i in range(9)]
   tokenizer = train_tokenizer(texts * 5, 400)
   ids = tokenizer.encode('gpa met by 0.7, skills met (3 of 10),').ids
-  assert [tokenizer.decode([i]) for i in ids] == ['gpa met', ' by 0.', '7,', ' skills met', ' (3 of 10),']
+  assert [tokenizer.decode([i]) for i in ids] == [
+      'gpa met', ' by 0.', '7,', ' skills met', ' (3 of 10),']
 
 
 def test_what_the_texts_hardly_repeat_is_no_token():
