@@ -1,6 +1,7 @@
 """A user's tables as a data set: records, decisions, splits, and what was left out."""
 
 import csv
+import json
 import random
 
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -255,19 +256,34 @@ PERSON = st.fixed_dictionaries({
     'drives': st.none() | st.booleans()})
 
 
+COLUMNS = {'years': 'Years at work', 'pay': 'pay', 'skills': 'Skills', 'shift': 'shift',
+           'drives': 'drives', 'letter': 'letter'}
+
+
+def write_people(path, people):
+  """As csv and str() write them, with sets as Python lists; or with values as they are."""
+  rows = [{'person': i, **{COLUMNS[k]: v for k, v in p.items()}} for i, p in enumerate(people, 1)]
+  if path.suffix == '.jsonl':
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  elif path.suffix == '.parquet':
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  else:
+    with path.open('w', newline='', encoding='utf-8') as file:
+      writer = csv.DictWriter(file, ['person', *COLUMNS.values()])
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+@pytest.mark.parametrize('ending', ['csv', 'jsonl', 'parquet'])
 @settings(max_examples=50, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(people=st.lists(PERSON, min_size=4, max_size=4))
-def test_any_value_reads_back_from_csv(tmp_path, people):
-  """Written as csv and str() write them, with sets as Python lists."""
+def test_any_value_reads_back(tmp_path, ending, people):
   folder = shop.folder(tmp_path, LOG, RULES)
-  with (folder / 'people.csv').open('w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    writer.writerow(['person', 'Years at work', 'pay', 'Skills', 'shift', 'drives', 'letter'])
-    for i, p in enumerate(people, 1):
-      writer.writerow([i, *('' if p[k] is None else p[k] for k in (
-          'years', 'pay', 'skills', 'shift', 'drives', 'letter'))])
-  dataset = read_tables(folder, folder / 'schema.toml', EVEN)
+  write_people(folder / f'people.{ending}', people)
+  schema_file = folder / 'schema.toml'
+  schema_file.write_text(schema_file.read_text().replace('people.csv', f'people.{ending}'))
+  dataset = read_tables(folder, schema_file, EVEN)
   schema = dataset.schema
   for entity, person in zip(dataset.candidates, people):
     for name, value in person.items():
