@@ -211,9 +211,10 @@ class _Trainer:
         lists = listing.fixed_lists(getattr(self, perspective)('validation'),
                                     size * HELD_OUT_BATCHES, seed)
       if lists is None:
-        logging.info('%s: the validation split holds no %s list with a negative; %s', stage,
-                     perspective, 'the validation loss leaves it out' if len(batches) > 1 else
-                     'all steps are trained')
+        logging.warning('%s: the validation split holds no %s list with a negative; %s; a greater '
+                        'share of data.shares, or a split by groups, would give it some', stage,
+                        perspective, 'the validation loss leaves it out' if len(batches) > 1 else
+                        'all steps are trained')
         continue
       blocks = self.finishers()[perspective](lists)
       for i, batch in enumerate(found):
