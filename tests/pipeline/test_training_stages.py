@@ -181,8 +181,8 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
   assert [(r.levelname, r.getMessage()) for r in caplog.records
           if 'validation' in r.getMessage()] == [('WARNING', (
               f'cooperative: the validation split holds no {name} list with a negative; the '
-              'validation loss leaves it out; a greater share of data.shares, or a split by groups, '
-              'would give it some')) for name in said]
+              'validation loss leaves it out; a greater share of data.shares, or a split by '
+              'groups, would give it some')) for name in said]
   assert (set(found.batches[0]) if found else set()) == measured
   stage = dataclasses.replace(of_stage.settings['stage'], patience=0)
   of_stage.settings = of_stage.settings | {'stage': stage}
