@@ -205,7 +205,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
     items: J, the most jobs in a list; fewer where the catalogue has no more.
     count: N, the most lists; no more than there are applications.
     seed: of candidates, positives and negatives.
-    jobs: the catalogue to draw from; None for the jobs of the train split.
+    jobs: the catalogue to draw from; None for `catalogue_of` the split.
 
   Raises:
     ValueError: no candidate of the split applied to some of the catalogue and not to all of it, or
@@ -213,7 +213,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
   """
   if items < 2:
     raise ValueError(f'policy.list_length must be at least 2, got {items}')
-  jobs = warm_jobs(dataset) if jobs is None else jobs
+  jobs = catalogue_of(dataset, split) if jobs is None else jobs
   wanted = applications(dataset, split, jobs)
   if not wanted:
     raise ValueError(f'the {split} split must hold candidates who applied to some of the '
@@ -248,6 +248,17 @@ def applications(dataset: Dataset, split: str, jobs: np.ndarray) -> dict[int, np
 def warm_jobs(dataset: Dataset) -> np.ndarray:
   """Indices of the jobs that the train split has seen."""
   return np.unique(dataset.interactions.of('train').job)
+
+
+def catalogue_of(dataset: Dataset, split: str) -> np.ndarray:
+  """The jobs that a split's lists are drawn from: those that training sees.
+
+  Where nobody of the split applied to some of these and not to all, as where whole groups of jobs
+  are left out of training, they are the split's own.
+  """
+  jobs = warm_jobs(dataset)
+  return jobs if applications(dataset, split, jobs) else np.unique(
+      dataset.interactions.of(split).job)
 
 
 def candidates_of(dataset: Dataset, split: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from jobrec_jax.data.lists import (
     QualificationLists,
     applications,
     candidates_of,
+    catalogue_of,
     negatives_policy,
     warm_jobs,
 )
@@ -187,15 +188,14 @@ def check_sizes(settings: Settings, data: Data) -> None:
 
 def _check_lists(dataset: Dataset, taught: tuple[str, ...], unseen: str) -> None:
   """Raises ValueError: lists that training or the first measure needs cannot be drawn."""
-  jobs, test = warm_jobs(dataset), dataset.interactions.of('test')
+  test = dataset.interactions.of('test')
   for split, name in (('train', 'train'), (unseen, 'test')):
     drawn = 'preference' in taught and (
         name == 'train' or len(taught) > 1 or not has_contrast(test, 'preference'))
-    if drawn and not applications(dataset, split, jobs):
+    if drawn and not applications(dataset, split, jobs := catalogue_of(dataset, split)):
       raise ValueError(
-          f'the {name} split must hold candidates who applied to some of the {len(jobs)} jobs that '
-          f'training sees and not to all, got none of {len(candidates_of(dataset, split))} '
-          'candidates (data.shares)')
+          f'the {name} split must hold candidates who applied to some of its {len(jobs)} jobs and '
+          f'not to all, got none of {len(candidates_of(dataset, split))} candidates (data.shares)')
   if taught == ('qualification',) and not has_contrast(test, 'qualification'):
     raise ValueError(f'the test split must hold a job with accepted and rejected applicants, got '
                      f'none of {len(np.unique(test.job))} jobs (data.shares)')
@@ -237,7 +237,7 @@ def _policy_sizes(settings: Settings, dataset: Dataset,
   length = min(p.list_length, len(jobs))
   yield 'policy.list_length', p.list_length, length, f'{len(jobs)} jobs that training sees'
   yield 'certify.k', settings.certify.k, min(settings.certify.k, length), f'{length} jobs in a list'
-  counts = [sum(map(len, applications(dataset, split, jobs).values()))
+  counts = [sum(map(len, applications(dataset, split, catalogue_of(dataset, split)).values()))
             for split in ('train', unseen)]
   lists = min(p.lists, counts[0])
   yield 'policy.lists', p.lists, lists, f'{counts[0]} applications in the train split'

@@ -13,6 +13,7 @@ from jobrec_jax.data.lists import (
     QualificationLists,
     calibration_halves,
     candidates_of,
+    catalogue_of,
     fixed_lists,
     labelled_lists,
     load_lists,
@@ -173,6 +174,17 @@ def test_policy_lists_need_somebody_with_a_choice(dataset):
   with pytest.raises(ValueError, match='^the train split must hold candidates who applied to some '
                                        f'of the {len(everything)} jobs .* and not to all, got '):
     policy_lists(dataclasses.replace(dataset, interactions=log), 'train', 6, 4, 1)
+
+
+def test_where_the_test_has_jobs_of_its_own_alone_its_lists_are_drawn_from_these(dataset):
+  log, jobs = dataset.interactions, warm_jobs(dataset)
+  np.testing.assert_array_equal(catalogue_of(dataset, 'cold_candidates'), jobs)
+  apart = dataclasses.replace(dataset, interactions=log.where(
+      np.isin(log.job, jobs[::2]) == (log.split == 0)))
+  assert set(catalogue_of(apart, 'train')) == set(warm_jobs(apart)) <= set(jobs[::2])
+  own = catalogue_of(apart, 'test')
+  assert set(own) == set(apart.interactions.of('test').job) and not set(own) & set(jobs[::2])
+  assert np.isin(policy_lists(apart, 'test', 6, 20, 1).job, own).all()
 
 
 def test_the_calibration_halves_share_nobody(dataset):

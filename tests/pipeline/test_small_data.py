@@ -71,8 +71,8 @@ def test_the_notes_are_what_stages_make_of_the_settings(caplog):
                                             log.qualification)},
      'the train split must hold rejected applicants, got none'),
     ({'keep': lambda log: log.split != 3},
-     r'the test split must hold candidates who applied to some of the 12 jobs that training sees '
-     r'and not to all, got none of 0 candidates')])
+     r'the test split must hold candidates who applied to some of its 0 jobs and not to all, got '
+     r'none of 0 candidates')])
 def test_only_what_cannot_work_is_refused(changes, message):
   changes = {k: (lambda log, f=f: f(log).astype(np.int8)) if k != 'keep' else f
              for k, f in changes.items()}
