@@ -7,10 +7,12 @@ WORKERS ?= 2
 # Huge pages for malloc: a quarter less CPU time in training. Other C libraries ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint clean smollm2 gemma3 benchmark
+.PHONY: quickstart install test lint clean smollm2 gemma3 benchmark
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(RUN)
+
+install: $(VENV)/.installed
 
 # Two processes, each of which takes whole files: make test ARGS=tests/models
 test: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
   python -m experiments.compare runs/plain runs/without_narratives
   python -m experiments.compare runs/plain-* runs/ips-* --all --csv=rows.csv
+  python -m experiments.compare runs/study/runs/base/* runs/study/runs/raw/*     of a study
 
 Runs that share all settings but `seed` and `data.seed` are one system. Differences are over the
 same candidates and jobs; their intervals take candidates, jobs and seeds.

@@ -6,8 +6,10 @@
   python -m experiments.study --study=... --scheduler=ADDRESS  on a Dask cluster
   python -m experiments.study --study=... --shard=0/4          every fourth run: plain job arrays
 
-The same command resumes. --config is what the variants change. WORKDIR/results.md and report.html
-hold what came out. Exit status 1: a stage failed; the others are made.
+The same command resumes. --config is what the variants change; configs/small.py makes a try of
+minutes. What came out is printed and kept in WORKDIR/results.md and report.html; the intervals and
+p-values are experiments.compare's, on WORKDIR/runs/VARIANT/*. Exit status 1: a stage failed; the
+others are made. docs/tutorial.md goes through one.
 """
 
 import sys

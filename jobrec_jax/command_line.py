@@ -233,5 +233,8 @@ def _flags_in_one_line() -> Iterator[None]:
   except flags.Error as error:
     _end(f'error: {" ".join(str(error).split())}; --help helps', 2)
   except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-    text = error.args[0] if error.args and isinstance(error.args[0], str) else error
-    _end(f'error: --config: {" ".join(str(text).split())}', 2)
+    while error.args and isinstance(error.args[0], Exception):  # as ml_collections wraps them
+      error = error.args[0]
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    unknown = 'there is no setting ' if text.startswith("'") else ''
+    _end(f'error: --config: {unknown}{" ".join(text.split())}', 2)

@@ -25,7 +25,8 @@ def examples(page: str) -> list[str]:
 
 @pytest.mark.parametrize('page, said', [
     ('docs/dual.md', ['mu after a step 0.0']), ('docs/runs.md', ["[('data', False)"]),
-    ('docs/extend.md', ['shared skills (3,)', "reached {'eligible': 0.6, 'not popular': 0.6}",
+    ('docs/extend.md', ['loss 0.313 0.693', 'shared skills (3,)',
+                        "reached {'eligible': 0.6, 'not popular': 0.6}",
                         'heads of width 16', 'runs 12', 'precision@2 [0.75]',
                         'years unmet by 1 years; taste: kitchen met'])])
 def test_the_examples_run(capsys, monkeypatch, tmp_path, page, said):

@@ -12,7 +12,7 @@ from jobrec_jax.pipeline.compare import (
     load_run,
     without_seeds,
 )
-from jobrec_jax.report.compared import ComparedRow, sampled
+from jobrec_jax.report.compared import OTHER, UNREACHED, ComparedRow, sampled
 from jobrec_jax.report.results import Table, format_number, to_markdown
 from jobrec_jax.schema.files import write_text
 
@@ -44,6 +44,11 @@ def compare_report(folders: Sequence[str], level: float = 0.95, everything: bool
        ', '.join(map(str, sorted({x.member.data_seed for x in r})))) for n, r in systems.items()))
   tables = [comparison_table(rows, names[0], name, level) for name in names[1:]]
   return '\n'.join([*map(to_markdown, (about, runs, *tables)), note(rows, level)])
+
+
+UNTESTED = {  # why, by verdict
+    OTHER: 'each run has a grid of requirements of its own; name policy.taus, and it is the same',
+    UNREACHED: 'in some run the policy never gets as eligible'}
 
 
 def comparison_table(rows: Sequence[ComparedRow], reference: str, name: str,
@@ -86,7 +91,9 @@ def note(rows: Sequence[ComparedRow], level: float) -> str:
     text += ' One data seed: they hold for this market and its training data.'
   elif tested and data == 2:
     text += ' Two data seeds show little; take three or more.'
-  return text
+  given = {r.verdict for r in rows}
+  return '\n'.join([text, *(f'{verdict}: {why}.' for verdict, why in UNTESTED.items()
+                            if verdict in given)])
 
 
 def write_csv(path: str | Path, rows: Sequence[ComparedRow]) -> None:

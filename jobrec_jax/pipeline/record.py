@@ -39,6 +39,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
   if (path.parent / STUDY).is_file():
     raise ValueError(f'{path.parent}: must be a run, got a study; its runs are '
                      f'{path.parent}/runs/VARIANT/data-D-seed-S')
+  if next(path.parent.glob(f'data-*-seed-*/{FILE}'), None):
+    raise ValueError(f'{path.parent}: must be a run, got a variant of a study; its runs are '
+                     f'{path.parent}/*')
   if not path.is_file():
     raise ValueError(f'{path}: must be a file, got none; name the folder of a run, or make one '
                      f'first: python -m experiments.quickstart --workdir={folder}')

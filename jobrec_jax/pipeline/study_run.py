@@ -41,8 +41,22 @@ class Made(NamedTuple):
 
 
 def todo(runs: Sequence[Member]) -> list[Task]:
-  """The tasks of some runs."""
-  return tasks((m.place, m.settings, goals(road_of(m))) for m in runs)
+  """The tasks of some runs.
+
+  Raises:
+    ValueError: two variants would stand on the same results, as where no stage's settings hold
+      what one changes.
+  """
+  asked, first = [], {}
+  for m in runs:
+    stages = goals(road_of(m))
+    like = first.setdefault(tuple(s.key for s in stages), m)
+    if like.variant != m.variant:
+      raise ValueError(f'variant {m.variant} must differ from the others, got the results of '
+                       f'{like.variant}: no stage of jobrec_jax/pipeline/road.py has what it '
+                       'changes among its settings')
+    asked.append((m.place, m.settings, stages))
+  return tasks(asked)
 
 
 def plan(runs: Sequence[Member], store: Path) -> list[Reason]:

@@ -18,7 +18,7 @@ from jobrec_jax.pipeline.compare import (
     load_run,
     of_system,
 )
-from jobrec_jax.pipeline.compare_report import compare_report
+from jobrec_jax.pipeline.compare_report import compare_report, note
 from jobrec_jax.pipeline.measures.subject import PREFERENCE, QUALIFICATION, UNIFORM
 from jobrec_jax.pipeline.record import read_record, write_record
 from jobrec_jax.report.results import ResultRow
@@ -224,6 +224,7 @@ def test_what_was_asked_for_another_tau_is_not_tested():
     (last,) = [r for r in rows if r.system == 'other' and 'requirement 2 of 2' in r.metric]
     assert last.verdict == verdict and (last.p_holm == last.p_holm) == (verdict == 'better')
     assert last.diff == pytest.approx(0.1, abs=0.01)
+    assert ('\nanother τ: ' in note(rows, 0.95)) == (verdict == 'another τ')
 
 
 def loaded(folder, data_seed=0, seed=0, **settings):

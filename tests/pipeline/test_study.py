@@ -6,6 +6,7 @@ import pytest
 
 from jobrec_jax.pipeline import study_run, tasks
 from jobrec_jax.pipeline.reasons import Known, plan_text, reasons
+from jobrec_jax.pipeline.record import read_record, write_record
 from jobrec_jax.pipeline.road import road
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.study import Study, Variant, members, read_study, shard
@@ -85,6 +86,12 @@ def test_what_runs_share_is_one_task_and_inputs_come_first():
     count.setdefault(task.stage.name, []).append(len(task.runs))
   assert count['warm_up'] == count['data'] == count['lists'] == [2]
   assert count['cooperative'] == count['evaluation'] == [1, 1]
+
+
+def test_variants_on_the_same_results_are_refused():
+  study = Study('?', VARIANTS | {'batch': Variant('no stage holds it', {'features.batch': 4})})
+  with pytest.raises(ValueError, match='got the results of base: no stage'):
+    study_run.todo(members(study, tiny_settings(), 1))
 
 
 def test_a_failure_is_told_and_the_rest_is_made(tmp_path):
@@ -183,7 +190,13 @@ def test_a_file_without_a_study_is_told(tmp_path, text, message):
 def test_shipped_studies_are_studies(name):
   study = read_study(f'configs/studies/{name}.py')
   from jobrec_jax.pipeline.settings import Settings
-  assert members(study, Settings(), 1)
+  assert study_run.todo(members(study, Settings(), 1))
+
+
+def test_the_folder_of_a_variant_names_its_runs(tmp_path):
+  write_record(tmp_path / 'runs/base/data-0-seed-1', settings={})
+  with pytest.raises(ValueError, match=r'got a variant of a study; its runs are .*/runs/base/\*'):
+    read_record(tmp_path / 'runs/base')
 
 
 def test_a_damaged_record_is_told(tmp_path):
