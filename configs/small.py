@@ -11,4 +11,5 @@ def get_config():
   c.market.candidates, c.market.jobs = 200, 50
   c.model.width, c.model.layers = 32, 1
   c.warm_up.steps = c.cooperative.steps = 40
+  c.warm_up.warmup = c.cooperative.warmup = 5
   return c

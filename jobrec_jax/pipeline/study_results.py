@@ -77,7 +77,7 @@ def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
   own = [r for r in member.rows if r.against is None]
   split = own[0].split
   return [(key, row) for key, row in zip(keyed(member), own, strict=True)
-          if row.split == UNIFORM or (row.metric == 'ndcg@5' and row.split == split)
+          if row.split == UNIFORM or (row.metric in ('ndcg@5', 'auc') and row.split == split)
           or (row.system in ('policy', BOUND) and row.split in (HELD_OUT, split, STAGE_2))]
 
 
