@@ -47,8 +47,8 @@ def compare_report(folders: Sequence[str], level: float = 0.95, everything: bool
 
 
 UNTESTED = {  # why, by verdict
-    OTHER: 'each run has a grid of requirements of its own; where all runs reach them (their logs say '
-           'what C can be), policy.taus names the same for all',
+    OTHER: 'each run has a grid of requirements of its own; where all runs reach them (their logs '
+           'say what C can be), policy.taus names the same for all',
     UNREACHED: 'in some run the policy never gets as eligible'}
 
 
