@@ -41,6 +41,8 @@ def main(run: Run) -> None:
     made = study_run.make(study, mine, run.folder, store, client)
   if made.complete and not FLAGS.shard:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
+    if made.lost:
+      print(f'Of {len(runs)} runs {len(made.complete)} came through: the table is of these.\n')
     print(f'{text(results)}\n{costs(origin)}\nThe whole report: {run / "report.html"}')
   print(study_run.told(made))
   if made.failures:

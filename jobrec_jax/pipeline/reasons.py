@@ -87,7 +87,7 @@ class Known:
     if (old, new) not in self._found:
       was, now = self.identities[old], self.identities[new]
       a, b = self._settings(old), self._settings(new)
-      found = [f'{key} {_shown(a.get(key))} → {_shown(b.get(key))}'
+      found = [f'{_named(key, now["name"])} {_shown(a.get(key))} → {_shown(b.get(key))}'
                for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
       if was['version'] != now['version']:
         found.append(f"{now['name']} version {was['version']} → {now['version']}")
@@ -113,6 +113,11 @@ def flat(value: Any, prefix: str = '') -> dict[str, Any]:
     return {k: v for name, inner in value.items()
             for k, v in flat(inner, f'{prefix}{name}.').items()}
   return {prefix.removesuffix('.'): value}
+
+
+def _named(key: str, stage: str) -> str:
+  """A key of a training stage's own section as users know it: 'cooperative.steps'."""
+  return f'{stage}.{key.removeprefix("stage.")}' if key.startswith('stage.') else key
 
 
 def _shown(value: Any) -> str:

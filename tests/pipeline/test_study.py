@@ -165,6 +165,16 @@ def test_versions_and_files_are_reasons():
   assert known.differences('was', 'else') == ['input x']
 
 
+def test_two_training_stages_are_told_apart_by_the_names_of_their_settings():
+  def made(name, steps, **inputs):
+    return {'name': name, 'settings': {'stage': {'steps': steps}}, 'version': 1, 'files': [],
+            'inputs': inputs}
+  known = Known({'w4': made('warm_up', 4), 'w1': made('warm_up', 1),
+                 'old': made('cooperative', 4, warm_up='w4'),
+                 'new': made('cooperative', 7, warm_up='w1')})
+  assert known.why('new') == 'cooperative.steps 4 → 7, warm_up.steps 4 → 1'
+
+
 def test_a_record_keeps_the_runs_of_other_shards(tmp_path):
   study = Study('?', VARIANTS)
   runs = members(study, tiny_settings(), 2)
