@@ -52,7 +52,9 @@ def calibration_measures(of: Subject) -> tuple[np.ndarray, np.ndarray, list[Meas
   for system, p in ((QUALIFICATION, predicted),
                     (f'{QUALIFICATION}, recalibrated by job', sigmoid(shifted)),
                     (f'{QUALIFICATION}, uncalibrated', sigmoid(logits))):
-    names = 'calibration error', 'calibration error by job'
+    names = ['calibration error', 'calibration error by job']
+    if of.truth is None:  # of a handful of labels a job, it would be mostly their noise
+      del names[1]
     rows += [Measured(system, None, split, 'qualification', *found) for found in zip(
         names, calibration_estimates(p, outcome, of.groups.of(candidate, job), job))]
   return predicted, outcome, rows
