@@ -358,7 +358,7 @@ def test_censoring_weights(kept):
   _, p = propensities(kept, kept.run.get(kept.run.road.warm_up), rows)
   expected = clipped(1 / np.maximum(p * log.exposure[rows], 0.01), tiny_settings().experts.ips_clip)
   np.testing.assert_allclose(weights[observed], expected, rtol=2e-3)
-  assert (weights[~observed] == 0).all() and weights[observed].std() > 0.05
+  assert (weights[~observed] == 0).all() and np.ptp(weights[observed]) > 0.1  # not all alike
 
 
 def test_the_calibration_is_that_of_its_half(kept):
