@@ -66,21 +66,22 @@ def _info_nce(scores: jax.Array, mask: jax.Array, tilt: jax.Array, T: jax.Array)
                       1 - (p * d).sum(-1, keepdims=True))
 
   def parts(t):
-    share = p / (t + d)
-    return share, share.sum(-1, keepdims=True)
+    inverse = 1 / (t + d)  # p / (t + d) / (t + d) is compiled to p / (t + d)^2, which underflows
+    share = p * inverse
+    return share, share.sum(-1, keepdims=True), inverse
 
   def climb(state):
     t, _, step = state
-    share, h = parts(t)
-    t = t + h * (h - 1) / (share / (t + d)).sum(-1, keepdims=True)
+    share, h, inverse = parts(t)
+    t = t + h * (h - 1) / (share * inverse).sum(-1, keepdims=True)
     return t, jnp.abs(h - 1).max(), step + 1
 
   # The error before the last step: the step itself squares it.
   t, *_ = jax.lax.while_loop(lambda s: (s[1] > 1e-7) & (s[2] < 60), climb,
                              (start, jnp.asarray(jnp.inf, p.dtype), 0))
-  pi = parts(t)[0]
+  pi, _, inverse = parts(t)
   log_likelihood = jnp.where(possible, p * jnp.log(jnp.where(possible, pi, 1.0)), 0.0)
-  return Tilted(pi, jnp.where(possible, pi / (t + d), 0.0),
+  return Tilted(pi, jnp.where(possible, pi * inverse, 0.0),
                 (log_likelihood + jnp.where(possible, pi * tilt, 0.0)).sum(-1))
 
 
@@ -248,26 +249,44 @@ def list_chunks(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
   return lists, tau, size
 
 
-def _means(lists: Lists, multiplier: jax.Array, temperature: float,
-           objective: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Means over each group's lists of C, dC/dmu and phi, each [M, G], at multipliers [M, G]."""
+class _Means(NamedTuple):
+  """Means over each group's lists, each [M, G].
 
-  def add(sums, part: Lists, mu: jax.Array):
+  C is known by its distances to the ends of what is attainable, `above` the least and `under` the
+  greatest value. Beside an end C itself has none of their digits: at a low temperature, or under
+  scores far apart, it equals the end while a multiplier of 4 may lead to the middle.
+  """
+
+  above: jax.Array
+  under: jax.Array
+  slope: jax.Array  # dC/dmu
+  value: jax.Array  # phi
+
+
+def _means(lists: Lists, multiplier: jax.Array, temperature: float, objective: str) -> _Means:
+  """At multipliers [M, G]."""
+
+  def add(sums, part_and_ends, mu: jax.Array):
+    part, (least, most) = part_and_ends
     out = OBJECTIVES[objective](part.scores, part.mask, mu[part.group, None] * part.q,
                                 temperature)
-    reached = (out.policy * part.q).sum(-1)
-    total = out.curvature.sum(-1)
-    mean = (out.curvature * part.q).sum(-1) / total
-    slope = (out.curvature * (part.q - mean[..., None]) ** 2).sum(-1)
+    from_least, from_most = part.q - least[..., None], most[..., None] - part.q
+    above, under = ((out.policy * x).sum(-1) for x in (from_least, from_most))
+    # From the nearer end, where the item that has nearly all of pi counts 0.
+    x = jnp.where((above < under)[..., None], from_least, from_most)
+    mean = (out.curvature * x).sum(-1) / out.curvature.sum(-1)
+    slope = (out.curvature * (x - mean[..., None]) ** 2).sum(-1)
     return tuple(s.at[part.group].add(x * part.weight)
-                 for s, x in zip(sums, (reached, slope, out.value))), None
+                 for s, x in zip(sums, (above, under, slope, out.value))), None
 
   def means(mu: jax.Array):  # one requirement at a time: the inner root is as hard for all lists
-    sums, _ = jax.lax.scan(functools.partial(add, mu=mu), (jnp.zeros_like(mu),) * 3, lists)
+    sums, _ = jax.lax.scan(functools.partial(add, mu=mu), (jnp.zeros_like(mu),) * 4,
+                          (lists, ends))
     return sums
 
+  ends = _ends(lists)
   counts = jnp.zeros(multiplier.shape[1]).at[lists.group].add(lists.weight)
-  return tuple(s / counts for s in jax.lax.map(means, multiplier))
+  return _Means(*(s / counts for s in jax.lax.map(means, multiplier)))
 
 
 def _attainable(lists: Lists, size: int) -> tuple[jax.Array, jax.Array]:
@@ -275,19 +294,22 @@ def _attainable(lists: Lists, size: int) -> tuple[jax.Array, jax.Array]:
 
   def mean(x):
     return jnp.zeros(size).at[lists.group].add(x * lists.weight) / counts
-  return (mean(jnp.where(lists.mask, lists.q, jnp.inf).min(-1)),
-          mean(jnp.where(lists.mask, lists.q, -jnp.inf).max(-1)))
+  return tuple(map(mean, _ends(lists)))
+
+
+def _ends(lists: Lists) -> tuple[jax.Array, jax.Array]:
+  """The least and the greatest q of each list."""
+  return (jnp.where(lists.mask, lists.q, jnp.inf).min(-1),
+          jnp.where(lists.mask, lists.q, -jnp.inf).max(-1))
 
 
 class _Search(NamedTuple):
-  """[M, G] each: the multiplier, its bracket, what it reaches; step is a scalar."""
+  """[M, G] each: the multiplier, its bracket, and what it brings; step is a scalar."""
 
   mu: jax.Array
   low: jax.Array
   high: jax.Array
-  reached: jax.Array
-  slope: jax.Array
-  value: jax.Array
+  at: _Means
   step: jax.Array
 
 
@@ -296,25 +318,28 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
            objective: str, inequality: bool) -> tuple[jax.Array, ...]:
   least, most = _attainable(lists, tau.shape[1])
 
-  def place(c):
-    """The logit of where c lies between the least and the greatest attainable value."""
-    return jnp.log(jnp.maximum(c - least, 1e-300)) - jnp.log(jnp.maximum(most - c, 1e-300))
+  def reached(at: _Means):
+    return jnp.where(at.above < at.under, least + at.above, most - at.under)
 
-  free = _means(lists, jnp.zeros((1, tau.shape[1])), temperature, objective)[0][0]        # [G]
+  def place(above, under):
+    """The logit of where C lies between the least and the greatest attainable value."""
+    return jnp.log(jnp.maximum(above, 1e-300)) - jnp.log(jnp.maximum(under, 1e-300))
+
+  free = reached(_means(lists, jnp.zeros((1, tau.shape[1])), temperature, objective))[0]  # [G]
   idle = inequality & (free >= tau)
   # A range without width, or a tau at or beyond its ends, has no finite multiplier.
   inside = (tau > least) & (tau < most)
 
   def open_(s: _Search):
-    return inside & ~idle & (jnp.abs(s.reached - tau) > tolerance)
+    return inside & ~idle & (jnp.abs(reached(s.at) - tau) > tolerance)
 
   def newton(s: _Search) -> _Search:
     busy = open_(s)
-    below = s.reached < tau
+    below = reached(s.at) < tau
     low, high = jnp.where(below, s.mu, s.low), jnp.where(below, s.high, s.mu)
-    rise = s.slope * (1 / jnp.maximum(s.reached - least, 1e-300)
-                      + 1 / jnp.maximum(most - s.reached, 1e-300))
-    proposal = s.mu + (place(tau) - place(s.reached)) / rise
+    above, under = (jnp.maximum(x, 1e-300) for x in (s.at.above, s.at.under))
+    rise = s.at.slope * (1 / above + 1 / under)
+    proposal = s.mu + (place(tau - least, most - tau) - place(above, under)) / rise
     reach = 10 * (1 + jnp.abs(s.mu))  # as far as one step may go beyond what was seen
     proposal = jnp.clip(proposal, s.mu - reach, s.mu + reach)
     bounded = jnp.isfinite(low) & jnp.isfinite(high)
@@ -322,15 +347,15 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
     beyond = s.mu + jnp.where(below, reach, -reach)
     proposal = jnp.where(bad, jnp.where(bounded, (low + high) / 2, beyond), proposal)
     mu = jnp.where(busy, proposal, s.mu)
-    return _Search(mu, low, high, *_means(lists, mu, temperature, objective), s.step + 1)
+    return _Search(mu, low, high, _means(lists, mu, temperature, objective), s.step + 1)
 
   infinite = jnp.full_like(tau, jnp.inf)
   start = jnp.where(idle, 0.0, jnp.maximum(guess, 0.0) if inequality else guess)
   s = jax.lax.while_loop(
       lambda s: open_(s).any() & (s.step < _STEPS), newton,
-      _Search(start, -infinite, infinite, *_means(lists, start, temperature, objective), 0))
-  met = jnp.abs(s.reached - tau) <= tolerance
-  feasible = idle | met
+      _Search(start, -infinite, infinite, _means(lists, start, temperature, objective), 0))
+  c = reached(s.at)
+  feasible = idle | (jnp.abs(c - tau) <= tolerance)
   mu = jnp.where(feasible, s.mu, jnp.nan)
-  return (mu, s.reached, s.value - s.mu * s.reached, s.value - s.mu * tau, feasible,
+  return (mu, c, s.at.value - s.mu * c, s.at.value - s.mu * tau, feasible,
           jnp.stack([least, most], -1), free)
