@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import grain
 
-from jobrec_jax.data.lists import PreferenceLists, QualificationLists
+from jobrec_jax.data.lists import TrainingLists
 from jobrec_jax.data.missing import MissingLists
 from jobrec_jax.data.tokens import BlockEncoder
 
 EPOCHS = 10**9  # as good as endless; the length of an endless one in batches of 1 overflows
-ListSource = PreferenceLists | QualificationLists | MissingLists
+ListSource = TrainingLists | MissingLists
 
 
 def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, seed: int,
@@ -17,7 +17,7 @@ def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, 
   """Endless shuffled batches of lists.
 
   Args:
-    lists: draws a list for a positive pair.
+    lists: draws a list for each of its anchors.
     finish: turns drawn indices into the arrays of a step; runs in Grain's threads.
     batch: lists in a global batch; each process makes its share.
     seed: of shuffling and of the negatives.
@@ -29,26 +29,23 @@ def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, 
   if batch % processes:
     raise ValueError(f'batch must divide by {processes} processes, got {batch} lists')
   # Slicing after the shuffle gives the processes disjoint parts of one global order.
-  return (grain.MapDataset.source(lists.positives).seed(seed).shuffle().repeat(EPOCHS)
-          .random_map(lambda positive, rng: finish(lists.draw(positive, rng)))
+  return (grain.MapDataset.source(lists.anchors).seed(seed).shuffle().repeat(EPOCHS)
+          .random_map(lambda anchor, rng: finish(lists.draw(anchor, rng)))
           .slice(slice(process, None, processes)).batch(batch // processes))
 
 
-def preference_finisher(blocks: BlockEncoder) -> Callable[[dict], dict]:
-  """Token blocks of a candidate-centred list: candidate [Lc], job [J, Lj], alignment [J, La]."""
-  def finish(drawn: dict) -> dict:
-    return blocks.candidate_lists(drawn['candidate'], drawn['job']) | {'mask': drawn['mask']}
-  return finish
+def finisher(blocks: BlockEncoder, centre: str, shared: bool = False) -> Callable[[dict], dict]:
+  """What makes token blocks of a drawn list, beside its mask, label and weights.
 
-
-def qualification_finisher(blocks: BlockEncoder, shared: bool = False) -> Callable[[dict], dict]:
-  """Token blocks of a job-centred list: candidate [J, Lc], alignment [J, La], and job [J, Lj].
-
-  With `shared` the job is [Lj]: all that factored attention needs, which reads it once.
+  Around a candidate: candidate [Lc], job [J, Lj], alignment [J, La]. Around a job: candidate
+  [J, Lc], alignment [J, La], and job [J, Lj], or [Lj] with `shared`: all that factored attention
+  needs, which reads it once.
   """
   def finish(drawn: dict) -> dict:
-    return blocks.job_lists(drawn['candidate'], drawn['job'], shared) | {
-        'mask': drawn['mask'], 'weight': drawn['weight']}
+    candidate, job = drawn['candidate'], drawn['job']
+    lists = (blocks.candidate_lists(candidate[..., 0], job) if centre == 'candidate' else
+             blocks.job_lists(candidate, job[..., 0], shared))
+    return lists | {name: drawn[name] for name in ('mask', 'weight', 'label')}
   return finish
 
 

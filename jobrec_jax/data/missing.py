@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, Dataset
-from jobrec_jax.data.lists import PreferenceLists, QualificationLists
+from jobrec_jax.data.lists import TrainingLists
 from jobrec_jax.schema.schema import Attribute, Entity
 
 VERSIONS = 8  # of a record; at a share of 0.1 some seven in ten lack nothing and take no room
@@ -121,16 +121,16 @@ class MissingLists:
     versions: of these.
   """
 
-  lists: PreferenceLists | QualificationLists
+  lists: TrainingLists
   versions: Versions
 
   @property
-  def positives(self) -> np.ndarray:
-    return self.lists.positives
+  def anchors(self) -> np.ndarray:
+    return self.lists.anchors
 
-  def draw(self, positive: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def draw(self, anchor: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """What the lists draw, with places of versions for candidates and jobs."""
-    drawn = self.lists.draw(positive, rng)
+    drawn = self.lists.draw(anchor, rng)
     which = dict(zip(('candidate', 'job'), rng.integers(VERSIONS, size=2)))
     return drawn | {side: getattr(self.versions, side)[v][drawn[side]]
                     for side, v in which.items()}

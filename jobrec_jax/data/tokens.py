@@ -181,6 +181,7 @@ class BlockFormat:
       model learns vectors.
     layout: one of `render.LAYOUTS`. 'raw' has no verdicts: alignment blocks are empty.
     without_layers: layers of the schema that are left out, see `Schema.without`.
+    numbers: whether a pair's verdicts and margins are numbers, too, beside its tokens.
 
   Raises:
     ValueError: `verdicts` or `layout` is none of these, or verdicts are asked of 'raw'.
@@ -192,6 +193,7 @@ class BlockFormat:
   verdicts: str = 'words'
   layout: str = 'schema'
   without_layers: tuple[str, ...] = ()
+  numbers: bool = False
 
   def __post_init__(self):
     allowed = (*VERDICTS, 'vectors')
@@ -306,6 +308,22 @@ class BlockEncoder:
       self._count_cut(candidate[long], job[long])
     out[row, place] = ids
 
+  def numbers(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
+    """Verdicts and margins of pairs given by index, [...] and [...] -> [..., 3F] float32.
+
+    See `PairAlignments.features`; F counts the fields with verdicts.
+    """
+    u, j = candidate.ravel(), job.ravel()
+    out = np.empty((len(u), 3 * len(self._aligner.fields)), np.float32)
+    for part in chunks(len(u)):
+      out[part] = self._aligner(u[part], j[part]).features()
+    return out.reshape(*candidate.shape, out.shape[1])
+
+  def _pairs(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
+    """What the experts read of pairs beside their two sides."""
+    read = {'alignment': self.alignments(candidate, job)}
+    return read | {'numbers': self.numbers(candidate, job)} if self._form.numbers else read
+
   def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:
     with self._lock:
       if len(self._cut_pairs) < _CUT_PAIRS:
@@ -318,7 +336,7 @@ class BlockEncoder:
     """Blocks of lists of one candidate [B] and J jobs [B, J]: candidate [B, Lc], job [B, J, Lj]."""
     pairs = np.broadcast_to(candidate[..., None], job.shape)
     return {'candidate': self.candidates[candidate], 'job': self.jobs[job],
-            'alignment': self.alignments(pairs, job)}
+            **self._pairs(pairs, job)}
 
   def job_lists(self, candidate: np.ndarray, job: np.ndarray,
                 shared: bool = False) -> dict[str, np.ndarray]:
@@ -330,8 +348,7 @@ class BlockEncoder:
     """
     pairs = np.broadcast_to(job[..., None], candidate.shape)
     return {'candidate': self.candidates[candidate],
-            'job': self.jobs[job if shared else pairs],
-            'alignment': self.alignments(candidate, pairs)}
+            'job': self.jobs[job if shared else pairs], **self._pairs(candidate, pairs)}
 
 
 def count_tokens(lists: Mapping[str, np.ndarray]) -> int:

@@ -19,7 +19,9 @@ from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
-PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases'}  # parameters beside the heads
+# Parameters beside the heads.
+PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'numbers', 'number_scale'}
+MOST = 5.0  # of its scale: where a number that the heads read is cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class JobRecConfig:
     readout: 'expert_tokens', a readout for each expert; or 'last_token', one that all share.
     words, phrases: token ids from `words` on, of which there are `phrases`, have learned embeddings
       of their own beside the decoder's table.
+    numbers: how many every pair has beside its tokens, such as margins; 0: none.
 
   Raises:
     ValueError: a value lies outside its range.
@@ -55,6 +58,7 @@ class JobRecConfig:
   words: int = 0
   phrases: int = 0
   readout: str = 'expert_tokens'
+  numbers: int = 0
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
@@ -65,7 +69,7 @@ class JobRecConfig:
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
       raise ValueError('experts must be one or more distinct names, none of them '
                        f'{sorted(PARTS)}, got {self.experts!r}')
-    for name in ('verdicts', 'words', 'phrases'):
+    for name in ('verdicts', 'words', 'phrases', 'numbers'):
       value = getattr(self, name)
       if not isinstance(value, int) or value < 0:
         raise ValueError(f'{name} must be an integer of at least 0, got {value!r}')
@@ -94,7 +98,7 @@ class ExpertOutputs:
 
   Attributes:
     hidden: [B, J, E, D] fp32, the hidden state after the final norm that each expert's head
-      reads: its own, or the same for all with the readout 'last_token'.
+      reads: its own, or the same for all with the readout 'last_token'; with the pair's numbers.
     scores: [B, J, E] fp32 logits: s_pref and s_qual in the order of `JobRecConfig.experts`.
   """
 
@@ -136,6 +140,11 @@ class JobRec(nn.Module):
   the decoder's config has adapters (see `lora.Adapters`). One readout for all is [1, D], and its
   vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
   pass of its own, and states are kept for each.
+
+  Where pairs have N numbers x, what expert e's head reads is h_e + clip(x * number_scale) numbers_e
+  with `numbers` [E, N, D], zero at the start, and `number_scale` [N], a constant of the data: an
+  amount in words is a few tokens without an order, and a head that has it as a number need not
+  learn to count.
   """
 
   config: JobRecConfig
@@ -156,6 +165,12 @@ class JobRec(nn.Module):
     if c.lora is not None:
       own = len(self.config.experts) if c.lora.per_expert else None
       self.lora = Adapters(c.lora, c.projection_sizes, c.layers, own)
+    if self.config.numbers:
+      nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
+      shape = len(self.config.experts), self.config.numbers, c.width
+      self.numbers = self.param('numbers', nothing, shape, jnp.float32)
+      self.number_scale = self.param('number_scale', nn.initializers.ones_init(),
+                                     (self.config.numbers,), jnp.float32)
     for name in self.config.experts:
       setattr(self, name, ExpertHead(self.config.head_widths, self.config.head_dropout))
 
@@ -164,6 +179,7 @@ class JobRec(nn.Module):
     candidate: jax.Array,
     job: jax.Array,
     alignment: jax.Array,
+    numbers: jax.Array | None = None,
     deterministic: bool = True,
   ) -> ExpertOutputs:
     """Scores lists; a pair's result depends neither on the rest of its list nor on padding.
@@ -177,6 +193,7 @@ class JobRec(nn.Module):
       job: [B, J, Lj] int32 of one job for each pair, or [B, Lj] of one for each list. Where neither
         side is shared, pairs are read candidate-first.
       alignment: [B, J, La] int32 tokens, or codes of verdicts.
+      numbers: [B, J, N] float32 of every pair, where the config has N of them.
       deterministic: False draws the heads' dropout from the 'dropout' stream; that of adapters is
         drawn wherever this stream is given.
 
@@ -203,13 +220,14 @@ class JobRec(nn.Module):
                             states)
       hidden = self._look(self.encode(sides[shared], shared), sides[shared] != PAD, states,
                           partners != PAD, alignment)
-    return self._judge(hidden.reshape(B, J, *hidden.shape[2:]), deterministic)
+    return self._judge(hidden.reshape(B, J, *hidden.shape[2:]), numbers, deterministic)
 
   def score_groups(
     self,
     shared: jax.Array,
     others: Sequence[jax.Array],
     alignments: Sequence[jax.Array],
+    numbers: jax.Array | None = None,
     deterministic: bool = True,
   ) -> ExpertOutputs:
     """As calling it, for lists whose items come in groups that are padded to lengths of their own.
@@ -221,6 +239,7 @@ class JobRec(nn.Module):
       shared: [B, S] int32 tokens of the side that each list shares, candidate or job.
       others: of each group, [B, J, L] int32 of the other side.
       alignments: of each group, [B, J, La] int32 tokens, or codes of verdicts.
+      numbers: of all items, group after group; as calling it.
       deterministic: False draws dropout from the 'dropout' stream.
 
     Returns:
@@ -235,7 +254,7 @@ class JobRec(nn.Module):
     if len(others) != len(alignments):
       raise ValueError('alignments must be as many as the groups of others, got '
                        f'{len(others)} of others and {len(alignments)} of alignments')
-    return self._judge(self._read(shared, others, alignments), deterministic)
+    return self._judge(self._read(shared, others, alignments), numbers, deterministic)
 
   def encode(self, tokens: jax.Array, side: str) -> States:
     """The states of candidates or jobs read alone, for `score_pairs`.
@@ -266,6 +285,7 @@ class JobRec(nn.Module):
     index: jax.Array,
     other_mask: jax.Array,
     alignment: jax.Array,
+    numbers: jax.Array | None = None,
   ) -> ExpertOutputs:
     """Scores pairs of which both sides were encoded before.
 
@@ -276,14 +296,23 @@ class JobRec(nn.Module):
       index: [B, J] int32, which of these U each pair has.
       other_mask: [B, J, L'] bool.
       alignment: [B, J, La] int32 tokens, or codes of verdicts.
+      numbers: [B, J, N], as calling it.
     """
-    return self._judge(self._look(shared, shared_mask, others, other_mask, alignment, index), True)
+    hidden = self._look(shared, shared_mask, others, other_mask, alignment, index)
+    return self._judge(hidden, numbers, True)
 
-  def _judge(self, hidden: jax.Array, deterministic: bool) -> ExpertOutputs:
+  def _judge(self, hidden: jax.Array, numbers: jax.Array | None,
+             deterministic: bool) -> ExpertOutputs:
     """Args: hidden [B, J, E, D] of the readouts, or [B, J, 1, D] of the one that all share."""
+    if (numbers is None) != (not self.config.numbers):
+      raise ValueError(f'numbers must be [B, J, {self.config.numbers}] of the pairs, got '
+                       f'{None if numbers is None else numbers.shape}')
     if self.config.readout == 'last_token':
       shape = *hidden.shape[:2], len(self.config.experts), hidden.shape[3]
       hidden = jnp.broadcast_to(hidden, shape)
+    if self.config.numbers:
+      x = jnp.clip(numbers * jax.lax.stop_gradient(self.number_scale), -MOST, MOST)
+      hidden = hidden + jnp.einsum('bjn,end->bjed', x, self.numbers)
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
     scores = [getattr(self, name)(hidden[:, :, e], deterministic)
               for e, name in enumerate(self.config.experts)]

@@ -13,12 +13,12 @@ from jobrec_jax.data.files.jsonl import read_jsonl
 from jobrec_jax.data.files.paper_csv import read_published
 from jobrec_jax.data.files.recbole import read_atomic
 from jobrec_jax.data.lists import (
-    PreferenceLists,
-    QualificationLists,
+    LabelledLists,
     applications,
     candidates_of,
     catalogue_of,
     negatives_policy,
+    preference_lists,
     warm_jobs,
 )
 from jobrec_jax.data.market.jobrec_synth.worlds import VERSION
@@ -216,11 +216,11 @@ def sizes(settings: Settings, dataset: Dataset,
     policy = negatives_policy(train, s.preference_policy)
     yield ('lists.preference_policy', s.preference_policy, policy,
            'nothing was shown and not applied to')
-    n = PreferenceLists(train, s.preference_negatives, policy).negatives
+    n = preference_lists(train, s.preference_negatives, policy).negatives
     yield ('lists.preference_negatives', s.preference_negatives, n,
            f'{n} jobs at most that a candidate did not apply to')
   if 'qualification' in taught:
-    n = QualificationLists(train, s.qualification_negatives).negatives
+    n = LabelledLists(train, 'qualification', 'job', s.qualification_negatives).negatives
     yield ('lists.qualification_negatives', s.qualification_negatives, n,
            f'{n} rejected applicants of a job at most')
     if settings.experts.censoring != 'none':

@@ -1,24 +1,20 @@
-"""Stages 1A and 1B and the calibration: warm-up, censoring weights, cooperation."""
+"""Stages 1A and 1B and the calibration: warm-up, cooperation, and the scale of p_qual."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import math
 import shutil
 from typing import Any, NamedTuple
 
 from absl import logging
+import grain
 import jax
 import numpy as np
 
 from jobrec_jax.data import lists as listing
-from jobrec_jax.data.dataset import Dataset, Interactions
-from jobrec_jax.data.loader import (
-    ListSource,
-    iterate,
-    list_dataset,
-    preference_finisher,
-    qualification_finisher,
-)
+from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
+from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import MissingLists, Versions
 from jobrec_jax.data.tokens import (
     BlockEncoder,
@@ -26,7 +22,6 @@ from jobrec_jax.data.tokens import (
     phrase_pieces,
 )
 from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
-from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.artefacts import (
     load_calibration,
@@ -34,21 +29,21 @@ from jobrec_jax.pipeline.artefacts import (
     save_calibration,
     save_params,
 )
-from jobrec_jax.pipeline.data import no_propensity
+from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer, warn
 from jobrec_jax.pipeline.model import (
     ModelSpec,
     make_model,
     open_backbone,
 )
 from jobrec_jax.pipeline.perspectives import perspectives
+from jobrec_jax.pipeline.settings import StageSettings
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.pipeline.tokenizer import Text, training_versions
 from jobrec_jax.schema import streams
-from jobrec_jax.schema.files import load_array, save_array, write_json
+from jobrec_jax.schema.files import load_array
 from jobrec_jax.schema.schema import PERSPECTIVES
-from jobrec_jax.scoring.calibration import Calibration, doubts, fit_calibration, fit_offsets
+from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import Experts
-from jobrec_jax.scoring.features import PairScorer
 from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train import experts as losses
 from jobrec_jax.train.checkpoint import Checkpoints
@@ -66,8 +61,11 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-TRAIN, CALIBRATION = 0, 2  # indices of the splits
+CALIBRATION = SPLITS.index('calibration')
+# What lists are around, for the most part and for the rest.
+CENTRES = {'preference': ('candidate', 'job'), 'qualification': ('job', 'candidate')}
 PARAMS = 'params.safetensors'
+SCALE_PAIRS = 4096  # whose numbers are looked at for their scale
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
@@ -87,12 +85,6 @@ def read_experts(bench: Bench) -> Experts:
   params = load_params(bench.folder / PARAMS)['model']
   return load_experts(text.spec, text.tokenizer, params, bench.resources.backbone,
                       make_mesh(bench.resources.mesh))
-
-
-def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
-  """Scores pairs of a data set as the resources say."""
-  return PairScorer(experts, experts.blocks(dataset), make_mesh(bench.resources.mesh),
-                    bench.resources.scoring)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +119,20 @@ class _Trainer:
     key = stream_key(jax.random.key(self.bench.settings['seed']), 'init')
     candidate = np.zeros((1, self.blocks.candidates.shape[1]), np.int32)
     lists = self.blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
-    return self.model.init(key, candidate, lists['job'], lists['alignment'])['params']
+    return self.model.init(key, candidate, lists['job'], lists['alignment'],
+                           lists.get('numbers'))['params']
 
   def initial(self) -> PyTree:
     """New parameters, each on its shards; those of a pretrained decoder come from its files."""
+    def own():
+      return {name: part for name, part in self.init().items() if not self.is_frozen((name,))}
+    params = init_sharded(own, self.mesh)
+    if self.model.config.numbers:
+      old = params['number_scale']
+      params['number_scale'] = jax.device_put(self.number_scale(), old.sharding)
     if self.backbone is None:
-      return init_sharded(self.init, self.mesh)
-
-    def init_rest():
-      return {name: part for name, part in self.init().items() if name != 'decoder'}
-    params = init_sharded(init_rest, self.mesh) | {
-        'decoder': self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])}
+      return params
+    params['decoder'] = self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])
     if self.bench.resources.adapter:
       from jobrec_jax.weights.peft import start_from  # here, for few runs start from one
       c = self.model.config
@@ -148,6 +143,14 @@ class _Trainer:
       rows = phrase_embeddings(params['decoder']['embedding'], pieces)
       params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
     return params
+
+  def number_scale(self) -> np.ndarray:
+    """[N] float32, 1 / root mean square of each number over pairs of the train split; 0 for 0."""
+    log, rng = self.log('train'), streams.rng(self.bench.settings['seed'], 'scale of numbers')
+    rows = rng.permutation(len(log))[:SCALE_PAIRS]
+    x = self.blocks.numbers(log.candidate[rows], log.job[rows]).astype(np.float64)
+    size = np.sqrt((x ** 2).mean(0))
+    return np.where(size > 0, 1 / np.where(size > 0, size, 1), 0).astype(np.float32)
 
   def placed(self, params: PyTree) -> PyTree:
     """Parameters of an earlier stage, each on its shards."""
@@ -164,62 +167,92 @@ class _Trainer:
     """The perspectives that have an expert."""
     return perspectives(self.bench.inputs['data'].dataset)
 
+  @property
+  def dataset(self) -> Dataset:
+    return self.bench.inputs['data'].dataset
+
   def log(self, split: str) -> Interactions:
-    return self.bench.inputs['data'].dataset.interactions.of(split)
+    return self.dataset.interactions.of(split)
 
-  def preference(self, split: str) -> listing.PreferenceLists:
-    s = self.bench.settings['lists']
-    policy = listing.negatives_policy(self.log('train'), s['preference_policy'])
-    return listing.PreferenceLists(self.log(split), s['preference_negatives'], policy)
+  def kinds(self, stage: StageSettings, perspectives: Iterable[str]) -> dict[losses.Kind, int]:
+    """How many lists of each kind a batch has.
 
-  def qualification(self, split: str,
-                    weights: np.ndarray | None = None) -> listing.QualificationLists:
-    return listing.QualificationLists(
-        self.log(split), self.bench.settings['lists']['qualification_negatives'], weights)
+    Most are around the candidate for preference, around the job for qualification; a share is
+    around the other side, so that scores compare along both axes.
+    """
+    found, s = {}, self.bench.settings['lists']
+    for perspective in perspectives:
+      centre, across = CENTRES[perspective]
+      count = stage.batch if perspective == 'preference' else stage.qualification_batch
+      other = 0 if self.sampled(perspective) else math.floor(s['across'] * count)
+      found |= {losses.Kind(perspective, centre): count - other} | (
+          {losses.Kind(perspective, across): other} if other else {})
+    return found
 
-  def finishers(self) -> dict[str, Callable[[dict], dict]]:
-    """By perspective, what makes token blocks of lists."""
-    factored = self.model.config.attention == 'factored'
-    return {'preference': preference_finisher(self.blocks),
-            'qualification': qualification_finisher(self.blocks, factored)}
+  def sampled(self, perspective: str) -> bool:
+    """Whether negatives have no label: nobody knows what was shown, or wants to."""
+    asked = self.bench.settings['lists']['preference_policy']
+    return perspective == 'preference' and (
+        listing.negatives_policy(self.log('train'), asked) == 'uniform')
 
-  def data(self, lists: ListSource, stage: str, perspective: str, batch: int):
-    """Endless batches of lists of the train split, in the order of the stage's own stream."""
-    seed = streams.seed32(self.bench.settings['seed'], f'{stage}, {perspective} lists')
-    if self.versions:
-      lists = MissingLists(lists, self.versions)
-    return list_dataset(lists, self.finishers()[perspective], batch, seed)
+  def lists(self, kind: losses.Kind, split: str,
+            weights: np.ndarray | None = None) -> listing.TrainingLists:
+    """The lists of a kind; `weights` [rows of the split] of applicants."""
+    negatives, log = self.bench.settings['lists'][f'{kind.perspective}_negatives'], self.log(split)
+    if self.sampled(kind.perspective):
+      return listing.SampledLists(log, negatives)
+    return listing.LabelledLists(log, *kind, negatives,
+                                 weights if kind.perspective == 'qualification' else None)
 
-  def held_out(self, stage: str, measure: MeasureFn,
-               batches: Mapping[str, int]) -> HeldOut | None:
+  def finisher(self, kind: losses.Kind) -> Callable[[dict], dict]:
+    return finisher(self.blocks, kind.centre, self.model.config.attention == 'factored')
+
+  def data(self, stage: str, kinds: Mapping[losses.Kind, int],
+           weights: np.ndarray | None = None) -> list[grain.MapDataset]:
+    """Of each kind endless batches of lists of the train split, in the order of its own stream."""
+    found = []
+    for kind, batch in kinds.items():
+      lists = self.lists(kind, 'train', weights)
+      seed = streams.seed32(self.bench.settings['seed'], self._stream(stage, kind))
+      found.append(list_dataset(MissingLists(lists, self.versions) if self.versions else lists,
+                                self.finisher(kind), batch, seed))
+    return found
+
+  def _stream(self, stage: str, kind: losses.Kind) -> str:
+    return f'{stage}, {kind.perspective} lists of one {kind.centre}'
+
+  def held_out(self, stage: str, measure: Callable[[Sequence[losses.Kind]], MeasureFn],
+               kinds: Mapping[losses.Kind, int]) -> HeldOut | None:
     """Lists of the validation split, drawn once, on which training stops in time.
 
-    Their records are whole, and they have no censoring weights. A perspective without any list
-    there is left out.
+    Their records are whole, and they have no censoring weights. A kind without any contrast there
+    is left out.
 
     Args:
       stage: its name.
-      measure: of a batch by perspective.
-      batches: lists in a batch, by perspective.
+      measure: of batches of some kinds.
+      kinds: lists in a batch, by kind.
     """
     patience, log = self.bench.settings['stage'].patience, self.log('validation')
-    found: list[dict] = [{} for _ in range(HELD_OUT_BATCHES)]
-    for perspective, size in batches.items() if patience else ():
+    found: dict[losses.Kind, dict[str, np.ndarray]] = {}
+    for kind, size in kinds.items() if patience else ():
       lists = None
-      if (getattr(log, perspective) == 1).any():
-        seed = streams.seed32(self.bench.settings['seed'], f'{stage}, held-out {perspective} lists')
-        lists = listing.fixed_lists(getattr(self, perspective)('validation'),
-                                    size * HELD_OUT_BATCHES, seed)
-      if lists is None:
-        logging.warning('%s: the validation split holds no %s list with a negative; %s; a greater '
-                        'share of data.shares, or a split by groups, would give it some', stage,
-                        perspective, 'the validation loss leaves it out' if len(batches) > 1 else
-                        'all steps are trained')
-        continue
-      blocks = self.finishers()[perspective](lists)
-      for i, batch in enumerate(found):
-        batch[perspective] = {k: x[i * size:(i + 1) * size] for k, x in blocks.items()}
-    return HeldOut(measure, found, patience) if found[0] else None
+      if (getattr(log, kind.perspective) == 1).any():
+        seed = streams.seed32(self.bench.settings['seed'], f'held-out {self._stream(stage, kind)}')
+        lists = listing.fixed_lists(self.lists(kind, 'validation'), size * HELD_OUT_BATCHES, seed)
+      if lists is not None:
+        found[kind] = self.finisher(kind)(lists)
+    missing = [] if not patience else [
+        p for p in dict.fromkeys(k.perspective for k in kinds) if p not in {
+            k.perspective for k in found}]
+    for perspective in missing:
+      logging.warning('%s: the validation split holds no %s list with a negative; %s; a greater '
+                      'share of data.shares, or a split by groups, would give it some', stage,
+                      perspective, 'the validation loss leaves it out' if found else
+                      'all steps are trained')
+    batches = [tuple({name: x[i * kinds[kind]:(i + 1) * kinds[kind]] for name, x in lists.items()}
+                     for kind, lists in found.items()) for i in range(HELD_OUT_BATCHES)]
+    return HeldOut(measure([*found]), batches, patience) if found else None
 
   def run(self, stage: str, loss_fn: LossFn, params: PyTree, data: Callable[[int], Iterator],
           frozen: Callable[[tuple[str, ...]], bool], held_out: HeldOut | None) -> None:
@@ -253,93 +286,37 @@ def make_warm_up(bench: Bench) -> None:
   if not bench.settings['stage'].steps or 'preference' not in trainer.taught:
     trainer.keep({'model': trainer.initial()})
     return
-  stage = bench.settings['stage']
-  batches = trainer.data(trainer.preference('train'), 'warm_up', 'preference', stage.batch)
-  held_out = trainer.held_out('warm_up', losses.held_out_loss(trainer.model),
-                              {'preference': stage.batch})
-  trainer.run('warm_up', losses.warm_up_loss(trainer.model), {'model': trainer.initial()},
-              lambda start: iterate(batches, start=start), losses.frozen_in_warm_up, held_out)
+  beta = bench.settings['beta']
+  kinds = trainer.kinds(bench.settings['stage'], ['preference'])
+  batches = trainer.data('warm_up', kinds)
+  held_out = trainer.held_out(
+      'warm_up', lambda found: losses.held_out_loss(trainer.model, found, beta), kinds)
+  trainer.run('warm_up', losses.warm_up_loss(trainer.model, [*kinds], beta),
+              {'model': trainer.initial()}, lambda start: iterate(*batches, start=start),
+              losses.frozen_in_warm_up, held_out)
 
 
 def make_cooperative(bench: Bench) -> None:
   """Stage 1B: both experts, from the parameters of stage 1A; or the one that labels teach."""
   trainer, s = _Trainer.of(bench), bench.settings
-  stage = s['stage']
+  censored: Censoring = bench.inputs.get('censoring', UNCENSORED)
   weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
   params = {'model': trainer.placed(bench.inputs['warm_up'].params)}
-  lists = {'preference': lambda: trainer.preference('train'),
-           'qualification': lambda: trainer.qualification('train', bench.inputs.get('censoring'))}
-  sizes = {'preference': stage.batch, 'qualification': stage.qualification_batch}
-  sizes = {name: sizes[name] for name in trainer.taught}
-  batches = [trainer.data(lists[name](), 'cooperative', name, size) for name, size in sizes.items()]
-  if len(sizes) > 1:
+  kinds = trainer.kinds(s['stage'], trainer.taught)
+  batches = trainer.data('cooperative', kinds, censored.of(trainer.dataset, 'train'))
+  both = len(trainer.taught) > 1
+  doubt = censored.doubt if both else 0.0
+  if both:
     params['task_weights'] = weighting.init()
-    loss = losses.cooperative_loss(trainer.model, weighting, s['beta'])
-  elif 'preference' in sizes:
-    loss = losses.warm_up_loss(trainer.model)
+    loss = losses.cooperative_loss(trainer.model, [*kinds], weighting, s['beta'], doubt)
   else:
-    loss = losses.qualification_loss(trainer.model, s['beta'])
-  untaught = set(PERSPECTIVES) - set(sizes)
-  held_out = trainer.held_out('cooperative', losses.held_out_loss(trainer.model, s['beta']), sizes)
+    loss = losses.warm_up_loss(trainer.model, [*kinds], s['beta'])
+  untaught = set(PERSPECTIVES) - set(trainer.taught)
+  held_out = trainer.held_out(
+      'cooperative', lambda found: losses.held_out_loss(trainer.model, found, s['beta'], doubt),
+      kinds)
   trainer.run('cooperative', loss, params, lambda start: iterate(*batches, start=start),
               lambda path: bool(untaught & set(path)), held_out)
-
-
-def application_propensity(score: PairScorer, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-  """The preference expert's estimate that an exposed pair applies, for rows of the log.
-
-  Its logits are put on a scale by the exposed pairs of the validation split.
-  """
-  log = dataset.interactions
-  fit = log.of('validation')
-  fit = fit.where(fit.preference >= 0)
-  scores = score.scores(fit.candidate, fit.job).preference
-  scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
-  warn('the scale of applications', 'shown jobs', scores, fit.preference)
-  return np.asarray(scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference))
-
-
-def applicant_weights(choice: Mapping[str, Any], score: PairScorer, dataset: Dataset,
-                      rows: np.ndarray) -> np.ndarray:
-  """[rows] inverse propensities of being an applicant, mean 1.
-
-  Ones where they are not asked for, or where the chance of an application cannot be told.
-  """
-  if choice['censoring'] == 'none' or not len(rows) or no_propensity(dataset):
-    return np.ones(len(rows))
-  propensity = (application_propensity(score, dataset, rows)
-                * dataset.interactions.exposure[rows])
-  return np.asarray(ips_weights(propensity, np.ones(len(rows), bool), choice['ips_clip']))
-
-
-def make_censoring(bench: Bench) -> None:
-  """A weight for each row of the train split, from the experts after stage 1A."""
-  dataset, experts = bench.inputs['data'].dataset, bench.inputs['warm_up']
-  log = dataset.interactions
-  of_train = np.flatnonzero(log.split == TRAIN)
-  observed = log.qualification[of_train] >= 0
-  weights = np.zeros(len(of_train))
-  weights[observed] = w = applicant_weights(
-      bench.settings, scorer(bench, experts, dataset), dataset, of_train[observed])
-  share = w.sum() ** 2 / (len(w) * (w ** 2).sum()) if len(w) else 1.0
-  largest = w.max(initial=0.0)
-  logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f', len(w),
-               largest, share)
-  save_array(bench.folder / 'weights.npy', weights)
-  write_json(bench.folder / 'summary.json', {'applicants': len(w), 'largest': float(largest),
-                                             'effective_share': float(share)})
-
-
-def read_censoring(bench: Bench) -> np.ndarray:
-  return load_array(bench.folder / 'weights.npy')
-
-
-def warn(what: str, of: str, scores: np.ndarray, labels: np.ndarray) -> None:
-  """Tells where a fit rests on its prior."""
-  found = doubts(scores, labels)
-  if found:
-    logging.warning('%s: of %d %s %s; it leans on the prior b=0, t=1', what, len(labels), of,
-                    ', and '.join(found))
 
 
 def make_calibration(bench: Bench) -> None:
@@ -350,19 +327,19 @@ def make_calibration(bench: Bench) -> None:
   p_qual = sigmoid(s_qual). So it is where no label teaches qualification, and nobody reads p_qual.
   """
   dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
-  log = dataset.interactions
+  log, asked = dataset.interactions, bench.settings['calibration'] != 'none'
   fit, _ = listing.calibration_halves(dataset)
   rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)
                         & np.isin(log.candidate, fit))
   taught = 'qualification' in perspectives(dataset)
-  if bench.settings['calibration'] == 'none' or not len(rows) or not taught:
-    if bench.settings['calibration'] != 'none' and taught:
+  if not (asked and len(rows) and taught):
+    if asked and taught:
       logging.warning('calibration: no labelled applicant of %d candidates in half of the '
                       'calibration split; p_qual = sigmoid(s_qual), b=0, t=1', len(fit))
     save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
     return
   score = scorer(bench, experts, dataset)
-  weights = applicant_weights(bench.settings, score, dataset, rows)
+  weights = bench.inputs.get('censoring', UNCENSORED).weight_of(rows)
   job, labels = log.job[rows], log.qualification[rows]
   scores = score.scores(log.candidate[rows], job).qualification
   calibration = fit_calibration(scores, labels, weights)

@@ -41,6 +41,9 @@ class TokenizerSettings:
   # Layers of the schema that the experts do not read, as an ablation: neither their verdicts nor
   # the attributes that no other layer uses. Rivals read them.
   without_layers: tuple[str, ...] = ()
+  # Whether the heads read verdicts and margins as numbers, too, beside the text: a small decoder
+  # reads the digits of an amount as pieces without an order. Never with layout 'raw'.
+  numbers: bool = True
   # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
   # a learned embedding of its own that starts as the mean of its words'. 0: none.
   phrases: Annotated[int, at_least(0)] = 0
@@ -54,7 +57,8 @@ class TokenizerSettings:
   @property
   def form(self) -> BlockFormat:
     return BlockFormat(self.candidate, self.job, 0 if self.layout == 'raw' else self.alignment,
-                       self.verdicts, self.layout, self.without_layers)
+                       self.verdicts, self.layout, self.without_layers,
+                       self.numbers and self.layout != 'raw')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +122,18 @@ class ModelSpec:
   lora: LoraConfig = LoraConfig()
   dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'  # of frozen weights
   pretrained: bool = False  # whether the decoder comes from a backbone
+  numbers: int = 0  # that each pair has beside its tokens; the data's schema says how many
 
 
-LENGTHS = 'lengths.json'  # of token blocks, beside tokenizer.json
+LENGTHS = 'lengths.json'  # of token blocks, and how many numbers; beside tokenizer.json
 
 
 def with_lengths(spec: ModelSpec, folder: Path) -> ModelSpec:
-  """The spec with the lengths of blocks that the tokenizer's stage chose, kept in its folder."""
-  lengths = read_object(folder / LENGTHS)
-  return dataclasses.replace(spec, tokenizer=dataclasses.replace(spec.tokenizer, **lengths))
+  """The spec with the sizes of pairs that the tokenizer's stage found, kept in its folder."""
+  found = read_object(folder / LENGTHS)
+  numbers = found.pop('numbers')
+  return dataclasses.replace(spec, tokenizer=dataclasses.replace(spec.tokenizer, **found),
+                             numbers=numbers)
 
 
 def open_backbone(spec: ModelSpec, place: str) -> Any:
@@ -164,4 +171,4 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
   return JobRec(JobRecConfig(
       decoder=decoder, experts=EXPERTS, job_start=form.candidate,
       pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
-      phrases=vocabulary - words, **heads))
+      phrases=vocabulary - words, numbers=spec.numbers, **heads))

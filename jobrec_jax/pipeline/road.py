@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 from jobrec_jax.pipeline import (
+  censoring,
   certify,
   data,
   dial,
@@ -151,21 +152,23 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   tokenizer = Stage('tokenizer', 3, common, {'data': of_data},
                     make_tokenizer, read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
-  lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy')}
-  warm_up = Stage('warm_up', 1, common | {'lists': lists, 'stage': s.warm_up}, text,
+  lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
+  common |= {'beta': s.experts.beta}
+  warm_up = Stage('warm_up', 2, common | {'lists': lists, 'stage': s.warm_up}, text,
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s))
   inputs, e = text | {'warm_up': warm_up}, s.experts
-  choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip}
-  if e.censoring != 'none':
-    inputs['censoring'] = Stage('censoring', 2, choice, dict(inputs),
-                                experts.make_censoring, experts.read_censoring)
-  cooperative = Stage('cooperative', 1, common | {
-      'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative, 'beta': e.beta,
+  choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip, 'self_censoring': e.self_censoring}
+  censored = {}
+  if (e.censoring, e.self_censoring) != ('none', 'none'):
+    censored = {'censoring': Stage('censoring', 3, choice, dict(inputs),
+                                   censoring.make_censoring, censoring.read_censoring)}
+  cooperative = Stage('cooperative', 2, common | {
+      'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
-      inputs, experts.make_cooperative, experts.read_experts, files)
-  calibration = Stage('calibration', 2, choice | {'calibration': e.calibration},
-                      {'experts': cooperative, **text}, experts.make_calibration,
+      inputs | censored, experts.make_cooperative, experts.read_experts, files)
+  calibration = Stage('calibration', 3, {'calibration': e.calibration},
+                      {'experts': cooperative, **text, **censored}, experts.make_calibration,
                       experts.read_calibration)
   return tokenizer, warm_up, cooperative, calibration
 

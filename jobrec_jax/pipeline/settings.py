@@ -93,6 +93,9 @@ class ListSettings:
   preference_policy: Literal['exposed', 'uniform'] = 'exposed'
   # n of a job's list, rejected applicants.
   qualification_negatives: Annotated[int, at_least(1)] = 7
+  # Share of a batch's lists that are around the other side: for preference around a job, for
+  # qualification around a candidate. None where it comes to less than one list.
+  across: Annotated[float, within(0, 1, open_high=True)] = 0.25
 
   def __post_init__(self):
     check(self)
@@ -102,7 +105,7 @@ class ListSettings:
 class ExpertSettings:
   """How the experts learn together."""
 
-  # Weight of the cross-entropy in the qualification loss.
+  # Weight of the cross-entropy beside the contrast, in both experts' losses.
   beta: Annotated[float, above(0)] = 1.0
   # Share of the attributes, of candidates and of jobs, that training lists take as missing: of most
   # records few, of some nearly all; see `data.missing`. Experts that never met a sparse record
@@ -116,6 +119,9 @@ class ExpertSettings:
   censoring: Literal['ips', 'none'] = 'ips'
   # Greatest weight of an applicant, in means.
   ips_clip: Annotated[float, at_least(1)] = 10.0
+  # 'estimated': preference is learned as what, with the courage that the chance of being eligible
+  # gives, explains applications; 'none': as applications.
+  self_censoring: Literal['estimated', 'none'] = 'estimated'
   # What p_qual's scale is fitted to; 'none': p_qual = sigmoid(s_qual), as published.
   calibration: Literal['applicants', 'none'] = 'applicants'
 

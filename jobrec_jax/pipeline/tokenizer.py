@@ -17,6 +17,7 @@ from jobrec_jax.data.tokens import (
 from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone, with_lengths
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
+from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.files import write_json
 
 
@@ -59,8 +60,10 @@ def make_tokenizer(bench: Bench) -> None:
                                streams.seed32(bench.settings['seed'], 'lengths'))
   for length in found:
     logging.info('tokens: %s', length.in_words())
-  write_json(bench.folder / LENGTHS, {name: getattr(form, name)
-                                      for name in ('candidate', 'job', 'alignment')})
+  fields = fields_with_verdicts(dataset.schema.without(form.without_layers))
+  write_json(bench.folder / LENGTHS, {
+      **{name: getattr(form, name) for name in ('candidate', 'job', 'alignment')},
+      'numbers': 3 * len(fields) * form.numbers})
 
 
 def read_tokenizer(bench: Bench) -> Text:

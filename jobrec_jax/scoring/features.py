@@ -46,7 +46,8 @@ class ScoringConfig:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(model: JobRec, params: PyTree, lists: PyTree) -> ExpertOutputs:
-  return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'])
+  return model.apply({'params': params}, lists['candidate'], lists['job'], lists['alignment'],
+                     lists.get('numbers'))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -60,7 +61,7 @@ def _score_kept(model: JobRec, params: PyTree, lists: PyTree, candidates: States
   shared = jax.tree.map(lambda x: x[:, :, lists['candidate_row']], candidates)
   return model.apply({'params': params}, shared, lists['candidate'] != PAD, jobs,
                      lists['job_row'], lists['job'] != PAD, lists['alignment'],
-                     method='score_pairs')
+                     lists.get('numbers'), method='score_pairs')
 
 
 class Readout(NamedTuple):

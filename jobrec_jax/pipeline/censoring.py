@@ -1,0 +1,132 @@
+"""What the log leaves out: whose outcome is seen, and who would have applied but did not dare."""
+
+import dataclasses
+
+from absl import logging
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jobrec_jax.data.dataset import SPLITS, Dataset
+from jobrec_jax.data.pairs import PairAligner, chunks
+from jobrec_jax.objectives.censoring import ips_weights
+from jobrec_jax.pipeline.data import no_propensity
+from jobrec_jax.pipeline.perspectives import has_contrast
+from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.schema.files import load_array, read_object, save_array, write_json
+from jobrec_jax.scoring.calibration import doubts, fit_calibration
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import PairScorer
+from jobrec_jax.scoring.self_censoring import fit_self_censoring
+from jobrec_jax.sharding import make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Censoring:
+  """What training makes up for.
+
+  Attributes:
+    weights: [rows of the log] of applicants in the train and calibration splits, mean 1 over each,
+      0 elsewhere; None for ones.
+    doubt: c of `objectives.self_censoring.application_logit`.
+  """
+
+  weights: np.ndarray | None = None
+  doubt: float = 0.0
+
+  def of(self, dataset: Dataset, split: str) -> np.ndarray | None:
+    """The weights of a split's rows."""
+    if self.weights is None:
+      return None
+    return self.weights[dataset.interactions.split == SPLITS.index(split)]
+
+  def weight_of(self, rows: np.ndarray) -> np.ndarray:
+    """[rows] of the log."""
+    return np.ones(len(rows)) if self.weights is None else self.weights[rows]
+
+
+UNCENSORED = Censoring()
+
+
+def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
+  """Scores pairs of a data set as the resources say."""
+  return PairScorer(experts, experts.blocks(dataset), make_mesh(bench.resources.mesh),
+                    bench.resources.scoring)
+
+
+def warn(what: str, of: str, scores: np.ndarray, labels: np.ndarray) -> None:
+  """Tells where a fit rests on its prior."""
+  found = doubts(scores, labels)
+  if found:
+    logging.warning('%s: of %d %s %s; it leans on the prior b=0, t=1', what, len(labels), of,
+                    ', and '.join(found))
+
+
+def make_censoring(bench: Bench) -> None:
+  """Weights of applicants from the experts after stage 1A, and how much doubt kept others away."""
+  dataset, experts = bench.inputs['data'].dataset, bench.inputs['warm_up']
+  found = {'doubt': self_censoring(dataset) if bench.settings['self_censoring'] != 'none' else 0.0}
+  if found['doubt']:
+    logging.info('censoring: an applicant who is sure not to be eligible applies to 1 - %.2f of '
+                 'the jobs that are wanted', found['doubt'])
+  if bench.settings['censoring'] != 'none' and not no_propensity(dataset):
+    score = scorer(bench, experts, dataset)
+    weights = applicant_weights(score, dataset, bench.settings['ips_clip'])
+    w = weights[dataset.interactions.split == SPLITS.index('train')]
+    w = w[w > 0]
+    found |= {'applicants': len(w), 'largest': float(w.max(initial=0.0)),
+              'effective_share': float(w.sum() ** 2 / (len(w) * (w ** 2).sum())) if len(w) else 1.0}
+    logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f',
+                 *(found[name] for name in ('applicants', 'largest', 'effective_share')))
+    save_array(bench.folder / 'weights.npy', weights)
+  write_json(bench.folder / 'summary.json', found)
+
+
+def read_censoring(bench: Bench) -> Censoring:
+  weights = bench.folder / 'weights.npy'
+  return Censoring(load_array(weights) if weights.is_file() else None,
+                   read_object(bench.folder / 'summary.json')['doubt'])
+
+
+def applicant_weights(score: PairScorer, dataset: Dataset, clip: float) -> np.ndarray:
+  """[rows of the log] inverse propensities of being an applicant, mean 1 over each split's.
+
+  The propensity is the chance of having been shown, which is logged, times that of applying, which
+  the preference expert estimates: its logits are put on a scale by the exposed pairs of the
+  validation split. Those of the train and the calibration split are used.
+  """
+  log = dataset.interactions
+  fit = log.of('validation')
+  fit = fit.where(fit.preference >= 0)
+  scores = score.scores(fit.candidate, fit.job).preference
+  scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
+  warn('the scale of applications', 'shown jobs', scores, fit.preference)
+  weights = np.zeros(len(log))
+  for split in ('train', 'calibration'):
+    rows = np.flatnonzero((log.split == SPLITS.index(split)) & (log.qualification >= 0))
+    if len(rows):
+      applies = scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference)
+      weights[rows] = ips_weights(applies, np.ones(len(rows), bool), clip,
+                                  known=log.exposure[rows])
+  return weights
+
+
+def self_censoring(dataset: Dataset) -> float:
+  """How much doubt kept candidates from applying, by the train split; see `fit_self_censoring`.
+
+  The chance of being eligible is that of a logistic regression on the applicants' verdicts and
+  margins. 0 where no field speaks to qualification alone, or labels do not tell.
+  """
+  shown = dataset.interactions.of('train')
+  shown = shown.where(shown.preference >= 0)
+  aligner = PairAligner(dataset.schema, dataset.candidates, dataset.jobs)
+  wished = np.array([f.speaks_to('preference') for f in aligner.fields], bool)
+  if wished.all() or not all(has_contrast(shown, p) for p in ('preference', 'qualification')):
+    return 0.0
+  x = np.concatenate([aligner(shown.candidate[part], shown.job[part]).features()
+                      for part in chunks(len(shown))])
+  seen = shown.qualification >= 0
+  model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+  q = model.fit(x[seen], shown.qualification[seen]).predict_proba(x)[:, 1]
+  return fit_self_censoring(x[:, np.repeat(wished, 3)], q, shown.preference == 1)
