@@ -110,17 +110,24 @@ def _check_divisible(shapes: PyTree, shardings: PyTree) -> None:
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
   """Host arrays of this process -> global arrays divided over the lists.
 
+  Lists that do not divide, as those of one kind in a batch of several may, lie on every device, and
+  what is computed of them is divided where models name their axes.
+
   Raises:
-    ValueError: the number of lists does not divide by the data and fsdp axes.
+    ValueError: there are several processes, and their lists do not divide by the data and fsdp
+      axes.
   """
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
-  sharding = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  parts, processes = mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count()
+  divided = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  whole = NamedSharding(mesh, PartitionSpec())
 
   def place(x: np.ndarray) -> jax.Array:
-    if len(x) * jax.process_count() % parts:
-      raise ValueError(f'a batch of {len(x) * jax.process_count()} lists does not divide by the '
-                       f'{parts} devices of mesh axes data and fsdp')
-    return jax.make_array_from_process_local_data(sharding, x)
+    if not len(x) * processes % parts:
+      return jax.make_array_from_process_local_data(divided, x)
+    if processes > 1:
+      raise ValueError(f'a batch of {len(x) * processes} lists does not divide by the {parts} '
+                       'devices of mesh axes data and fsdp')
+    return jax.device_put(x, whole)
   return jax.tree.map(place, batch)
 
 

@@ -53,7 +53,9 @@ AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recom
              'true eligibility has gone a share of the way from the choice of the truth P to that '
              'of the truth Q. – is out of reach.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
-          'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q',
+          'train/qualification_loss': 'qualification',
+          'train/preference_bce': 'cross-entropy of P',
+          'train/qualification_bce': 'cross-entropy of Q',
           'validation/loss': 'validation'}
 
 

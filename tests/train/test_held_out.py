@@ -11,7 +11,7 @@ import pytest
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train import loop as loops
-from jobrec_jax.train.experts import held_out_loss
+from jobrec_jax.train.experts import Kind, held_out_loss
 from jobrec_jax.train.loop import DivergenceError, HeldOut
 from tests.train import tiny
 
@@ -139,27 +139,41 @@ def test_keeping_the_best_compiles_no_step_again(tmp_path, caplog):
 @pytest.mark.slow
 def test_the_held_out_loss_is_that_of_the_scores_with_nothing_dropped(model: JobRec, dataset,
                                                                       blocks):
-  u, j = np.array([[0], [1]]), np.arange(6).reshape(2, 3)
-  lists = blocks.candidate_lists(u[:, 0], j)
-  mask = np.array([[True, True, True], [True, True, False]])
-  preference = lists | {'mask': mask}
-  people = np.array([[3, 4], [5, 6]])
-  qualification = blocks.job_lists(people, np.array([7, 8])) | {
-      'mask': np.ones((2, 2), bool), 'weight': np.ones((2, 2), np.float32)}
-  params = model.init(jax.random.key(0), *lists.values())['params']
-  s_pref = np.asarray(model.apply({'params': params}, *lists.values()).scores[..., 0], np.float64)
-  s_qual = np.asarray(model.apply({'params': params}, qualification['candidate'], qualification[
-      'job'], qualification['alignment']).scores[..., 1], np.float64)
-  nce = [np.log(np.exp(s[m] - s[0]).sum()) for s, m in zip(s_pref, mask)]
-  of_jobs = np.log(np.exp(s_qual - s_qual[:, :1]).sum(1))
-  bce = np.logaddexp(0, s_qual) - s_qual * [1, 0]
-  batch = {'preference': preference, 'qualification': qualification}
-  found = held_out_loss(model, 0.7)({'model': params}, {}, batch)
-  expected = {'preference_loss': np.mean(nce), 'qualification_loss': of_jobs.mean(),
-              'bce': bce.mean(), 'loss': np.mean(nce) + of_jobs.mean() + 0.7 * bce.mean()}
+  """With lists around both sides, of two lengths, one of them without a positive."""
+  kinds = [Kind('preference', 'candidate'), Kind('qualification', 'candidate'),
+           Kind('qualification', 'job')]
+  mask = [np.array([[True, True, True], [True, True, False]]), np.ones((2, 2), bool),
+          np.ones((2, 2), bool)]
+  u, j = np.array([0, 1]), np.arange(6).reshape(2, 3)
+  lists = [blocks.candidate_lists(u, j), blocks.candidate_lists(u + 2, j[:, :2]),
+           blocks.job_lists(np.array([[3, 4], [5, 6]]), np.array([7, 8]))]
+  weight = [m * w for m, w in zip(mask, (1.0, 0.5, 2.0))]
+  label = np.array([True, True]), np.array([True, False]), np.array([True, True])
+  batch = tuple(x | {'mask': m, 'weight': w.astype(np.float32), 'label': y}
+                for x, m, w, y in zip(lists, mask, weight, label))
+  params = model.init(jax.random.key(0), *lists[0].values())['params']
+  s = [np.asarray(model.apply({'params': params}, *x.values()).scores, np.float64) for x in lists]
+  s_pref, *s_qual = s[0][..., 0], s[1][..., 1], s[2][..., 1]
+  c = 0.3
+  p = 1 / (1 + np.exp(-s_pref)) * (1 - c / (1 + np.exp(s[0][..., 1])))
+  logit = np.log(p / (1 - p))
+
+  def losses(*parts):
+    """Means of (logits, mask, weight, label) over lists."""
+    nce, bce = [], []
+    for z, m, w, y in zip(*(itertools.chain(*x) for x in zip(*parts))):
+      nce.append((np.log(np.exp(z[m]).sum()) - z[0]) * y)
+      bce.append((w * (np.logaddexp(0, z) - z * (np.arange(len(z)) == 0) * y)).sum())
+    return np.mean(nce), np.mean(bce)
+  pref = losses((logit, mask[0], weight[0], label[0]))
+  qual = losses(*zip(s_qual, mask[1:], weight[1:], label[1:]))
+  found = held_out_loss(model, kinds, 0.7, c)({'model': params}, {}, batch)
+  expected = {'preference_contrast': pref[0], 'preference_entropy': pref[1],
+              'qualification_contrast': qual[0], 'qualification_entropy': qual[1],
+              'loss': pref[0] + qual[0] + 0.7 * (pref[1] + qual[1])}
   assert {k: float(x) for k, x in found.items()} == pytest.approx(
       {f'validation/{k}': x for k, x in expected.items()}, rel=1e-4)
-  alone = held_out_loss(model, 0.7)({'model': params}, {}, {'qualification': qualification})
-  assert set(alone) == {f'validation/{k}' for k in ('qualification_loss', 'bce', 'loss')}
-  assert float(alone['validation/loss']) == pytest.approx(of_jobs.mean() + 0.7 * bce.mean(),
-                                                          rel=1e-4)
+  alone = held_out_loss(model, kinds[1:], 0.7)({'model': params}, {}, batch[1:])
+  assert set(alone) == {f'validation/{k}' for k in (
+      'qualification_contrast', 'qualification_entropy', 'loss')}
+  assert float(alone['validation/loss']) == pytest.approx(qual[0] + 0.7 * qual[1], rel=1e-4)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import PreferenceLists
-from jobrec_jax.data.loader import iterate, list_dataset, preference_finisher
+from jobrec_jax.data.lists import LabelledLists
+from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.sharding import MeshConfig, init_sharded, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints
-from jobrec_jax.train.experts import frozen_in_warm_up, warm_up_loss
+from jobrec_jax.train.experts import Kind, frozen_in_warm_up, warm_up_loss
 from jobrec_jax.train.loop import DivergenceError, Loop, MetricsWriter, train
 from jobrec_jax.train.state import (
   OptimizerConfig,
@@ -30,12 +30,13 @@ from tests.train import tiny
 def warm_up(model, dataset, blocks):
   """(folder, steps) -> the state after a stage 1A of that many steps; four are planned."""
   mesh = make_mesh(MeshConfig())
-  lists = PreferenceLists(dataset.interactions.of('train'), 3)
+  kind = Kind('preference', 'candidate')
+  lists = LabelledLists(dataset.interactions.of('train'), *kind, 3)
   tx = make_optimizer(OptimizerConfig(steps=4, learning_rate=1e-2, warmup=0))
-  update = make_update(warm_up_loss(model), tx)
+  update = make_update(warm_up_loss(model, [kind], 1.0), tx)
 
   def run(folder, steps):
-    data = list_dataset(lists, preference_finisher(blocks), 8, 0)
+    data = list_dataset(lists, finisher(blocks, 'candidate'), 8, 0)
     state = create_state(*split_params({'model': first_params(model, blocks, mesh)},
                                        frozen_in_warm_up), tx)
     with Checkpoints(folder / 'checkpoints', tiny.IDENTITY) as checkpoints:
