@@ -9,8 +9,8 @@ import pytest
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
     Grid,
-    PreferenceLists,
-    QualificationLists,
+    LabelledLists,
+    SampledLists,
     calibration_halves,
     candidates_of,
     catalogue_of,
@@ -19,6 +19,7 @@ from jobrec_jax.data.lists import (
     load_lists,
     negatives_policy,
     policy_lists,
+    preference_lists,
     sampled_lists,
     save_lists,
     truth_lists,
@@ -45,46 +46,116 @@ def labels(log: Interactions, name: str) -> dict[tuple[int, int], int]:
   return dict(zip(pairs, getattr(log, name).tolist()))
 
 
-@given(logs(), st.integers(1, 6), st.sampled_from(['exposed', 'uniform']), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
-def test_preference_lists(log, negatives, policy, seed):
-  lists = PreferenceLists(log, negatives, policy)
-  label = labels(log, 'preference')
-  assert len(lists) == sum(v == 1 for v in label.values())
-  longest = 0
-  for positive in lists.positives:
-    drawn = lists.draw(positive, np.random.default_rng(seed))
-    u, jobs, mask = int(drawn['candidate']), drawn['job'].tolist(), drawn['mask']
-    assert len(jobs) == len(mask) == 1 + lists.negatives
-    assert label[u, jobs[0]] == 1 and mask[0]
-    taken = [j for j, m in zip(jobs[1:], mask[1:]) if m]
-    longest = max(longest, len(taken))
-    assert len(set(taken)) == len(taken)
-    allowed = ({j for (v, j), y in label.items() if v == u and y == 0} if policy == 'exposed' else
-               {j for _, j in label if label.get((u, j)) != 1})
-    assert set(taken) <= allowed
-    assert len(taken) == min(negatives, len(allowed))
+def others_of(centre: str) -> str:
+  return 'job' if centre == 'candidate' else 'candidate'
+
+
+def check_shape(drawn, lists):
+  n = 1 + lists.negatives
+  assert set(drawn) == {'candidate', 'job', 'mask', 'weight', 'label'}
+  assert all(drawn[k].shape == (n,) for k in ('candidate', 'job', 'mask', 'weight'))
+  assert drawn['label'].shape == () and drawn['weight'].dtype == np.float32
+  assert drawn['mask'][0] and (np.diff(drawn['mask'].astype(int)) <= 0).all()
+  assert (drawn['weight'][~drawn['mask']] == 0).all()
+
+
+@given(logs(), st.integers(1, 6), st.sampled_from(['preference', 'qualification']),
+       st.sampled_from(['candidate', 'job']), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_labelled_lists(log, negatives, perspective, centre, seed):
+  own = np.arange(len(log)) / 10 + 1.0
+  lists = LabelledLists(log, perspective, centre, negatives, own)
+  label, other = labels(log, perspective), others_of(centre)
+  weight_of = dict(zip(label, own))
+  known = sum(y >= 0 for y in label.values())
+  of = {c: [[k for k, y in label.items() if k[centre == 'job'] == c and y == want]
+            for want in (1, 0)] for c in getattr(log, centre).tolist()}
+  rng, longest, lists_of, total = np.random.default_rng(seed), 0, {}, 0.0
+  for anchor in lists.anchors:
+    drawn = lists.draw(anchor, rng)
+    check_shape(drawn, lists)
+    (c,) = set(drawn[centre].tolist())
+    yes, no = of[c]
+    pairs = list(zip(drawn['candidate'].tolist(), drawn['job'].tolist()))
+    real = [pair for pair, m in zip(pairs, drawn['mask']) if m]
+    assert len(set(real)) == len(real) and drawn['label'] == bool(yes)
+    taken = real[1:] if yes else real
+    assert set(taken) <= set(no) and (not yes or real[0] in yes)
+    assert len(real) == (1 + min(negatives, len(no)) if yes else
+                         min(1 + lists.negatives, len(no)))
+    longest = max(longest, len(taken)) if yes else longest
+    lists_of[c] = lists_of.get(c, 0) + 1
+    wanted = [1.0] * len(real)
+    share = len(yes) if yes else -(-len(no) // (1 + lists.negatives))
+    for i, pair in enumerate(real):
+      if not (yes and i == 0):
+        wanted[i] = len(no) / (share * len(taken))
+      wanted[i] *= weight_of[pair] * len(lists) / known
+    np.testing.assert_allclose(drawn['weight'][drawn['mask']], wanted, rtol=1e-5)
+    total += sum(w / weight_of[pair] for w, pair in zip(wanted, real))
+    assert [label[pair] for pair in zip(lists._log.candidate[lists.pool(anchor)].tolist(),
+                                        lists._log.job[lists.pool(anchor)].tolist())] == [0] * len(
+                                            no)
   assert lists.negatives == max(1, longest)  # no list is padded further than the data ask for
+  assert len(lists) == len(lists.anchors) == sum(lists_of.values())
+  for c, (yes, no) in of.items():  # who has no positive is heard, too; without a label, nobody
+    assert lists_of.get(c, 0) == (len(yes) or -(-len(no) // (1 + lists.negatives)))
+  assert total == pytest.approx(len(lists), rel=1e-5)  # every label counts 1 of an epoch
+  assert lists.contrasted() == any(yes and no for yes, no in of.values())
 
 
 @given(logs(), st.integers(1, 6), st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
-def test_qualification_lists(log, negatives, seed):
-  weights = np.arange(len(log)) + 1.0
-  lists = QualificationLists(log, negatives, weights)
-  label = labels(log, 'qualification')
-  weight, longest = dict(zip(label, weights)), 0
-  for positive in lists.positives:
-    drawn = lists.draw(positive, np.random.default_rng(seed))
-    job, people, mask = int(drawn['job']), drawn['candidate'].tolist(), drawn['mask']
-    assert label[people[0], job] == 1 and mask[0]
-    taken = [u for u, m in zip(people[1:], mask[1:]) if m]
-    rejected = {u for (u, j), y in label.items() if j == job and y == 0}
-    assert set(taken) <= rejected and len(set(taken)) == len(taken)
-    assert len(taken) == min(negatives, len(rejected))
-    assert drawn['weight'].tolist() == [weight[u, job] for u in people]
-    longest = max(longest, len(taken))
-  assert lists.negatives == max(1, longest)
+def test_sampled_lists(log, negatives, seed):
+  lists = SampledLists(log, negatives)
+  label = labels(log, 'preference')
+  assert len(lists) == len(lists.anchors) == sum(v == 1 for v in label.values())
+  longest, some = 0, False
+  for anchor in lists.anchors:
+    drawn = lists.draw(anchor, np.random.default_rng(seed))
+    check_shape(drawn, lists)
+    (u,) = set(drawn['candidate'].tolist())
+    jobs, mask = drawn['job'].tolist(), drawn['mask']
+    assert drawn['label'] and not drawn['weight'].any()  # nothing is known of the others
+    assert (u, jobs[0]) == (log.candidate[anchor], log.job[anchor]) and label[u, jobs[0]] == 1
+    taken = [j for j, m in zip(jobs[1:], mask[1:]) if m]
+    allowed = {j for _, j in label if label.get((u, j)) != 1}
+    assert set(taken) <= allowed and len(set(taken)) == len(taken) == min(negatives, len(allowed))
+    assert set(lists.pool(anchor).tolist()) == allowed
+    longest, some = max(longest, len(taken)), some or bool(allowed)
+  assert lists.negatives == max(1, longest) and lists.contrasted() == some
+
+
+@pytest.mark.parametrize('centre', ['candidate', 'job'])
+def test_who_has_no_positive_is_heard_in_whole_over_the_epochs(centre):
+  """A centre of seven negatives alone in lists of up to three: three lists, each with any."""
+  pairs = [(0, 0, 1), (0, 1, 0), (0, 2, 0), *((1, j, 0) for j in range(7))]
+  u, j, y = np.array(pairs if centre == 'candidate' else [(j, u, y) for u, j, y in pairs]).T
+  log = Interactions(u.astype(np.int32), j.astype(np.int32), y.astype(np.int8),
+                     np.full(10, -1, np.int8), np.zeros(10, np.int8), np.ones(10, np.float32))
+  lists = LabelledLists(log, 'preference', centre, 2)
+  assert len(lists) == 4 and lists.contrasted()
+  rng, seen = np.random.default_rng(0), {}
+  for _ in range(400):
+    drawn = [lists.draw(a, rng) for a in lists.anchors]
+    assert [bool(d['label']) for d in drawn] == [True, False, False, False]
+    for d in drawn[1:]:
+      assert (d[centre] == 1).all() and d['mask'].all()
+      np.testing.assert_allclose(d['weight'], 7 / 9 * 4 / 10, rtol=1e-6)
+      for item in d[others_of(centre)].tolist():
+        seen[item] = seen.get(item, 0) + 1
+    np.testing.assert_allclose(drawn[0]['weight'], 4 / 10, rtol=1e-6)
+  assert set(seen) == set(range(7))
+  np.testing.assert_allclose(list(seen.values()), 400 * 9 / 7, rtol=0.15)
+
+
+def test_what_a_policy_makes_of_preference_lists(dataset):
+  log = dataset.interactions.of('train')
+  for policy, centre in (('exposed', 'candidate'), ('exposed', 'job'), ('uniform', 'candidate')):
+    lists = preference_lists(log, 3, policy, centre)
+    assert isinstance(lists, SampledLists) == (policy == 'uniform')
+    drawn = lists.draw(lists.anchors[0], np.random.default_rng(0))
+    assert len(set(drawn[centre].tolist())) == 1 and len(set(drawn[others_of(centre)].tolist())) > 1
 
 
 def test_where_nothing_was_shown_without_an_application_negatives_are_uniform(dataset):
@@ -93,34 +164,48 @@ def test_where_nothing_was_shown_without_an_application_negatives_are_uniform(da
   assert negatives_policy(log.where(log.preference == 1), 'exposed') == 'uniform'
 
 
-@pytest.mark.parametrize('make', [PreferenceLists, QualificationLists])
-def test_fixed_lists_are_the_same_every_time_and_each_has_a_negative(dataset, make):
-  source = make(dataset.interactions.of('train'), 3)
+SOURCES = {'sampled': lambda log: SampledLists(log, 3), **{
+    f'{p} by {c}': lambda log, p=p, c=c: LabelledLists(log, p, c, 3)
+    for p in ('preference', 'qualification') for c in ('candidate', 'job')}}
+
+
+@pytest.mark.parametrize('make', SOURCES.values(), ids=SOURCES)
+def test_fixed_lists_are_the_same_every_time_and_take_turns(dataset, make):
+  source = make(dataset.interactions.of('train'))
   lists = fixed_lists(source, 50, 7)
-  assert all(len(x) == 50 for x in lists.values()) and lists['mask'][:, :2].all()
+  assert all(len(x) == 50 for x in lists.values()) and lists['mask'][:, 0].all()
+  assert lists['label'].any() and lists['mask'][:, 1].any()
   for name, again in fixed_lists(source, 50, 7).items():
     np.testing.assert_array_equal(again, lists[name])
   assert any((lists[name] != x).any() for name, x in fixed_lists(source, 50, 8).items())
-  contrasted = sum(len(source.pool(p)) > 0 for p in source.positives)
-  pairs = [x if x.ndim == 1 else x[:, 0] for x in (lists['candidate'], lists['job'])]
-  counts = np.unique(np.stack(pairs), axis=1, return_counts=True)[1]
-  assert len(counts) == min(50, contrasted) and np.ptp(counts) <= 1  # they take turns
+  whole = fixed_lists(source, 2 * len(source), 7)
+  pairs = np.stack([whole['candidate'][:, 0], whole['job'][:, 0]])[:, whole['label']]
+  firsts, counts = np.unique(pairs, axis=1, return_counts=True)
+  assert (counts == 2).all()  # nobody comes again before all have been there
+  assert firsts.shape[1] == len(source) - (~whole['label']).sum() // 2
 
 
-def test_nothing_is_measured_where_no_positive_has_a_negative(dataset):
+@pytest.mark.parametrize('centre', ['candidate', 'job'])
+def test_nothing_is_measured_where_no_positive_has_a_negative(dataset, centre):
   log = dataset.interactions.of('validation')
-  assert fixed_lists(PreferenceLists(log.where(log.preference == 1), 3), 8, 0) is None
-  assert fixed_lists(QualificationLists(log.where(log.qualification != 0), 3), 8, 0) is None
+  alone = LabelledLists(log.where(log.preference == 1), 'preference', centre, 3)
+  assert fixed_lists(alone, 8, 0) is None
+  accepted = LabelledLists(log.where(log.qualification != 0), 'qualification', centre, 3)
+  assert fixed_lists(accepted, 8, 0) is None
+  everything = log.where((log.preference == 1) & (log.candidate == log.candidate[0]))
+  assert fixed_lists(SampledLists(everything, 3), 8, 0) is None
 
 
-def test_a_log_without_positives_fails(dataset):
+@pytest.mark.parametrize('centre', ['candidate', 'job'])
+def test_a_log_without_positives_fails(dataset, centre):
   log = dataset.interactions
-  with pytest.raises(ValueError, match='no application'):
-    PreferenceLists(log.where(log.preference == 0), 3)
-  with pytest.raises(ValueError, match='no accepted applicant'):
-    QualificationLists(log.where(log.qualification != 1), 3)
-  with pytest.raises(ValueError, match='preference_policy'):
-    PreferenceLists(log, 3, 'hard')
+  nobody = log.where(log.preference == 0)
+  for make in (lambda: LabelledLists(nobody, 'preference', centre, 3),
+               lambda: SampledLists(nobody, 3), lambda: preference_lists(nobody, 3, 'exposed')):
+    with pytest.raises(ValueError, match='the split holds no application'):
+      make()
+  with pytest.raises(ValueError, match='the split holds no accepted applicant'):
+    LabelledLists(log.where(log.qualification != 1), 'qualification', centre, 3)
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
