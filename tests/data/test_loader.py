@@ -1,41 +1,49 @@
 """Batches of lists: their order, their shapes, and where a restored iterator goes on."""
 
+import dataclasses
 import itertools
 
 import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import PreferenceLists, QualificationLists
-from jobrec_jax.data.loader import (
-    iterate,
-    list_dataset,
-    preference_finisher,
-    qualification_finisher,
-)
+from jobrec_jax.data.lists import LabelledLists
+from jobrec_jax.data.loader import finisher, iterate, list_dataset
+from jobrec_jax.data.tokens import BlockEncoder
+from tests.conftest import LENGTHS
 
 
 @pytest.fixture(scope='module')
 def lists(dataset):
-  return PreferenceLists(dataset.interactions.of('train'), 3)
+  return LabelledLists(dataset.interactions.of('train'), 'preference', 'candidate', 3)
 
 
 def same(a, b) -> None:
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def positives(batches, lists, epoch):
-  """(candidate, job) of each list of an epoch, in order."""
-  return [(int(b['candidate'][0]), int(b['job'][0, 0]))
-          for b in (batches[i] for i in range(epoch * len(lists), (epoch + 1) * len(lists)))]
+class Anchors:
+  """Lists that say of which anchor they are."""
+
+  def __init__(self, lists):
+    self.anchors = lists.anchors
+
+  def draw(self, anchor, rng):
+    return {'anchor': anchor}
 
 
-def test_positives_are_shuffled_by_the_seed_and_anew_in_each_epoch(lists):
-  """Of the positives themselves: negatives would differ without any shuffle."""
-  one, again, two = (list_dataset(lists, dict, 1, seed) for seed in (1, 1, 2))
-  orders = [list(map(tuple, lists.positives.tolist())), positives(one, lists, 0),
-            positives(one, lists, 1), positives(two, lists, 0)]
-  assert positives(again, lists, 0) == orders[1]
+def anchors(batches, lists, epoch):
+  """The anchor of each list of an epoch, in order."""
+  return [int(batches[i]['anchor'][0])
+          for i in range(epoch * len(lists), (epoch + 1) * len(lists))]
+
+
+def test_anchors_are_shuffled_by_the_seed_and_anew_in_each_epoch(lists):
+  """Of the anchors themselves: negatives would differ without any shuffle."""
+  one, again, two = (list_dataset(Anchors(lists), dict, 1, seed) for seed in (1, 1, 2))
+  orders = [lists.anchors.tolist(), anchors(one, lists, 0), anchors(one, lists, 1),
+            anchors(two, lists, 0)]
+  assert anchors(again, lists, 0) == orders[1]
   assert all(sorted(order) == sorted(orders[0]) for order in orders)
   for a, b in itertools.combinations(orders, 2):
     assert np.mean([x == y for x, y in zip(a, b)]) < 0.2
@@ -48,11 +56,13 @@ def test_the_order_follows_from_the_seed_alone(lists):
   assert any((a[0]['job'] != b[0]['job']).any() for a, b in zip(batches[0], batches[2]))
 
 
-def test_an_epoch_visits_every_positive_once(lists):
+def test_an_epoch_visits_every_positive_once(lists, dataset):
   batches = list_dataset(lists, dict, 1, 0)
-  seen = [(int(b['candidate'][0]), int(b['job'][0, 0]))
-          for b in (batches[i] for i in range(len(lists)))]
-  assert sorted(seen) == sorted(map(tuple, lists.positives.tolist()))
+  seen = [(int(b['candidate'][0, 0]), int(b['job'][0, 0]))
+          for b in (batches[i] for i in range(len(lists))) if b['label'][0]]
+  log = dataset.interactions.of('train')
+  applied = log.where(log.preference == 1)
+  assert sorted(seen) == sorted(zip(applied.candidate.tolist(), applied.job.tolist()))
 
 
 def test_batches_of_one_list_iterate(lists):
@@ -89,14 +99,33 @@ def test_an_iterator_that_starts_later_goes_on_in_the_same_order(lists, start):
   same(list(itertools.islice(iterate(*data, start=start), 3)), whole[start:])
 
 
-def test_both_perspectives_come_zipped_with_static_shapes(dataset, blocks, lists):
-  jobs = QualificationLists(dataset.interactions.of('train'), 2)
-  data = iterate(list_dataset(lists, preference_finisher(blocks), 4, 0),
-                 list_dataset(jobs, qualification_finisher(blocks), 2, 1))
-  for preference, qualification in itertools.islice(data, 3):
-    assert preference['candidate'].shape == (4, 40)
-    assert preference['job'].shape == (4, 4, 24)
-    assert preference['alignment'].shape == (4, 4, 16)
-    assert preference['mask'].shape == (4, 4)
-    assert qualification['candidate'].shape == (2, 3, 40)
-    assert qualification['weight'].shape == qualification['mask'].shape == (2, 3)
+def test_lists_around_both_sides_come_zipped_with_static_shapes(dataset, blocks, lists):
+  jobs = LabelledLists(dataset.interactions.of('train'), 'qualification', 'job', 2)
+  data = iterate(list_dataset(lists, finisher(blocks, 'candidate'), 4, 0),
+                 list_dataset(jobs, finisher(blocks, 'job'), 2, 1),
+                 list_dataset(jobs, finisher(blocks, 'job', shared=True), 2, 1))
+  sizes = {'candidate': 40, 'job': 24, 'alignment': 16}
+  for by_candidate, by_job, shared in itertools.islice(data, 3):
+    for batch, B, n, once in ((by_candidate, 4, 4, 'candidate'), (by_job, 2, 3, None),
+                              (shared, 2, 3, 'job')):
+      assert {k: x.shape for k, x in batch.items()} == {
+          k: (B, L) if k == once else (B, n, L) for k, L in sizes.items()} | {
+              'mask': (B, n), 'weight': (B, n), 'label': (B,)}
+      assert batch['label'].dtype == batch['mask'].dtype == bool
+    np.testing.assert_array_equal(by_job['job'][:, 1], shared['job'])
+
+
+@pytest.mark.parametrize('centre', ['candidate', 'job'])
+def test_a_finished_list_holds_what_was_drawn(dataset, tokenizer, blocks, centre):
+  """Blocks of the pairs, their numbers where the format has them; the rest as it was."""
+  counted = BlockEncoder(dataset, tokenizer, dataclasses.replace(LENGTHS, numbers=True))
+  source = LabelledLists(dataset.interactions.of('train'), 'qualification', centre, 2)
+  anchor = source.anchors[0]
+  drawn = source.draw(anchor, np.random.default_rng(3))
+  found = finisher(counted, centre)(drawn)
+  u, j = drawn['candidate'], drawn['job']
+  expected = {'candidate': blocks.candidates[u if centre == 'job' else u[0]],
+              'job': blocks.jobs[j], 'alignment': blocks.alignments(u, j),
+              'numbers': counted.numbers(u, j)}
+  same(found, expected | {k: drawn[k] for k in ('mask', 'weight', 'label')})
+  assert 'numbers' not in finisher(blocks, centre)(drawn)

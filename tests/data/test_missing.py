@@ -6,13 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import PreferenceLists, QualificationLists
-from jobrec_jax.data.loader import (
-    iterate,
-    list_dataset,
-    preference_finisher,
-    qualification_finisher,
-)
+from jobrec_jax.data.lists import LabelledLists
+from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import (
     VERSIONS,
     MissingLists,
@@ -39,7 +34,8 @@ def blocks(versions, tokenizer):
 
 def sources(dataset):
   train = dataset.interactions.of('train')
-  return PreferenceLists(train, 3), QualificationLists(train, 2)
+  return (LabelledLists(train, 'preference', 'candidate', 3),
+          LabelledLists(train, 'qualification', 'job', 2))
 
 
 def whole_of(versions, side):
@@ -61,26 +57,25 @@ def lost(schema, side, entity, whole):
           if entity[a.name] is None and whole[a.name] is not None]
 
 
-def pairs_of_lists(versions, blocks, tokenizer, source, finish):
+def pairs_of_lists(blocks, tokenizer, source, centre):
   """Of some lists each pair: its candidate, its job, and the texts that training reads."""
-  drawn, batches = (list_dataset(source, make, 1, 5) for make in (dict, finish(blocks)))
+  drawn, batches = (list_dataset(source, make, 1, 5) for make in (dict, finisher(blocks, centre)))
   for step in range(25):
     at, batch = drawn[step], batches[step]
-    pairs = np.stack(np.broadcast_arrays(at['candidate'].ravel(), at['job'].ravel()), 1)
+    pairs = np.stack([at['candidate'].ravel(), at['job'].ravel()], 1)
     for item, (u, j) in enumerate(pairs):
       text = {name: said(tokenizer, batch[name][0] if batch[name].ndim == 2 else
                          batch[name][0, item]) for name in ('candidate', 'job', 'alignment')}
       yield u, j, text
 
 
-@pytest.mark.parametrize('perspective, finish', enumerate([preference_finisher,
-                                                           qualification_finisher]))
+@pytest.mark.parametrize('perspective, centre', enumerate(['candidate', 'job']))
 def test_what_is_missing_is_in_no_text_and_unknown_in_the_alignment(
-    dataset, versions, blocks, tokenizer, perspective, finish):
+    dataset, versions, blocks, tokenizer, perspective, centre):
   schema, changed = dataset.schema, versions.dataset
   source = MissingLists(sources(dataset)[perspective], versions)
   gone = unknown = 0
-  for u, j, text in pairs_of_lists(versions, blocks, tokenizer, source, finish):
+  for u, j, text in pairs_of_lists(blocks, tokenizer, source, centre):
     candidate, job = changed.candidates[u], changed.jobs[j]
     assert text == {'candidate': render_entity(schema, 'candidate', candidate),
                     'job': render_entity(schema, 'job', job),
@@ -106,16 +101,17 @@ def test_a_record_lacks_the_same_in_every_pair_of_a_list(dataset, versions):
   plain, _ = sources(dataset)
   numbers = set()
   for step in range(60):
-    a = preference.draw(preference.positives[0], np.random.default_rng(step))
-    b = plain.draw(plain.positives[0], np.random.default_rng(step))
+    a = preference.draw(preference.anchors[0], np.random.default_rng(step))
+    b = plain.draw(plain.anchors[0], np.random.default_rng(step))
     fits = [(v, w) for v in range(VERSIONS) for w in range(VERSIONS)
-            if a['candidate'] == versions.candidate[v, b['candidate']]
+            if (a['candidate'] == versions.candidate[v, b['candidate']]).all()
             and (a['job'] == versions.job[w, b['job']]).all()]
-    assert fits and (a['mask'] == b['mask']).all()
+    assert fits and all((a[name] == b[name]).all() for name in ('mask', 'weight', 'label'))
     numbers.add(fits[0])
   assert len(numbers) > 10
-  drawn = qualification.draw(qualification.positives[0], np.random.default_rng(1))
-  assert set(drawn) == {'candidate', 'job', 'mask', 'weight'} and drawn['job'].shape == ()
+  drawn = qualification.draw(qualification.anchors[0], np.random.default_rng(1))
+  assert set(drawn) == {'candidate', 'job', 'mask', 'weight', 'label'}
+  assert len(set(drawn['job'].tolist())) == 1
 
 
 @pytest.mark.parametrize('share', [0.02, 0.1, 0.5, 0.9])
@@ -134,7 +130,7 @@ def test_the_share_holds_over_lists_and_required_attributes_may_be_missing(datas
   of = {side: whole_of(versions, side) for side in found}
   names = {side: set() for side in found}
   for n in range(600):
-    drawn = source.draw(source.positives[n % len(source.positives)], rng)
+    drawn = source.draw(source.anchors[n % len(source.anchors)], rng)
     for side, entities, whole in (('candidate', versions.dataset.candidates, dataset.candidates),
                                   ('job', versions.dataset.jobs, dataset.jobs)):
       for i in np.unique(drawn[side]):

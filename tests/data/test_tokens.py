@@ -25,7 +25,7 @@ from jobrec_jax.data.tokens import (
     save_tokenizer,
     train_tokenizer,
 )
-from jobrec_jax.schema.align import align, verdict_codes
+from jobrec_jax.schema.align import align, alignment_features, verdict_codes
 from jobrec_jax.schema.render import render_alignment, render_entity
 
 TOKENIZER = train_tokenizer(['gpa met, level met;', 'hours unmet by 3.'] * 5, 300)
@@ -242,6 +242,27 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
   assert blocks.cut['alignment'] == sum(len(row) > allowed for row in rows)
   blocks.alignments(u, j)  # a pair counts once
   assert blocks.cut['alignment'] == sum(len(row) > allowed for row in rows)
+
+
+@pytest.mark.parametrize('gone', [(), ('eligibility', 'interest')])
+def test_numbers_are_the_features_of_each_pairs_alignment(dataset, gone, monkeypatch):
+  """Of the layers that are read, whatever is cut off the text; and only where they are asked for."""
+  monkeypatch.setattr(pairs, 'CHUNK', 50)
+  form = BlockFormat(40, 40, 5, without_layers=gone, numbers=True)
+  blocks, schema = BlockEncoder(dataset, TOKENIZER, form), dataset.schema.without(gone)
+  u, j = np.mgrid[:12, :20]
+  found = blocks.numbers(u, j)
+  expected = [alignment_features(align(schema, dataset.candidates[a], dataset.jobs[b]))
+              for a, b in zip(u.ravel(), j.ravel())]
+  assert found.dtype == np.float32 and found.shape == (12, 20, len(expected[0])) and np.ptp(found)
+  np.testing.assert_array_equal(found.reshape(len(expected), -1), expected)
+  np.testing.assert_array_equal(blocks.candidate_lists(u[:, 0], j)['numbers'], found)
+  np.testing.assert_array_equal(blocks.job_lists(u.T, j[0])['numbers'], found.swapaxes(0, 1))
+  others = blocks.with_candidates(dataset.candidates[5:])
+  np.testing.assert_array_equal(others.numbers(u[:3], j[:3]), found[5:8])
+  assert blocks.numbers(u[:0], j[:0]).shape == (0, 20, len(expected[0]))
+  plain = BlockEncoder(dataset, TOKENIZER, dataclasses.replace(form, numbers=False))
+  assert set(plain.candidate_lists(u[:, 0], j)) == {'candidate', 'job', 'alignment'}
 
 
 def test_raw_blocks_are_flat_and_their_alignments_empty(dataset):

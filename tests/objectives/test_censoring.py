@@ -42,6 +42,16 @@ def test_floor_bounds_what_a_tiny_propensity_can_do():
   np.testing.assert_allclose(w, [1.6, 0.4], rtol=1e-6)
 
 
+def test_what_is_known_of_a_propensity_has_no_floor():
+  """1 / (max(p, floor) e): the least chance of having been shown counts as what it is."""
+  p, e = jnp.array([0.0, 1.0, 0.5, 0.1]), jnp.array([1.0, 0.001, 0.5, 0.2])
+  w = ips_weights(p, jnp.ones(4, bool), clip=1e6, floor=0.25, known=e)
+  raw = np.array([4, 1000, 4, 20])
+  np.testing.assert_allclose(w, raw / raw.mean(), rtol=1e-6)
+  np.testing.assert_allclose(ips_weights(p, jnp.ones(4, bool), clip=2, floor=0.25, known=0.3),
+                             ips_weights(p, jnp.ones(4, bool), clip=2, floor=0.25), rtol=1e-6)
+
+
 def test_nothing_observed_gives_zeros_and_no_gradient_ever_flows():
   none = jnp.zeros(3, bool)
   np.testing.assert_array_equal(ips_weights(jnp.full(3, 0.5), none, clip=5), 0)
