@@ -27,11 +27,12 @@ OWN = {
     'lists.preference_negatives': {'warm_up', 'cooperative'},
     'lists.preference_policy': {'warm_up', 'cooperative'},
     'lists.qualification_negatives': {'cooperative'},
+    'lists.across': {'warm_up', 'cooperative'},
     'experts.missing': {*SPEC, 'catalogue'},
-    'experts.beta': {'cooperative'}, 'experts.task_weights': {'cooperative'},
+    'experts.beta': {'warm_up', 'cooperative'}, 'experts.task_weights': {'cooperative'},
     'experts.fixed_weights': {'cooperative'},
-    'experts.censoring': {'censoring', 'calibration'},
-    'experts.ips_clip': {'censoring', 'calibration'},
+    'experts.censoring': {'censoring'}, 'experts.ips_clip': {'censoring'},
+    'experts.self_censoring': {'censoring'},
     'experts.calibration': {'calibration'},
     'warm_up': {'warm_up'}, 'cooperative': {'cooperative'}, 'policy': OWN_POLICY,
     'policy.lists': {'inputs', *OWN_POLICY},
@@ -135,7 +136,7 @@ def test_a_setting_enters_the_stages_that_it_changes(key, tmp_path):
   a, b = stages(base), stages(new)
   own = {name for name in a if name not in b or any(
       a[name].identity[part] != b[name].identity[part] for part in ('settings', 'files'))}
-  gone = {'proof'} if key == 'data.source' else {'censoring'} if key == 'experts.censoring' else {}
+  gone = {'proof'} if key == 'data.source' else {}
   assert own == OWN[place(key, OWN)] | set(gone)
   later = {name for name in a if name in b and a[name].key != b[name].key}
   for name, stage in b.items():  # and whatever stands on these is another one
@@ -153,7 +154,7 @@ def test_what_changes_no_result_enters_no_key(key):
 
 STANDS_ON = {
     'tokenizer': 'data', 'warm_up': 'data tokenizer', 'censoring': 'data tokenizer warm_up',
-    'cooperative': 'data tokenizer warm_up censoring', 'calibration': 'data tokenizer experts',
+    'cooperative': 'data tokenizer warm_up censoring', 'calibration': 'data tokenizer experts censoring',
     'inputs': 'data experts tokenizer calibration', 'policy': 'inputs', 'catalogue': 'data',
     'lists': 'data', 'scores': 'data experts tokenizer policy lists',
     'blanked': 'data experts tokenizer lists', 'canaries': 'data lists',
@@ -165,6 +166,15 @@ STANDS_ON = {
     'frontier': 'data calibration policy lists scores',
     'dial': 'data calibration policy lists scores',
 }
+
+
+def test_censoring_is_a_stage_where_either_part_of_it_is_asked_for():
+  for ips in ('ips', 'none'):
+    for doubt in ('estimated', 'none'):
+      found = stages(tiny_settings(experts={'censoring': ips, 'self_censoring': doubt}))
+      asked = (ips, doubt) != ('none', 'none')
+      for name in ('cooperative', 'calibration'):
+        assert ('censoring' in found[name].inputs) == ('censoring' in found) == asked
 
 
 def test_every_stage_stands_on_what_it_names():

@@ -47,14 +47,15 @@ def test_what_is_smaller_than_asked_for_is_told_once_each(caplog):
 
 
 def test_the_notes_are_what_stages_make_of_the_settings(caplog):
-  from jobrec_jax.data.lists import PreferenceLists, QualificationLists, policy_lists
+  from jobrec_jax.data.lists import LabelledLists, policy_lists
   data = Data(*simulate(MARKET, 0))
   settings = build(Settings, {'lists': {'preference_negatives': 60, 'qualification_negatives': 60},
                               'policy': {'list_length': 13, 'batch': 300}, 'certify': {'k': 13}})
   said = {k: int(v.rsplit(': ', 1)[1]) for k, v in told(caplog, settings, data).items()}
   train = data.dataset.interactions.of('train')
-  assert said['lists.preference_negatives'] == PreferenceLists(train, 60).negatives
-  assert said['lists.qualification_negatives'] == QualificationLists(train, 60).negatives
+  for perspective, centre in (('preference', 'candidate'), ('qualification', 'job')):
+    assert said[f'lists.{perspective}_negatives'] == LabelledLists(
+        train, perspective, centre, 60).negatives
   assert said['policy.lists'] == said['policy.batch'] == len(
       policy_lists(data.dataset, 'train', 13, 300, 0))
   assert said['policy.held_out'] == len(policy_lists(data.dataset, 'cold_candidates', 13, 150, 0))

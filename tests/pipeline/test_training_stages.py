@@ -15,18 +15,24 @@ from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.missing import MissingLists, Versions
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.pipeline import experts
+from jobrec_jax.pipeline import censoring, experts
+from jobrec_jax.pipeline.censoring import Censoring
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
 from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import PairScores
+from jobrec_jax.train.experts import Kind
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
 
 SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20}, policy={'list_length': 8},
                          warm_up={'patience': 5}, cooperative={'patience': 5})
+DOUBT = 0.3
+# Of each stage in the order of its batches: a quarter of 8 lists is around the other side.
+WARM_UP = {Kind('preference', 'candidate'): 6, Kind('preference', 'job'): 2}
+COOPERATIVE = WARM_UP | {Kind('qualification', 'job'): 6, Kind('qualification', 'candidate'): 2}
 
 
 class Recorded:
@@ -38,7 +44,7 @@ class Recorded:
     monkeypatch.setattr(experts, 'train', self.train)
     monkeypatch.setattr(experts, 'iterate', lambda *data, start: (data, start))
     monkeypatch.setattr(experts, 'make_update', lambda loss_fn, tx: loss_fn)
-    for name in ('warm_up_loss', 'cooperative_loss'):
+    for name in ('warm_up_loss', 'cooperative_loss', 'held_out_loss'):
       monkeypatch.setattr(experts.losses, name, lambda *given, name=name: (name, *given[1:]))
 
   def list_dataset(self, source, finish, batch, seed):
@@ -83,9 +89,9 @@ def stages(bench, recorded, data):
   experts.make_warm_up(first)
   warm = experts.read_experts(first)
   warm.params['preference'] = jax.tree.map(lambda x: x + 0.5, warm.params['preference'])
-  weights = 1 + np.arange(len(data.dataset.interactions.of('train'))) / 1000
+  weights = 1 + np.arange(len(data.dataset.interactions)) / 1000
   experts.make_cooperative(bench('cooperative', tokenizer=tokenizer, warm_up=warm,
-                                 censoring=weights))
+                                 censoring=Censoring(weights, DOUBT)))
   return recorded, warm, weights
 
 
@@ -97,23 +103,41 @@ def same_log(a, b):
 @pytest.mark.slow
 def test_each_stage_has_its_lists_its_weights_and_its_streams(stages, data):
   recorded, _, weights = stages
-  train = data.dataset.interactions.of('train')
+  log, train = data.dataset.interactions, data.dataset.interactions.of('train')
   s, seed = SETTINGS, SETTINGS.seed
-  (warm, *_), (preference, *_), (qualification, *_) = recorded.lists
-  assert [batch for _, batch, _ in recorded.lists] == [
-      s.warm_up.batch, s.cooperative.batch, s.cooperative.qualification_batch]
-  assert [drawn for *_, drawn in recorded.lists] == [streams.seed32(seed, name) for name in (
-      'warm_up, preference lists', 'cooperative, preference lists',
-      'cooperative, qualification lists')]
-  for lists in (warm, preference):
-    assert lists.negatives == s.lists.preference_negatives
-    np.testing.assert_array_equal(
-        lists.positives, np.stack([train.candidate, train.job], 1)[train.preference == 1])
-  assert qualification.negatives == s.lists.qualification_negatives
-  same_log(qualification._log, train)
-  np.testing.assert_array_equal(qualification._weights, weights)
-  drawn = qualification.draw(qualification.positives[0], np.random.default_rng(0))
-  assert drawn['weight'][0] == np.float32(weights[qualification.positives[0]])
+  kinds = [('warm_up', *kind) for kind in WARM_UP.items()] + [
+      ('cooperative', *kind) for kind in COOPERATIVE.items()]
+  assert [batch for _, batch, _ in recorded.lists] == [batch for *_, batch in kinds]
+  assert [drawn for *_, drawn in recorded.lists] == [
+      streams.seed32(seed, f'{stage}, {kind.perspective} lists of one {kind.centre}')
+      for stage, kind, _ in kinds]
+  for (lists, *_), (_, kind, _) in zip(recorded.lists, kinds):
+    assert isinstance(lists, listing.LabelledLists)
+    assert lists.negatives == getattr(s.lists, f'{kind.perspective}_negatives')
+    same_log(lists._log, train)
+    np.testing.assert_array_equal(lists._label, getattr(train, kind.perspective))
+    np.testing.assert_array_equal(lists._centre, getattr(train, kind.centre))
+    np.testing.assert_array_equal(lists._weights, weights[log.split == 0] if (
+        kind.perspective == 'qualification') else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('across, sizes', [(0.0, (8,)), (0.1, (8,)), (0.5, (4, 4)), (0.9, (1, 7))])
+def test_a_share_of_the_lists_is_around_the_other_side(bench, stages, across, sizes):
+  _, warm, _ = stages
+  of_stage = bench('cooperative', tokenizer=read_tokenizer(bench('tokenizer')), warm_up=warm)
+  of_stage.settings = of_stage.settings | {
+      'lists': of_stage.settings['lists'] | {'across': across}}
+  trainer = experts._Trainer.of(of_stage)
+  for name, centres in experts.CENTRES.items():
+    assert trainer.kinds(of_stage.settings['stage'], [name]) == {
+        Kind(name, centre): size for centre, size in zip(centres, sizes)}
+  of_stage.settings = of_stage.settings | {
+      'lists': of_stage.settings['lists'] | {'preference_policy': 'uniform'}}
+  (kind, size), = experts._Trainer.of(of_stage).kinds(
+      of_stage.settings['stage'], ['preference']).items()
+  assert (kind, size) == (Kind('preference', 'candidate'), 8)  # whom else would a job be shown to?
+  assert isinstance(experts._Trainer.of(of_stage).lists(kind, 'train'), listing.SampledLists)
 
 
 @pytest.mark.slow
@@ -127,10 +151,11 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages):
     assert (found.loop.log_every, found.loop.save_seconds) == (s.log_every, s.save_seconds)
     assert found.key == stream_key(root, found.loop.stage)
     assert not found.loop.checkpoints.folder.exists()  # the artefact is the parameters
-  assert first.data == ((0,), 7) and second.data == ((1, 2), 7)
-  assert first.update == ('warm_up_loss',)
-  name, weighting, beta = second.update
-  assert name == 'cooperative_loss' and beta == s.experts.beta
+  assert first.data == ((0, 1), 7) and second.data == ((2, 3, 4, 5), 7)
+  assert first.update == ('warm_up_loss', [*WARM_UP], s.experts.beta)
+  name, kinds, weighting, beta, doubt = second.update
+  assert name == 'cooperative_loss' and beta == s.experts.beta and doubt == DOUBT
+  assert kinds == [*COOPERATIVE]
   assert set(weighting.init()) == {'log_variance'} and set(
       second.state.trainable['task_weights']) == {'log_variance'}
   assert set(first.state.frozen['model']) == {'qualification'} and not second.state.frozen
@@ -143,30 +168,38 @@ def test_stages_stop_by_fixed_lists_of_the_validation_split(stages, data):
   """The same builders, streams of their own, no weights, as many batches as are cheap."""
   recorded, warm, _ = stages
   log, s, blocks = data.dataset.interactions.of('validation'), SETTINGS, warm.blocks(data.dataset)
-  sources = {'preference': listing.PreferenceLists(log, s.lists.preference_negatives),
-             'qualification': listing.QualificationLists(log, s.lists.qualification_negatives)}
-  for found, perspectives in zip(recorded.loops, (['preference'], [*sources])):
+  for found, kinds in zip(recorded.loops, (WARM_UP, COOPERATIVE)):
     held_out = found.loop.held_out
     assert held_out.patience == 5 and len(held_out.batches) == 4
-    for name in perspectives:
-      drawn = listing.fixed_lists(sources[name], 4 * 8, streams.seed32(
-          s.seed, f'{found.loop.stage}, held-out {name} lists'))
-      lists = {k: np.concatenate([b[name][k] for b in held_out.batches])
-               for k in held_out.batches[0][name]}
-      assert all(set(b) == set(perspectives) and len(b[name]['mask']) == 8
-                 for b in held_out.batches)
-      np.testing.assert_array_equal(lists['candidate'], blocks.candidates[drawn['candidate']])
-      job = drawn['job'] if name == 'preference' else np.repeat(
-          drawn['job'][:, None], drawn['candidate'].shape[1], 1)
-      np.testing.assert_array_equal(lists['job'], blocks.jobs[job])
-      np.testing.assert_array_equal(lists['mask'], drawn['mask'])
-      assert (lists.get('weight', np.ones(1)) == 1).all()
+    assert all([len(part['mask']) for part in b] == [*kinds.values()] for b in held_out.batches)
+    for n, (kind, size) in enumerate(kinds.items()):
+      source = listing.LabelledLists(log, *kind, getattr(s.lists, f'{kind.perspective}_negatives'))
+      drawn = listing.fixed_lists(source, 4 * size, streams.seed32(
+          s.seed, f'held-out {found.loop.stage}, {kind.perspective} lists of one {kind.centre}'))
+      lists = {k: np.concatenate([b[n][k] for b in held_out.batches])
+               for k in held_out.batches[0][n]}
+      u, j = drawn['candidate'], drawn['job']
+      expected = {'candidate': blocks.candidates[u[:, 0] if kind.centre == 'candidate' else u],
+                  'job': blocks.jobs[j], 'numbers': blocks.numbers(u, j),
+                  'alignment': blocks.alignments(u, j)}
+      expected |= {k: drawn[k] for k in ('mask', 'weight', 'label')}
+      assert set(lists) == set(expected)
+      for name, x in expected.items():
+        np.testing.assert_array_equal(lists[name], x)
+
+
+@pytest.mark.slow
+def test_the_held_out_loss_is_of_the_stages_kinds_and_doubt(stages):
+  recorded, *_ = stages
+  beta = SETTINGS.experts.beta
+  assert [found.loop.held_out.measure for found in recorded.loops] == [
+      ('held_out_loss', [*WARM_UP], beta), ('held_out_loss', [*COOPERATIVE], beta, DOUBT)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('keep, measured, said', [
     (lambda log: log.split != 1, set(), ['preference', 'qualification']),
-    (lambda log: (log.split != 1) | (log.qualification != 0), {'preference'}, ['qualification'])])
+    (lambda log: (log.split != 1) | (log.qualification != 0), set(WARM_UP), ['qualification'])])
 def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, measured, said,
                                                             caplog):
   log = data.dataset.interactions
@@ -177,16 +210,18 @@ def test_perspectives_without_validation_lists_are_left_out(data, bench, keep, m
                    data=Data(less, None))
   trainer = experts._Trainer.of(of_stage)
   with caplog.at_level(logging.INFO, 'absl'):
-    found = trainer.held_out('cooperative', None, {'preference': 8, 'qualification': 8})
+    found = trainer.held_out('cooperative', list, COOPERATIVE)
   assert [(r.levelname, r.getMessage()) for r in caplog.records
           if 'validation' in r.getMessage()] == [('WARNING', (
-              f'cooperative: the validation split holds no {name} list with a negative; the '
-              'validation loss leaves it out; a greater share of data.shares, or a split by '
-              'groups, would give it some')) for name in said]
-  assert (set(found.batches[0]) if found else set()) == measured
+              f'cooperative: the validation split holds no {name} list with a negative; '
+              f"{'the validation loss leaves it out' if measured else 'all steps are trained'}; a "
+              'greater share of data.shares, or a split by groups, would give it some'))
+                                                      for name in said]
+  assert (set(found.measure) if found else set()) == measured
+  assert found is None or all(len(b) == len(measured) for b in found.batches)
   stage = dataclasses.replace(of_stage.settings['stage'], patience=0)
   of_stage.settings = of_stage.settings | {'stage': stage}
-  assert trainer.held_out('cooperative', None, {'preference': 8}) is None
+  assert trainer.held_out('cooperative', list, WARM_UP) is None
 
 
 def test_attributes_are_missing_in_training_alone(data, bench, recorded):
@@ -201,16 +236,17 @@ def test_attributes_are_missing_in_training_alone(data, bench, recorded):
     of_stage = bench('cooperative', tokenizer=text)
     of_stage.settings = of_stage.settings | {'missing': share}
     found[share] = trainer = experts._Trainer.of(of_stage)
-    trainer.data(trainer.preference('train'), 'cooperative', 'preference', 8)
-    held_out = trainer.held_out('cooperative', None, {'preference': 8})
-    drawn = listing.fixed_lists(trainer.preference('validation'), 4 * 8, streams.seed32(
-        SETTINGS.seed, 'cooperative, held-out preference lists'))
-    expected = whole.candidate_lists(drawn['candidate'], drawn['job'])
+    kind = Kind('preference', 'candidate')
+    trainer.data('cooperative', {kind: 8})
+    held_out = trainer.held_out('cooperative', list, {kind: 8})
+    drawn = listing.fixed_lists(trainer.lists(kind, 'validation'), 4 * 8, streams.seed32(
+        SETTINGS.seed, 'held-out cooperative, preference lists of one candidate'))
+    expected = whole.candidate_lists(drawn['candidate'][:, 0], drawn['job'])
     for name, blocks in expected.items():
-      came = np.concatenate([b['preference'][name] for b in held_out.batches])
+      came = np.concatenate([b[0][name] for b in held_out.batches])
       np.testing.assert_array_equal(came, blocks[..., :came.shape[-1]])
   (plain, *rest), (thinned, *other) = recorded.lists
-  assert isinstance(plain, listing.PreferenceLists) and found[0.0].versions is None
+  assert isinstance(plain, listing.LabelledLists) and found[0.0].versions is None
   assert isinstance(thinned, MissingLists) and isinstance(found[0.5].versions, Versions)
   assert rest == other
   assert len(found[0.0].blocks.candidates) == len(data.dataset.candidates)
@@ -226,10 +262,28 @@ def test_initial_parameters_follow_from_the_seed_by_a_key_of_their_own(stages, b
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
   key = stream_key(jax.random.key(SETTINGS.seed), 'init')
   expected = trainer.model.init(key, np.zeros_like(blocks.candidates[:1]), lists['job'],
-                                lists['alignment'])['params']
+                                lists['alignment'], lists['numbers'])['params']
   embedding = jax.tree.leaves(expected['decoder']['embedding'])[0]
   np.testing.assert_allclose(recorded.loops[0].state.trainable['model']['decoder']['embedding'],
                              embedding, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_numbers_have_the_scale_of_the_train_split(stages, bench, data):
+  """1 / root mean square of each number, whatever the other splits hold; 0 where all are 0."""
+  recorded, *_ = stages
+  text = read_tokenizer(bench('tokenizer'))
+  log = data.dataset.interactions.of('train')
+  blocks = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form)
+  x = blocks.numbers(log.candidate, log.job).astype(float)
+  size = np.sqrt((x ** 2).mean(0))
+  assert (size > 0).sum() > 10 and (size == 0).any() and text.spec.numbers == x.shape[1]
+  expected = np.divide(1, size, out=np.zeros_like(size), where=size > 0)
+  params = recorded.loops[0].state.trainable['model']
+  assert len(log) < experts.SCALE_PAIRS  # all of them
+  np.testing.assert_allclose(params['number_scale'], expected, rtol=1e-5)
+  assert params['numbers'].shape == (2, x.shape[1], SETTINGS.model.width)
+  assert not np.any(params['numbers'])
 
 
 def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
@@ -280,7 +334,7 @@ def inverse(scorer, log, rows, clip, exposure):
     return scorer.scores(log.candidate[at], log.job[at]).preference
   scale = fit_calibration(s_pref(fit), log.preference[fit], 1 / exposure[fit])
   p = 1 / (1 + np.exp(-(s_pref(rows) - scale.b) / scale.t))
-  raw = 1 / np.maximum(p * exposure[rows], 0.01)
+  raw = 1 / (np.maximum(p, 0.01) * exposure[rows])
   weights = np.minimum(raw / raw.mean(), clip)
   return weights / weights.mean()
 
@@ -290,41 +344,92 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
   dataset, truth = simulate(MarketConfig(candidates=150, jobs=20, logging='recommender',
                                          recommender_quality=0.9, exposure=0.4), 0)
   log, scorer, clip = dataset.interactions, FakeScorer(truth), 2.5
+  monkeypatch.setattr(censoring, 'scorer', lambda *_: scorer)
   monkeypatch.setattr(experts, 'scorer', lambda *_: scorer)
   bench = SimpleNamespace(folder=tmp_path, settings={
-      'censoring': 'ips', 'ips_clip': clip, 'calibration': 'applicants'},
+      'censoring': 'ips', 'ips_clip': clip, 'self_censoring': 'none', 'calibration': 'applicants'},
                           inputs={'data': Data(dataset, truth), 'warm_up': None, 'experts': None})
-  experts.make_censoring(bench)
-  found, of_train = experts.read_censoring(bench), np.flatnonzero(log.split == 0)
-  seen = log.qualification[of_train] >= 0
-  rows = of_train[seen]
-  np.testing.assert_allclose(found[seen], inverse(scorer, log, rows, clip, log.exposure), rtol=1e-4)
-  assert (found[~seen] == 0).all() and len(found) == len(of_train)
-  flat = np.ones(len(log))
-  for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
-    assert abs(found[seen] - change).max() > 0.1
+  censoring.make_censoring(bench)
+  found = censoring.read_censoring(bench)
+  assert found.doubt == 0 and len(found.weights) == len(log)
+  flat, elsewhere = np.ones(len(log)), np.ones(len(log), bool)
+  for split, name in ((0, 'train'), (2, 'calibration')):
+    rows = np.flatnonzero((log.split == split) & (log.qualification >= 0))
+    np.testing.assert_allclose(found.weights[rows], inverse(scorer, log, rows, clip, log.exposure),
+                               rtol=1e-4)
+    elsewhere[rows] = False
+    np.testing.assert_array_equal(found.of(dataset, name), found.weights[log.split == split])
+    for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
+      assert abs(found.weights[rows] - change).max() > 0.1
+  assert (found.weights[elsewhere] == 0).all() and elsewhere.any()
 
+  bench.inputs['censoring'] = found
   experts.make_calibration(bench)
   fitted, offsets = experts.read_calibration(bench)
   half = np.unique(log.candidate[log.split == 2])[::2]
   rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
-  weights = inverse(scorer, log, rows, clip, log.exposure)
+  weights = found.weight_of(rows)
+  np.testing.assert_array_equal(weights, found.weights[rows])
   scores, labels = scorer.scores(log.candidate[rows], log.job[rows]).qualification, (
       log.qualification[rows])
   assert fitted == pytest.approx(fit_calibration(scores, labels, weights), rel=1e-3)
   np.testing.assert_allclose(offsets, fit_offsets(fitted.logit(scores), labels, weights,
                                                   log.job[rows], 20), atol=1e-3)
 
-  monkeypatch.setitem(bench.settings, 'censoring', 'none')
-  experts.make_calibration(bench)
-  plain = fit_calibration(scores, labels, np.ones(len(rows)))
-  assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
-  assert abs(plain.b - fitted.b) > 1e-3
+  for nothing in ({'censoring': Censoring(None, 0.3)}, {}):  # doubt is no matter of the weights
+    bench.inputs = {'data': Data(dataset, truth), 'experts': None} | nothing
+    experts.make_calibration(bench)
+    plain = fit_calibration(scores, labels, np.ones(len(rows)))
+    assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
+    assert abs(plain.b - fitted.b) > 1e-3
 
   monkeypatch.setitem(bench.settings, 'calibration', 'none')  # p_qual is that of the raw logit
   experts.make_calibration(bench)
   (b, t), offsets = experts.read_calibration(bench)
   assert (b, t) == (0, 1) and offsets.tolist() == [0] * 20
+
+
+def self_censored(doubt, candidates=500):
+  """A market's log in which candidates who may not be eligible dare to apply less."""
+  dataset, truth = simulate(MarketConfig(candidates=candidates, jobs=30), 0)
+  log, rng = dataset.interactions, np.random.default_rng(4)
+  P, Q, eligible = (x[log.candidate, log.job] for x in (
+      truth.preference, truth.qualification, truth.eligible))
+  shown = log.preference >= 0
+  applied = rng.random(len(log)) < P * (1 - doubt * (1 - Q))
+  return dataclasses.replace(dataset, interactions=dataclasses.replace(
+      log, preference=np.where(shown, applied, -1).astype(np.int8),
+      qualification=np.where(shown & applied, eligible, -1).astype(np.int8)))
+
+
+def test_the_doubt_is_found_by_what_speaks_to_qualification_alone(tmp_path, caplog):
+  found = {doubt: censoring.self_censoring(self_censored(doubt)) for doubt in (0.0, 0.6)}
+  assert found[0.0] < 0.15 and abs(found[0.6] - 0.6) < 0.15
+  bench = SimpleNamespace(folder=tmp_path, inputs={'data': Data(self_censored(0.6), None),
+                                                   'warm_up': None},
+                          settings={'censoring': 'none', 'self_censoring': 'estimated'})
+  with caplog.at_level(logging.INFO, 'absl'):
+    censoring.make_censoring(bench)
+  assert censoring.read_censoring(bench) == Censoring(None, found[0.6])
+  assert (f'an applicant who is sure not to be eligible applies to 1 - {found[0.6]:.2f} of the jobs '
+          'that are wanted') in caplog.text
+  assert [p.name for p in tmp_path.iterdir()] == ['summary.json']
+
+
+@pytest.mark.parametrize('case', ['no exclusion', 'all applied', 'nobody rejected'])
+def test_there_is_no_doubt_where_nothing_tells_of_it(case):
+  dataset = self_censored(0.6, 80)
+  log = dataset.interactions
+  if case == 'no exclusion':
+    mixed = [dataclasses.replace(layer, fields=tuple(
+        dataclasses.replace(f, perspective='both') for f in layer.fields))
+             for layer in dataset.schema.layers]
+    dataset = dataclasses.replace(dataset, schema=dataclasses.replace(
+        dataset.schema, layers=tuple(mixed)))
+  else:
+    keep = log.preference == 1 if case == 'all applied' else log.qualification != 0
+    dataset = dataclasses.replace(dataset, interactions=log.where(keep))
+  assert censoring.self_censoring(dataset) == 0.0
 
 
 class Flat(FakeScorer):
@@ -349,7 +454,7 @@ def test_no_calibration_is_refused_after_training(scorer, keep, said, monkeypatc
   dataset = dataclasses.replace(dataset, interactions=log.where(keep(log)))
   monkeypatch.setattr(experts, 'scorer', lambda *_: scorer(truth))
   bench = SimpleNamespace(folder=tmp_path, settings={
-      'censoring': 'none', 'ips_clip': 2.5, 'calibration': 'applicants'},
+      'calibration': 'applicants'},
                           inputs={'data': Data(dataset, truth), 'experts': None})
   experts.make_calibration(bench)
   (b, t), offsets = experts.read_calibration(bench)

@@ -351,23 +351,36 @@ def clipped(raw, clip):
 
 def test_censoring_weights(kept):
   stage = kept.run.road.cooperative.inputs['censoring']
-  weights, log = kept.run.get(stage), kept.dataset.interactions
-  train = np.flatnonzero(log.split == 0)
-  observed = log.qualification[train] >= 0
-  rows = train[observed]
+  weights, log = kept.run.get(stage).weights, kept.dataset.interactions
+  others = np.ones(len(log), bool)
+  for split in (0, 2):
+    rows = np.flatnonzero((log.split == split) & (log.qualification >= 0))
+    np.testing.assert_allclose(weights[rows], weights_of(kept, rows), rtol=2e-3)
+    assert np.ptp(weights[rows]) > 0.1  # not all alike
+    others[rows] = False
+  assert (weights[others] == 0).all()
+
+
+def weights_of(kept, rows):
+  """Of all applicants of a split: chances of being shown and, after stage 1A, of applying."""
+  exposure = kept.dataset.interactions.exposure[rows]
   _, p = propensities(kept, kept.run.get(kept.run.road.warm_up), rows)
-  expected = clipped(1 / np.maximum(p * log.exposure[rows], 0.01), tiny_settings().experts.ips_clip)
-  np.testing.assert_allclose(weights[observed], expected, rtol=2e-3)
-  assert (weights[~observed] == 0).all() and np.ptp(weights[observed]) > 0.1  # not all alike
+  return clipped(1 / (np.maximum(p, 0.01) * exposure), tiny_settings().experts.ips_clip)
+
+
+def test_the_doubt_is_that_of_the_log(kept):
+  from jobrec_jax.pipeline.censoring import self_censoring
+  found = kept.run.get(kept.run.road.cooperative.inputs['censoring']).doubt
+  assert found == self_censoring(kept.dataset) and 0 <= found < 1
 
 
 def test_the_calibration_is_that_of_its_half(kept):
   log = kept.dataset.interactions
   half, _ = calibration_halves(kept.dataset)
-  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
-  experts = kept.run.get(kept.run.road.cooperative)
-  score, p = propensities(kept, experts, rows)
-  weights = clipped(1 / np.maximum(p * log.exposure[rows], 0.01), tiny_settings().experts.ips_clip)
+  every = np.flatnonzero((log.split == 2) & (log.qualification >= 0))
+  mine = np.isin(log.candidate[every], half)
+  rows, weights = every[mine], weights_of(kept, every)[mine]
+  score, _ = propensities(kept, kept.run.get(kept.run.road.cooperative), rows)
   fit = fit_calibration(score.scores(log.candidate[rows], log.job[rows]).qualification,
                         log.qualification[rows], weights)
   assert kept.calibration == pytest.approx(fit, rel=1e-2)
