@@ -304,7 +304,8 @@ class JobRec(nn.Module):
   def _judge(self, hidden: jax.Array, numbers: jax.Array | None,
              deterministic: bool) -> ExpertOutputs:
     """Args: hidden [B, J, E, D] of the readouts, or [B, J, 1, D] of the one that all share."""
-    if (numbers is None) != (not self.config.numbers):
+    expected = (*hidden.shape[:2], self.config.numbers) if self.config.numbers else None
+    if (None if numbers is None else numbers.shape) != expected:
       raise ValueError(f'numbers must be [B, J, {self.config.numbers}] of the pairs, got '
                        f'{None if numbers is None else numbers.shape}')
     if self.config.readout == 'last_token':

@@ -70,6 +70,34 @@ def test_features_equal_the_model_pair_by_pair(experts, blocks, batch, attention
 
 
 @pytest.mark.parametrize('attention', ['exact', 'factored'])
+def test_numbers_of_each_pair_reach_its_scores(model, params, dataset, tokenizer, attention):
+  """By both ways to score, whatever lists the pairs come in."""
+  form = dataclasses.replace(LENGTHS, numbers=True)
+  blocks = BlockEncoder(dataset, tokenizer, form)
+  x = blocks.numbers(*np.indices((12, 20)))
+  rows = np.random.default_rng(0).normal(size=(2, x.shape[-1], 16)).astype(np.float32)
+  scale = (1 / np.maximum(np.sqrt((x ** 2).mean((0, 1))), 1)).astype(np.float32)
+  starts = {'job_start': form.candidate, 'pair_start': form.candidate + form.job}
+  config = dataclasses.replace(model.config, attention=attention, numbers=x.shape[-1],
+                               **starts if attention == 'factored' else {})
+  given = Experts(JobRec(config), params | {'numbers': rows, 'number_scale': scale}, tokenizer,
+                  form)
+  rng = np.random.default_rng(1)
+  candidate, job = rng.integers(0, 12, (9, 5)), rng.integers(0, 20, (9, 5))
+  scorer = PairScorer(given, given.blocks(dataset), make_mesh(MeshConfig()), ScoringConfig(3, 16))
+  said = scorer.features(candidate, job)
+  lists = blocks.candidate_lists(candidate.ravel(), job.ravel()[:, None])
+  assert set(lists) == {'candidate', 'job', 'alignment', 'numbers'}
+  direct = given.model.apply({'params': given.params}, *lists.values())
+  np.testing.assert_allclose(said.hidden, direct.hidden.reshape(9, 5, 2, -1), atol=1e-4)
+  for i, name in enumerate(('preference', 'qualification')):
+    np.testing.assert_allclose(getattr(said, name), direct.scores[..., i].reshape(9, 5), atol=1e-4)
+  silent = dataclasses.replace(given, params=given.params | {'numbers': 0 * rows})
+  other = PairScorer(silent, blocks, make_mesh(MeshConfig()), ScoringConfig(3, 16))
+  assert abs(other.scores(candidate, job).preference - said.preference).min() > 1e-4
+
+
+@pytest.mark.parametrize('attention', ['exact', 'factored'])
 def test_lambda_is_the_heads_on_the_hidden_states(experts, blocks, policy, one_device, attention):
   """Though hidden states stay on the device."""
   scorer = PairScorer(experts(attention), blocks, one_device, ScoringConfig(6, 2))
