@@ -322,7 +322,8 @@ class BlockEncoder:
   def _pairs(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """What the experts read of pairs beside their two sides."""
     read = {'alignment': self.alignments(candidate, job)}
-    return read | {'numbers': self.numbers(candidate, job)} if self._form.numbers else read
+    counted = self._form.numbers and self._aligner.fields
+    return read | {'numbers': self.numbers(candidate, job)} if counted else read
 
   def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:
     with self._lock:

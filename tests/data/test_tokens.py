@@ -304,8 +304,10 @@ def test_blocks_without_layers_are_those_of_the_schema_without_them(dataset, ver
 
 def test_text_of_free_layers_alone(dataset):
   gone = ('eligibility', 'competence', 'logistics', 'interest')
-  form = BlockFormat(400, 400, 90, 'vectors', 'schema', gone)
+  form = BlockFormat(400, 400, 90, 'vectors', 'schema', gone, numbers=True)
   blocks = BlockEncoder(dataset, TOKENIZER, form)
+  assert set(blocks.candidate_lists(np.arange(2), np.zeros((2, 2), int))) == {
+      'candidate', 'job', 'alignment'}  # a model of no numbers asks for none
   assert blocks.alignment_length == 0 and (blocks.alignments(*np.mgrid[:2, :2]) == PAD).all()
 
 
