@@ -48,7 +48,8 @@ def run(model, mesh, batches):
   params = {'model': init(model, mesh, batches[0]), 'task_weights': weighting.init()}
   tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-3))
   state = on_mesh(create_state(params, {}, tx), mesh)
-  step = jax.jit(make_update(cooperative_loss(model, [*KINDS], weighting, 1.0, 0.3), tx), donate_argnums=0)
+  loss = cooperative_loss(model, [*KINDS], weighting, 1.0, 0.3)
+  step = jax.jit(make_update(loss, tx), donate_argnums=0)
   losses = []
   with layout(mesh):
     for batch in batches:

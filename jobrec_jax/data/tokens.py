@@ -309,10 +309,7 @@ class BlockEncoder:
     out[row, place] = ids
 
   def numbers(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
-    """Verdicts and margins of pairs given by index, [...] and [...] -> [..., 3F] float32.
-
-    See `PairAlignments.features`; F counts the fields with verdicts.
-    """
+    """`PairAlignments.features` of pairs given by index: [...] and [...] -> [..., 3F] float32."""
     u, j = candidate.ravel(), job.ravel()
     out = np.empty((len(u), 3 * len(self._aligner.fields)), np.float32)
     for part in chunks(len(u)):
@@ -343,9 +340,7 @@ class BlockEncoder:
                 shared: bool = False) -> dict[str, np.ndarray]:
     """Blocks of lists of J candidates [B, J] and one job [B].
 
-    Args:
-      candidate, job: indices.
-      shared: whether the list's job stands there once, [B, Lj], or for each candidate, [B, J, Lj].
+    The list's job stands there once, [B, Lj], if it is `shared`; else for each, [B, J, Lj].
     """
     pairs = np.broadcast_to(job[..., None], candidate.shape)
     return {'candidate': self.candidates[candidate],

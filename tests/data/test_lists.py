@@ -65,7 +65,7 @@ def check_shape(drawn, lists):
 def test_labelled_lists(log, negatives, perspective, centre, seed):
   own = np.arange(len(log)) / 10 + 1.0
   lists = LabelledLists(log, perspective, centre, negatives, own)
-  label, other = labels(log, perspective), others_of(centre)
+  label = labels(log, perspective)
   weight_of = dict(zip(label, own))
   known = sum(y >= 0 for y in label.values())
   of = {c: [[k for k, y in label.items() if k[centre == 'job'] == c and y == want]

@@ -246,7 +246,7 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
 
 @pytest.mark.parametrize('gone', [(), ('eligibility', 'interest')])
 def test_numbers_are_the_features_of_each_pairs_alignment(dataset, gone, monkeypatch):
-  """Of the layers that are read, whatever is cut off the text; and only where they are asked for."""
+  """Of the layers that are read, whatever is cut off the text; only where they are asked for."""
   monkeypatch.setattr(pairs, 'CHUNK', 50)
   form = BlockFormat(40, 40, 5, without_layers=gone, numbers=True)
   blocks, schema = BlockEncoder(dataset, TOKENIZER, form), dataset.schema.without(gone)

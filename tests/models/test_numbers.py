@@ -160,5 +160,5 @@ def test_numbers_of_another_shape_are_refused(shape):
 def test_how_many_there_are_is_checked(value):
   with pytest.raises(ValueError, match=f'numbers must be an integer of at least 0, got {value}'):
     dataclasses.replace(PLAIN, numbers=value)
-  with pytest.raises(ValueError, match='experts must be .* distinct names'):
+  with pytest.raises(ValueError, match=r'experts must be .* distinct names'):
     dataclasses.replace(PLAIN, experts=('number_scale', 'numbers'))

@@ -154,7 +154,8 @@ def test_what_changes_no_result_enters_no_key(key):
 
 STANDS_ON = {
     'tokenizer': 'data', 'warm_up': 'data tokenizer', 'censoring': 'data tokenizer warm_up',
-    'cooperative': 'data tokenizer warm_up censoring', 'calibration': 'data tokenizer experts censoring',
+    'cooperative': 'data tokenizer warm_up censoring',
+    'calibration': 'data tokenizer experts censoring',
     'inputs': 'data experts tokenizer calibration', 'policy': 'inputs', 'catalogue': 'data',
     'lists': 'data', 'scores': 'data experts tokenizer policy lists',
     'blanked': 'data experts tokenizer lists', 'canaries': 'data lists',

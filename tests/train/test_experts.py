@@ -67,16 +67,17 @@ def test_both_losses_are_least_at_the_logit_whatever_the_base_rates(perspective,
   contrast, entropy = gradients(lists, logit(Q))
   np.testing.assert_allclose(entropy, 0, atol=1e-6)
   for shift in (np.zeros(JOBS), np.array([0.0, 1.3])):  # of what the lists share
-    moved = logit(Q) + (shift if centre == 'job' else np.array([0.0, 1.3, -0.4])[:, None] * shift[1])
+    by_kind = np.array([0.0, 1.3, -0.4])[:, None] * shift[1]
+    moved = logit(Q) + (shift if centre == 'job' else by_kind)
     *_, other = gradients(lists, moved)
     assert abs(other).max() > 0.01 or not shift.any()
   # Several negatives of a list stand for one softmax: its gradient is that of the whole log only
   # where lists are pairs, so the contrast is looked at in such.
-  contrast, _ = gradients(pairs_of(lists), logit(Q))
+  contrast, _ = gradients(Pairs(lists), logit(Q))
   np.testing.assert_allclose(contrast, 0, atol=1e-6)
 
 
-class pairs_of:
+class Pairs:
   """Every positive with every negative of its centre, a list each."""
 
   def __init__(self, lists):
@@ -112,7 +113,7 @@ def test_propensities_move_neither_loss_however_few_lists_a_batch_has(batch):
   rng = np.random.default_rng(1)
   lists.anchors = rng.permutation(lists.anchors)  # batches of any mixture
   same = np.zeros((2, 2))
-  contrast, entropy = gradients(pairs_of(lists), same, batch)
+  contrast, _ = gradients(Pairs(lists), same, batch)
   np.testing.assert_allclose(contrast, 0, atol=1e-6)
   lists.negatives = ALL
   everything = LabelledLists(log, 'qualification', 'job', ALL, weights / weights.mean())
