@@ -46,7 +46,7 @@ def training() -> dict[str, Variant]:
       'softmax-weights': Variant('task weights through a softmax (published)',
                                  {'experts.task_weights': 'softmax'}),
       'fixed-weights': Variant('task weights fixed at a half', {'experts.task_weights': 'fixed'}),
-      'beta-0.3': Variant('less cross-entropy in qualification', {'experts.beta': 0.3}),
+      'beta-0.3': Variant('less cross-entropy', {'experts.beta': 0.3}),
       'negatives-3': Variant('3 jobs not applied to in a list, for 7',
                              {'lists.preference_negatives': 3}),
       'uniform-negatives': Variant('negatives drawn from all jobs',
