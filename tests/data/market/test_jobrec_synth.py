@@ -30,12 +30,21 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import audit
 
 # What each version holds. Other bits under the same version would be another data set.
-TINY = {'1': '66a0431898efb128', '2': 'TODO'}
-TINY_LISTS = {'1': {
+TINY = {'1': '66a0431898efb128', '2': '6805d894c00504ff'}
+_PREFERENCE = {  # logit P is that of the first version
     'preference_warm': 'c6eb9a1f5d2e9750', 'preference_cold_candidates': '396c7426da798928',
-    'preference_cold_jobs': '6290f84a0eee7b03', 'preference_both_cold': '2067d3272cb9c749',
-    'qualification_warm': '681fed7dd68b87bf', 'qualification_cold_candidates': '1598aec1e51cff22',
-    'qualification_cold_jobs': '36b92ac074f279af', 'qualification_both_cold': 'c3a509457f1f3b9a'}, '2': {}}
+    'preference_cold_jobs': '6290f84a0eee7b03', 'preference_both_cold': '2067d3272cb9c749'}
+TINY_LISTS = {
+    '1': _PREFERENCE | {
+        'qualification_warm': '681fed7dd68b87bf',
+        'qualification_cold_candidates': '1598aec1e51cff22',
+        'qualification_cold_jobs': '36b92ac074f279af',
+        'qualification_both_cold': 'c3a509457f1f3b9a'},
+    '2': _PREFERENCE | {
+        'qualification_warm': '8b8875ec85b4bdfc',
+        'qualification_cold_candidates': 'c33207906000d2bf',
+        'qualification_cold_jobs': 'af950ece6b7d31b6',
+        'qualification_both_cold': 'fb3ef0bf35f8e1d0'}}
 
 
 @pytest.fixture(scope='module')

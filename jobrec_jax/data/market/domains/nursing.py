@@ -34,7 +34,7 @@ PROCEDURES = {
 }
 
 TEMPO = Axis(
-    candidate=(('sirens', 'having my hands full', 'split-second calls', 'adrenaline',
+    candidate=(('sirens', 'busy hands', 'split-second calls', 'adrenaline',
                 'a new face each hour'),
                ('unhurried rounds', 'knowing each patient', 'calm corridors', 'steady routines',
                 'time to listen')),
@@ -45,12 +45,12 @@ TEMPO = Axis(
 VOICE = Axis(
     candidate=(('clear orders', 'a strict protocol', 'a firm charge nurse', 'written checklists',
                 'ranks that hold'),
-               ('a say in things', 'room to improvise', 'flat teams', 'my own judgement',
+               ('a say in things', 'room to improvise', 'flat teams', 'free judgement',
                 'trying new ways')),
     job=(('a manual for everything', 'a tight chain of command', 'audits of every step',
           'strong senior staff', 'fixed procedures'),
          ('rules that nurses write', 'ideas tried at once', 'decisions by those who care',
-          'no hierarchy to speak of', 'votes on rosters')))
+          'a circle of equals', 'votes on rosters')))
 
 GRAMMAR = Grammar(
     axes=(TEMPO, VOICE),
@@ -65,8 +65,8 @@ GRAMMAR = Grammar(
                        'my sister may love {a}, but I do not')),
               double=('I like {a}, not {b}', 'I prefer {a} to {b}',
                       'you would expect me to love {b}, yet I prefer {a}',
-                      'I used to enjoy {b}, now I enjoy {a}',
-                      'my husband likes {b}, I like {a}',
+                      'I used to enjoy {b}, but now I enjoy {a}',
+                      'my husband likes {b}, while I like {a}',
                       'perhaps {b} would do, but I prefer {a}')),
         Voice(plain=('we offer {a}', 'here you find {a}', 'expect {a}'),
               single=(('people say we do not have {a}, but we do',
@@ -77,8 +77,8 @@ GRAMMAR = Grammar(
                        'other wards may have {a}, but we do not')),
               double=('we offer {a}, not {b}', 'we prefer {a} to {b}',
                       'you may expect {b}, yet we offer {a}',
-                      'we used to have {b}, now we have {a}',
-                      'other wards have {b}, we have {a}',
+                      'we used to have {b}, but now we have {a}',
+                      'other wards have {b}, while we have {a}',
                       'perhaps {b} would do, but we prefer {a}'))),
     plain=(('I tried {skill} and gave up', 'my case of {skill} was left undocumented',
             'I botched a case of {skill}'),
@@ -90,19 +90,19 @@ GRAMMAR = Grammar(
             'my case of {skill} took 20 percent less time'),
            ('my case of {skill} saved a life', 'my {skill} became the ward standard',
             'a journal wrote up my case of {skill}')),
-    turned=(('in a case of {skill}, the pain went from 2 to 8 points',
+    turned=(('in a case of {skill}, the wait went from 2 to 8 hours',
              'in {skill}, I failed where others succeeded',
              'in {skill}, the consultant saw what I missed'),
-            ('in a case of {skill}, the pain went from 4 to 6 points',
+            ('in a case of {skill}, the wait went from 4 to 6 hours',
              'my case of {skill} started on time and ended late',
              'in {skill}, a colleague helped where I only tried to'),
-            ('in a case of {skill}, the pain stayed at 5 points',
+            ('in a case of {skill}, the wait stayed at 5 hours',
              'my case of {skill} started and ended on time',
              'in {skill}, I did as well as others'),
-            ('in a case of {skill}, the pain went from 6 to 4 points',
+            ('in a case of {skill}, the wait went from 6 to 4 hours',
              'my case of {skill} started late and ended on time',
              'in {skill}, I helped where a colleague only tried to'),
-            ('in a case of {skill}, the pain went from 8 to 2 points',
+            ('in a case of {skill}, the wait went from 8 to 2 hours',
              'in {skill}, I succeeded where others failed',
              'in {skill}, I saw what the consultant missed')),
     small_talk=(

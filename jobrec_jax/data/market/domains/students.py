@@ -43,16 +43,16 @@ SKILLS = {
 # Two cultures of work: building things together, or thinking them through alone.
 CULTURE = Axis(
     candidate=(('shipping every week', 'the rush of a launch', 'quick demos', 'fast decisions',
-                'things I can touch', 'machines on the bench', 'pairing with others',
+                'things to touch', 'machines on the bench', 'pairing with others',
                 'a lively group'),
                ('long hard questions', 'time to think alone', 'proofs before products',
-                'slow careful science', 'my own agenda', 'a quiet library',
-                'choosing my problems', 'writing that lasts')),
+                'slow careful science', 'a free agenda', 'a quiet library',
+                'choosing problems freely', 'writing that lasts')),
     job=(('daily releases', 'the pace of a startup', 'prototypes by Friday',
           'launch dates that loom', 'a lab full of rigs', 'devices to build',
           'joint work all day', 'a chatty open office'),
          ('months of study', 'deep inquiry', 'rigour without deadlines',
-          'one fundamental problem', 'goals that you set', 'a free choice of topic',
+          'one fundamental problem', 'goals that researchers set', 'a free choice of topic',
           'silent afternoons', 'books in the making')))
 
 GRAMMAR = Grammar(
@@ -68,8 +68,8 @@ GRAMMAR = Grammar(
                        'my brother may love {a}, but I do not')),
               double=('I like {a}, not {b}', 'I prefer {a} to {b}',
                       'people expect me to love {b}, yet I prefer {a}',
-                      'I used to enjoy {b}, now I enjoy {a}',
-                      'my sister likes {b}, I like {a}',
+                      'I used to enjoy {b}, but now I enjoy {a}',
+                      'my sister likes {b}, while I like {a}',
                       'perhaps {b} would do, but I prefer {a}')),
         Voice(plain=('we offer {a}', 'here you find {a}', 'expect {a}'),
               single=(('people say we do not have {a}, but we do',
@@ -80,8 +80,8 @@ GRAMMAR = Grammar(
                        'other labs may have {a}, but we do not')),
               double=('we offer {a}, not {b}', 'we prefer {a} to {b}',
                       'you may expect {b}, yet we offer {a}',
-                      'we used to have {b}, now we have {a}',
-                      'other labs have {b}, we have {a}',
+                      'we used to have {b}, but now we have {a}',
+                      'other labs have {b}, while we have {a}',
                       'perhaps {b} would do, but we prefer {a}'))),
     plain=(('I tried a project on {skill} and gave up',
             'my project on {skill} never ran to the end',
