@@ -84,7 +84,8 @@ def road(settings: Settings) -> Road:
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 2, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
-      'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size},
+      'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size,
+      'version': s.market.version if s.data.source == 'jobrec_synth' else None},
       {'data': of_data}, scores.make_lists, scores.read_lists)
   of_scores = Stage('scores', 1, {}, expert | {'policy': of_policy, 'lists': lists},
                     scores.make_scores, scores.read_scores)
