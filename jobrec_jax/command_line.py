@@ -207,7 +207,7 @@ def spare_logs(program: str) -> None:
   With --v=1 all is told.
 
   Args:
-    program: the name of the module.
+    program: the module's `__name__`.
   """
   if flags.FLAGS.verbosity <= logging.INFO:
     logging.get_absl_handler().addFilter(Sparing(program))
@@ -218,7 +218,7 @@ class Sparing(standard_logging.Filter):
 
   def __init__(self, program: str, clock: Callable[[], float] = time.monotonic):
     super().__init__()
-    self._program, self._clock = program, clock
+    self._program, self._clock = program.split('.')[-1], clock
     self._last = clock()
 
   def filter(self, record: standard_logging.LogRecord) -> bool:
