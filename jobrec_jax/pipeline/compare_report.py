@@ -68,12 +68,12 @@ def standing(name: str, members: Sequence[Member]) -> str:
   rivals = [s for s in mean if not s.startswith((PREFERENCE, QUALIFICATION, CANARY))
             and CEILING not in s]
   strongest = max(rivals, key=mean.__getitem__, default=None)
-  others = [f'strongest rival, {strongest}: {format_number(mean[strongest])}'] if rivals else []
-  others += [f'{s}: {format_number(mean[s])}' for s in mean if CEILING in s]
+  others = [f'strongest rival, {strongest}, {format_number(mean[strongest])}'] if rivals else []
+  others += [f'{s} {format_number(mean[s])}' for s in mean if CEILING in s]
   if PREFERENCE not in mean or not others:
     return ''
-  return (f'Preference ndcg@5, {split}, of {name}: {PREFERENCE}: '
-          f'{format_number(mean[PREFERENCE])}; {"; ".join(others)}.')
+  return (f'Preference ndcg@5 of {name}, {split}: {PREFERENCE} {format_number(mean[PREFERENCE])}; '
+          f'{"; ".join(others)}.')
 
 
 def untested(rows: Sequence[ComparedRow], members: Sequence[Member], everything: bool) -> str:
@@ -87,7 +87,7 @@ def untested(rows: Sequence[ComparedRow], members: Sequence[Member], everything:
   grids = [list(asked.values()) for m in members if (asked := requirements_of(m))]
   low, high = max((g[0] for g in grids), default=1), min((g[-1] for g in grids), default=0)
   same = (f'policy.taus between {low:.3f} and {high:.3f} asks all for the same' if low < high
-          else 'the grids do not overlap, so that no policy.taus suits all')
+          else 'these do not overlap, so that no τ of policy.taus is likely to bind all')
   why = {OTHER: f'each run has a grid of requirements of its own; {same}',
          UNREACHED: 'in some run the policy never gets as eligible'}
   left = [r for r in rows if r.verdict in why]
