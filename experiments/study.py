@@ -37,10 +37,10 @@ def main(run: Run) -> None:
   if FLAGS.dry_run:
     print(plan_text(study_run.plan(mine, store)))
     return
-  command_line.spare_logs(study_run.__name__)
   with cluster(FLAGS.scheduler, FLAGS.workers) as client:
     if client is None:
       command_line.use_devices(run.settings)
+    command_line.spare_logs(study_run.__name__)
     made = study_run.make(study, mine, run.folder, store, client)
   if made.complete and not FLAGS.shard:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
