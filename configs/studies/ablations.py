@@ -78,5 +78,5 @@ def policy() -> dict[str, Variant]:
       'head-scalar': Variant('one lambda for each requirement', {'policy.head': 'scalar'}),
       'head-separate': Variant('a head of its own for each requirement',
                                {'policy.head': 'separate'}),
-      'temperature-0.5': Variant('a sharper softmax', {'policy.temperature': 0.5}),
-      'temperature-2': Variant('a flatter softmax', {'policy.temperature': 2.0})}
+      'temperature-0.5': Variant('a sharper softmax of the policy', {'policy.temperature': 0.5}),
+      'temperature-2': Variant('a flatter softmax of the policy', {'policy.temperature': 2.0})}

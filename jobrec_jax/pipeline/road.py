@@ -25,6 +25,11 @@ from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema.files import expanded
 from jobrec_jax.train.watch import Watching
 
+# Settings and sections that no stage's key holds, for they change no result: devices, progress,
+# sizes of batches that are scored, where things lie, files for others.
+FREE = frozenset({'log_every', 'save_seconds', 'mesh', 'features', 'export', 'data.folder',
+                  'backbone.path', 'backbone.adapter'})
+
 
 @dataclasses.dataclass(frozen=True)
 class Road:
