@@ -176,7 +176,9 @@ class JobRec(nn.Module):
       self.number_scale = self.param('number_scale', nn.initializers.ones_init(),
                                      (self.config.numbers,), jnp.float32)
     for name in self.config.experts:
-      setattr(self, name, ExpertHead(self.config.head_widths, self.config.head_dropout))
+      setattr(self, name, ExpertHead(
+          self.config.head_widths, self.config.head_dropout, nn.initializers.zeros_init()
+          if self.config.numbers else nn.linear.default_kernel_init))
 
   def __call__(
     self,
