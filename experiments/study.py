@@ -7,22 +7,22 @@
   python -m experiments.study --study=... --shard=0/4          every fourth run: plain job arrays
 
 The same command resumes. --config is what the variants change; configs/small.py makes a try of
-minutes. What came out is printed and kept in WORKDIR/results.md and report.html; the intervals and
-p-values are experiments.compare's, on WORKDIR/runs/VARIANT/*. Exit status 1: a stage failed; the
-others are made. docs/tutorial.md goes through one.
+minutes. What came out is kept in WORKDIR/results.md and report.html; the command for intervals and
+p-values is printed. The log has a line a stage at most, and every warning; with --v=1 all lines.
+Exit status 1: a stage failed; the others are made. docs/tutorial.md goes through one.
 """
 
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from jobrec_jax import command_line
 from jobrec_jax.pipeline import study_run
 from jobrec_jax.pipeline.cluster import cluster
 from jobrec_jax.pipeline.reasons import plan_text
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.study import members, read_study, shard
-from jobrec_jax.pipeline.study_report import costs, text, write_study
+from jobrec_jax.pipeline.study import members, read_study, shard, unread
+from jobrec_jax.pipeline.study_report import costs, ending, write_study
 
 FLAGS = flags.FLAGS
 
@@ -31,6 +31,8 @@ def main(run: Run) -> None:
   study = read_study(FLAGS.study or '')
   runs = members(study, run.settings, FLAGS.seeds, FLAGS.data_seeds)
   mine = shard(runs, FLAGS.shard) if FLAGS.shard else runs
+  for sentence in unread(study, run.settings):
+    logging.warning('%s', sentence)
   store = run.store.folder if FLAGS.store else study_run.store_of(run.folder) or run.store.folder
   if FLAGS.dry_run:
     print(plan_text(study_run.plan(mine, store)))
@@ -38,12 +40,13 @@ def main(run: Run) -> None:
   with cluster(FLAGS.scheduler, FLAGS.workers) as client:
     if client is None:
       command_line.use_devices(run.settings)
+    command_line.spare_logs(study_run.__name__)
     made = study_run.make(study, mine, run.folder, store, client)
   if made.complete and not FLAGS.shard:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
     if made.lost:
       print(f'Of {len(runs)} runs {len(made.complete)} came through: the table is of these.\n')
-    print(f'{text(results)}\n{costs(origin)}\nThe whole report: {run / "report.html"}')
+    print(f'{ending(results, made, run.folder)}\n{costs(origin)}')
   print(study_run.told(made))
   if made.failures:
     sys.exit(1)

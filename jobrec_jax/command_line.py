@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
 import functools
+import logging as standard_logging
 from pathlib import Path
 import sys
 import textwrap
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # a script that makes no run must not wait for what training 
 HELP = {'--help', '-help', '-h'}
 WIDTH = 100  # of the lines of a help text
 OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
+SILENCE = 30.0  # seconds without a line until a study tells of what goes on inside a stage
 
 
 def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
@@ -180,10 +183,50 @@ def _config_values() -> dict[str, Any]:
 
 def quiet_logs() -> None:
   """Our own progress and every warning; Orbax and JAX report each move on the same channel."""
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(
-      lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
-      or 'site-packages' not in record.pathname)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(LineFormatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  handler.addFilter(lambda record: record.levelno >= standard_logging.WARNING
+                    or 'site-packages' not in record.pathname)
+  if flags.FLAGS.verbosity < logging.INFO:  # --v=1 asks for more
+    logging.set_verbosity(logging.INFO)
+
+
+class LineFormatter(standard_logging.Formatter):
+  """'21:04:05 message', and from warnings on '21:04:05 warning: message'."""
+
+  def format(self, record: standard_logging.LogRecord) -> str:
+    told = super().format(record)
+    if record.levelno < standard_logging.WARNING:
+      return told
+    return told.replace(' ', f' {record.levelname.lower()}: ', 1)
+
+
+def spare_logs(program: str) -> None:
+  """Of progress, only what one module tells, and others where it is silent; every warning.
+
+  With --v=1 all is told.
+
+  Args:
+    program: the module's `__name__`.
+  """
+  if flags.FLAGS.verbosity <= logging.INFO:
+    logging.get_absl_handler().addFilter(Sparing(program))
+
+
+class Sparing(standard_logging.Filter):
+  """Lets lines of one module pass, warnings, and others after `SILENCE` seconds without a line."""
+
+  def __init__(self, program: str, clock: Callable[[], float] = time.monotonic):
+    super().__init__()
+    self._program, self._clock = program.split('.')[-1], clock
+    self._last = clock()
+
+  def filter(self, record: standard_logging.LogRecord) -> bool:
+    told = (record.levelno >= standard_logging.WARNING or record.module == self._program
+            or self._clock() - self._last >= SILENCE)
+    if told:
+      self._last = self._clock()
+    return told
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 """Flags become settings; whatever goes wrong is one line and an exit status."""
 
 import json
+import logging
 from pathlib import Path
 import re
 import subprocess
@@ -9,7 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
+from jobrec_jax.command_line import SILENCE, Sparing
+
 ROOT = Path(__file__).parents[1]
+TIME = re.compile(r'\d\d:\d\d:\d\d ')  # that lines of the log begin with
 # Imports once, then forks for each command: what is imported takes longer than what is tested.
 DRIVER = '''
 import json, os, sys
@@ -27,6 +31,15 @@ def watched(run):
 
 def ours(run):
   raise AssertionError('a fault of our own')
+
+def logs(run):
+  from absl import logging
+  logging.info('told')
+  logging.warning('careful')
+
+def spared(run):
+  command_line.spare_logs('somewhere.elsewhere')
+  logs(run)
 
 def theirs(run):
   json.loads('{')
@@ -119,7 +132,7 @@ def refused(commands):
 def test_what_is_wrong_is_one_line_and_status_2(refused, name):
   ended = refused[name]
   assert ended.status == 2
-  (line,) = (l for l in ended.error.splitlines() if 'command_line.py' not in l)
+  (line,) = (l for l in ended.error.splitlines() if not TIME.match(l))
   assert line.startswith('error: ') and REFUSED[name][1] in line
 
 
@@ -146,6 +159,32 @@ def test_what_is_watched_follows_from_flags_and_enters_no_setting(commands):
       '--workdir=RUN', '--watch=tensorboard', '--profile']))
   assert json.loads(plain.out) == [[], False, 'RUN']
   assert json.loads(both.out) == [['tensorboard'], True, 'RUN']
+
+
+def test_a_line_of_the_log_is_its_time_and_what_it_says(commands):
+  plain, spared, full = commands(('logs', ['--workdir=RUN']), ('spared', ['--workdir=RUN']),
+                                 ('spared', ['--workdir=RUN', '--v=1']))
+  for ended, told in ((plain, ['told', 'warning: careful']), (spared, ['warning: careful']),
+                      (full, ['told', 'warning: careful'])):
+    lines = [x for x in ended.error.splitlines() if 'told' in x or 'careful' in x]
+    assert all(TIME.match(x) for x in lines) and [x[9:] for x in lines] == told
+
+
+def test_a_module_tells_what_goes_on_and_others_where_it_is_silent():
+  now = [100.0]
+  sparing = Sparing('a.program', clock=lambda: now[0])
+
+  def passes(module, level=logging.INFO):
+    return sparing.filter(logging.LogRecord('absl', level, f'{module}.py', 1, '', (), None))
+  assert not passes('other') and passes('program') and passes('other', logging.WARNING)
+  now[0] += SILENCE - 1
+  assert not passes('other')
+  now[0] += 1
+  assert passes('other') and not passes('other')
+  now[0] += SILENCE - 1
+  assert passes('program')
+  now[0] += 1
+  assert not passes('other')
 
 
 def test_exit_statuses(commands):

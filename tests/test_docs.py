@@ -43,6 +43,7 @@ RUN = {
     'experiments.pack': [],
     'experiments.audit': ['--config=tiny.py'],
     'experiments.describe': [],
+    'experiments.settings': [],
     'experiments.study': ['--config=tiny.py', '--dry_run'],
 }
 STORY = ('README.md', 'docs/tutorial.md', 'docs/your_data.md')
@@ -86,6 +87,7 @@ VALUES = {
     'shlex.quote(str(candidate))': ['experiments/examples/nursing.json'],
     'shlex.quote(str(out))': ['examples/shifts/schema.toml'],
     'elsewhere': ['', ' --config.data.folder=examples/shifts'],
+    'places': ['runs/mine/runs/base/* runs/mine/runs/hidden/*'],
     'step': ['train_experts', 'fit_policy'], 'script': ['fit_policy', 'evaluate'],
 }
 WRONG = '''
@@ -165,7 +167,7 @@ def test_what_is_wrong_in_a_command_is_found(parsed):
 
 def test_all_printed_commands_are_known():
   assert {c.module.removeprefix('experiments.') for c in PRINTED} == {
-      'quickstart', 'train_experts', 'fit_policy', 'evaluate', 'recommend', 'audit'}
+      'quickstart', 'train_experts', 'fit_policy', 'evaluate', 'recommend', 'audit', 'compare'}
 
 
 @pytest.fixture(scope='module')

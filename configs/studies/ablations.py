@@ -25,7 +25,11 @@ def text() -> dict[str, Variant]:
                      {'tokenizer.layout': 'raw'}),
       **left_out,
       'symbols': Variant('verdicts as a symbol each', {'tokenizer.verdicts': 'symbols'}),
-      'vectors': Variant('verdicts as learned vectors', {'tokenizer.verdicts': 'vectors'})}
+      'vectors': Variant('verdicts as learned vectors', {'tokenizer.verdicts': 'vectors'}),
+      'words-alone': Variant('verdicts and margins in words, not as numbers',
+                             {'tokenizer.numbers': False}),
+      'numbers-alone': Variant('verdicts and margins as numbers, not in words',
+                               {'tokenizer.verdicts': 'none'})}
 
 
 def model() -> dict[str, Variant]:
@@ -41,12 +45,16 @@ def training() -> dict[str, Variant]:
   """How they learn."""
   return {
       'no-censoring': Variant('applicants count alike', {'experts.censoring': 'none'}),
+      'applications': Variant('preference as applications show it, doubt left in',
+                              {'experts.self_censoring': 'none'}),
+      'own-axis': Variant('preference in lists of a candidate alone, qualification of a job',
+                          {'lists.across': 0.0}),
       'no-warm-up': Variant('no stage 1A, and so no propensities; compare with no-censoring',
                             {'warm_up.steps': 0, 'experts.censoring': 'none'}),
       'softmax-weights': Variant('task weights through a softmax (published)',
                                  {'experts.task_weights': 'softmax'}),
       'fixed-weights': Variant('task weights fixed at a half', {'experts.task_weights': 'fixed'}),
-      'beta-0.3': Variant('less cross-entropy', {'experts.beta': 0.3}),
+      'beta-0.3': Variant('less cross-entropy beside the contrast', {'experts.beta': 0.3}),
       'negatives-3': Variant('3 jobs not applied to in a list, for 7',
                              {'lists.preference_negatives': 3}),
       'uniform-negatives': Variant('negatives drawn from all jobs',
@@ -70,5 +78,5 @@ def policy() -> dict[str, Variant]:
       'head-scalar': Variant('one lambda for each requirement', {'policy.head': 'scalar'}),
       'head-separate': Variant('a head of its own for each requirement',
                                {'policy.head': 'separate'}),
-      'temperature-0.5': Variant('a sharper softmax', {'policy.temperature': 0.5}),
-      'temperature-2': Variant('a flatter softmax', {'policy.temperature': 2.0})}
+      'temperature-0.5': Variant('a sharper softmax of the policy', {'policy.temperature': 0.5}),
+      'temperature-2': Variant('a flatter softmax of the policy', {'policy.temperature': 2.0})}

@@ -79,7 +79,7 @@ def _lengths(dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockForma
   texts = {side: [render_entity(schema, side, entities[i], form.layout)
                   for i in rng.permutation(np.unique(getattr(log, side)))[:_TEXTS]]
            for side, entities in (('candidate', dataset.candidates), ('job', dataset.jobs))}
-  if form.layout != 'raw' and form.verdicts != 'vectors':
+  if not form.bare and form.verdicts != 'vectors':
     texts['alignment'] = [
         render_alignment(align(schema, dataset.candidates[log.candidate[row]],
                                dataset.jobs[log.job[row]]), form.verdicts)

@@ -177,8 +177,8 @@ class BlockFormat:
   Attributes:
     candidate, job, alignment: in tokens; of the last in codes, if those are asked for. 0: not
       chosen yet, see `lengths.choose_lengths`.
-    verdicts: one of `render.VERDICTS` for text, or 'vectors' for `verdict_codes`, of which the
-      model learns vectors.
+    verdicts: one of `render.VERDICTS` for text; 'vectors' for `verdict_codes`, of which the model
+      learns vectors; or 'none': alignment blocks are empty.
     layout: one of `render.LAYOUTS`. 'raw' has no verdicts: alignment blocks are empty.
     without_layers: layers of the schema that are left out, see `Schema.without`.
     numbers: whether a pair's verdicts and margins are numbers, too, beside its tokens.
@@ -196,7 +196,7 @@ class BlockFormat:
   numbers: bool = False
 
   def __post_init__(self):
-    allowed = (*VERDICTS, 'vectors')
+    allowed = (*VERDICTS, 'vectors', 'none')
     if self.verdicts not in allowed:
       raise ValueError(f'tokenizer.verdicts must be one of {allowed}, got {self.verdicts!r}')
     if self.layout not in LAYOUTS:
@@ -205,6 +205,11 @@ class BlockFormat:
       raise ValueError("tokenizer.verdicts must be 'words', and the alignment's length 0, where "
                        f"tokenizer.layout is 'raw', which has none, got {self.verdicts!r} and "
                        f'{self.alignment}')
+
+  @property
+  def bare(self) -> bool:
+    """Whether alignment blocks are empty."""
+    return self.layout == 'raw' or self.verdicts == 'none'
 
   @property
   def codes(self) -> int:
@@ -250,7 +255,7 @@ class BlockEncoder:
     self._dataset = dataset
     self.candidates = self._encode('candidate', dataset.candidates)
     self._aligner = PairAligner(self._schema, dataset.candidates, dataset.jobs)
-    self._tokens = None if self._form.codes else AlignmentTokens(
+    self._tokens = None if self._form.codes or self._form.bare else AlignmentTokens(
         self._aligner, self._schema, self.tokenizer, self._form.verdicts, self._by_clause)
     self._cut_pairs: set[int] = set()
     self._lock = threading.Lock()
@@ -271,7 +276,7 @@ class BlockEncoder:
     where all clauses can be listed and tell; else the configured one, its upper bound.
     """
     allowed = self._form.alignment
-    if self._form.layout == 'raw':
+    if self._form.bare:
       return 0
     if self._form.codes:
       return min(allowed, len(self._aligner.fields))
@@ -285,7 +290,7 @@ class BlockEncoder:
     """
     u, j = candidate.ravel(), job.ravel()
     out = np.full((len(u), self._form.alignment), PAD, np.int32)
-    if self._form.layout != 'raw':
+    if not self._form.bare:
       for part in chunks(len(u)):
         self._fill(out[part], u[part], j[part])
     return out.reshape(*candidate.shape, out.shape[1])
@@ -309,11 +314,11 @@ class BlockEncoder:
     out[row, place] = ids
 
   def numbers(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
-    """`PairAlignments.features` of pairs given by index: [...] and [...] -> [..., 3F] float32."""
+    """`PairAlignments.numbers` of pairs given by index: [...] and [...] -> [..., 4F] float32."""
     u, j = candidate.ravel(), job.ravel()
-    out = np.empty((len(u), 3 * len(self._aligner.fields)), np.float32)
+    out = np.empty((len(u), 4 * len(self._aligner.fields)), np.float32)
     for part in chunks(len(u)):
-      out[part] = self._aligner(u[part], j[part]).features()
+      out[part] = self._aligner(u[part], j[part]).numbers()
     return out.reshape(*candidate.shape, out.shape[1])
 
   def _pairs(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:

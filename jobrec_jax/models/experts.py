@@ -14,10 +14,12 @@ class ExpertHead(nn.Module):
   Attributes:
     widths: hidden widths.
     dropout: rate after each hidden layer; draws from the 'dropout' stream.
+    last: what the last layer's kernel starts as.
   """
 
   widths: tuple[int, ...] = (512, 256)
   dropout: float = 0.1
+  last: nn.initializers.Initializer = nn.linear.default_kernel_init
 
   @nn.compact
   def __call__(self, hidden: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -26,7 +28,7 @@ class ExpertHead(nn.Module):
     for i, width in enumerate(self.widths):
       x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
       x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)
-    return nn.Dense(1, name='logit')(x)[..., 0]
+    return nn.Dense(1, kernel_init=self.last, name='logit')(x)[..., 0]
 
 
 def readout_block(content: int, experts: int) -> np.ndarray:

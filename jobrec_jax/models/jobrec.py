@@ -20,7 +20,9 @@ from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
 # Parameters beside the heads.
-PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'numbers', 'number_scale'}
+PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'numbers', 'number_weights',
+         'number_scale'}
+GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
 MOST = 5.0  # of its scale: where a number that the heads read is cut off
 
 
@@ -169,10 +171,14 @@ class JobRec(nn.Module):
       nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
       shape = len(self.config.experts), self.config.numbers, c.width
       self.numbers = self.param('numbers', nothing, shape, jnp.float32)
+      self.number_weights = self.param('number_weights', nn.initializers.zeros_init(),
+                                       shape[:2], jnp.float32)
       self.number_scale = self.param('number_scale', nn.initializers.ones_init(),
                                      (self.config.numbers,), jnp.float32)
     for name in self.config.experts:
-      setattr(self, name, ExpertHead(self.config.head_widths, self.config.head_dropout))
+      setattr(self, name, ExpertHead(
+          self.config.head_widths, self.config.head_dropout, nn.initializers.zeros_init()
+          if self.config.numbers else nn.linear.default_kernel_init))
 
   def __call__(
     self,
@@ -315,9 +321,11 @@ class JobRec(nn.Module):
       x = jnp.clip(numbers * jax.lax.stop_gradient(self.number_scale), -MOST, MOST)
       hidden = hidden + jnp.einsum('bjn,end->bjed', x, self.numbers)
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
-    scores = [getattr(self, name)(hidden[:, :, e], deterministic)
-              for e, name in enumerate(self.config.experts)]
-    return ExpertOutputs(hidden, jnp.stack(scores, axis=-1))
+    scores = jnp.stack([getattr(self, name)(hidden[:, :, e], deterministic)
+                        for e, name in enumerate(self.config.experts)], axis=-1)
+    if self.config.numbers:
+      scores = scores + GAIN * jnp.einsum('bjn,en->bje', x, self.number_weights)
+    return ExpertOutputs(hidden, scores)
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     tokens = jnp.where(tokens == PAD, 0, tokens)

@@ -21,7 +21,7 @@ from jobrec_jax.data.lists import (
     preference_lists,
     warm_jobs,
 )
-from jobrec_jax.data.market.jobrec_synth.worlds import VERSION
+from jobrec_jax.data.market.jobrec_synth.worlds import VERSIONS
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.data.tables.definition import read_definition
@@ -79,7 +79,8 @@ def data_stage(settings: Settings) -> Stage[Data]:
   about = {'data': {k: v for k, v in dataclasses.asdict(d).items()
                     if k not in ('folder', 'schema')},
            'market': settings.market if simulated else {'domain': settings.market.domain},
-           'jobrec_synth': VERSION if d.source == 'jobrec_synth' else None}
+           'jobrec_synth': (VERSIONS[settings.market.version] if d.source == 'jobrec_synth'
+                            else None)}
   source = Source.of(settings)
   if d.schema:
     about['schema'] = {k: v for k, v in schema_document(source.schema).items() if k != 'title'}
@@ -149,7 +150,8 @@ def draw_or_read(source: Source) -> tuple[Dataset, Truth | None]:
     case 'jobrec_synth':
       # Here, for tensorflow-datasets takes a second to import.
       from jobrec_jax.data.market.jobrec_synth.reader import read_synth, read_synth_truth
-      return read_synth(d.place, d.size), read_synth_truth(d.place, d.size)
+      known = d.place, d.size, source.market.version
+      return read_synth(*known), read_synth_truth(*known)
     case 'tables':
       return read_tables(d.place, d.schema, Division(d.seed, d.shares, d.cold_jobs,
                                                       d.warm_test)), None

@@ -17,23 +17,24 @@ from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import MissingLists, Versions
 from jobrec_jax.data.tokens import (
-    BlockEncoder,
-    count_tokens,
-    phrase_pieces,
+  BlockEncoder,
+  count_tokens,
+  phrase_pieces,
 )
 from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.artefacts import (
-    load_calibration,
-    load_params,
-    save_calibration,
-    save_params,
+  load_calibration,
+  load_params,
+  save_calibration,
+  save_params,
 )
 from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer, warn
+from jobrec_jax.pipeline.linear_start import linear_start
 from jobrec_jax.pipeline.model import (
-    ModelSpec,
-    make_model,
-    open_backbone,
+  ModelSpec,
+  make_model,
+  open_backbone,
 )
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.settings import StageSettings
@@ -49,15 +50,15 @@ from jobrec_jax.train import experts as losses
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.loop import HeldOut, Loop, MetricsWriter, train
 from jobrec_jax.train.state import (
-    LossFn,
-    MeasureFn,
-    OptimizerConfig,
-    create_state,
-    make_optimizer,
-    make_update,
-    merge_params,
-    split_params,
-    stream_key,
+  LossFn,
+  MeasureFn,
+  OptimizerConfig,
+  create_state,
+  make_optimizer,
+  make_update,
+  merge_params,
+  split_params,
+  stream_key,
 )
 
 PyTree = Any
@@ -65,7 +66,6 @@ CALIBRATION = SPLITS.index('calibration')
 # What lists are around, for the most part and for the rest.
 CENTRES = {'preference': ('candidate', 'job'), 'qualification': ('job', 'candidate')}
 PARAMS = 'params.safetensors'
-SCALE_PAIRS = 4096  # whose numbers are looked at for their scale
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
@@ -128,8 +128,7 @@ class _Trainer:
       return {name: part for name, part in self.init().items() if not self.is_frozen((name,))}
     params = init_sharded(own, self.mesh)
     if self.model.config.numbers:
-      old = params['number_scale']
-      params['number_scale'] = jax.device_put(self.number_scale(), old.sharding)
+      params = linear_start(params, self.blocks, self.log('train'), self.taught)
     if self.backbone is None:
       return params
     params['decoder'] = self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])
@@ -143,14 +142,6 @@ class _Trainer:
       rows = phrase_embeddings(params['decoder']['embedding'], pieces)
       params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
     return params
-
-  def number_scale(self) -> np.ndarray:
-    """[N] float32, 1 / root mean square of each number over pairs of the train split; 0 for 0."""
-    log, rng = self.log('train'), streams.rng(self.bench.settings['seed'], 'scale of numbers')
-    rows = rng.permutation(len(log))[:SCALE_PAIRS]
-    x = self.blocks.numbers(log.candidate[rows], log.job[rows]).astype(np.float64)
-    size = np.sqrt((x ** 2).mean(0))
-    return np.where(size > 0, 1 / np.where(size > 0, size, 1), 0).astype(np.float32)
 
   def placed(self, params: PyTree) -> PyTree:
     """Parameters of an earlier stage, each on its shards."""

@@ -32,9 +32,10 @@ class TokenizerSettings:
   candidate: Annotated[int, at_least(0)] = 0
   job: Annotated[int, at_least(0)] = 0
   alignment: Annotated[int, at_least(0)] = 0
-  # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; or 'vectors',
-  # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields.
-  verdicts: Literal['words', 'symbols', 'vectors'] = 'words'
+  # What the alignment block consists of: 'words'; 'symbols' (+ - ?), a token each; 'vectors',
+  # learned for each field's verdicts, in the readouts: no tokens, and `alignment` counts fields; or
+  # 'none': it is empty.
+  verdicts: Literal['words', 'symbols', 'vectors', 'none'] = 'words'
   # Of texts: 'schema', layer by layer; or 'raw', the published flat list of attributes, as an
   # ablation: it has no alignment block, so `verdicts` stays 'words' and `alignment` is not used.
   layout: Literal['schema', 'raw'] = 'schema'
@@ -56,7 +57,8 @@ class TokenizerSettings:
 
   @property
   def form(self) -> BlockFormat:
-    return BlockFormat(self.candidate, self.job, 0 if self.layout == 'raw' else self.alignment,
+    empty = self.layout == 'raw' or self.verdicts == 'none'
+    return BlockFormat(self.candidate, self.job, 0 if empty else self.alignment,
                        self.verdicts, self.layout, self.without_layers,
                        self.numbers and self.layout != 'raw')
 

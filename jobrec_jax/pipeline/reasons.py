@@ -14,6 +14,7 @@ from jobrec_jax.schema.files import read_json
 
 Identity = Mapping[str, Any]
 SHOWN = 3  # differences told of a stage, at most
+SEED = 'another seed'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Reason:
   Attributes:
     task: the stage and the runs that stand on it.
     there: whether its result is.
-    why: what differs from the nearest stage of the same name; '' where it is there.
+    why: what differs from the nearest stage of the same name; where that would be made, too, and
+      seeds alone differ, why it would; '' where it is there.
     seconds: what it may take, see `progress.Kept`; None where nothing like it was made.
   """
 
@@ -47,14 +49,18 @@ def reasons(store: Path, todo: Sequence[Task]) -> list[Reason]:
   known = Known({key_of(identity): identity for identity in kept(store)})
   there = set(known.identities)
   seconds = Kept(store, ABOUT).estimates([task.stage for task in todo])
-  plan = []
+  plan, told = [], {}
   for task in todo:
     key = task.stage.key
     if key in there:
       plan.append(Reason(task, True, '', None))
       continue
     known.identities[key] = task.stage.identity
-    plan.append(Reason(task, False, known.why(key), seconds[key]))
+    why, nearest = known.why(key), known.nearest(key)
+    if nearest in told and _but_for_seeds(why) == SEED:
+      why = told[nearest]
+    told[key] = why
+    plan.append(Reason(task, False, why, seconds[key]))
   return plan
 
 
@@ -72,14 +78,18 @@ class Known:
 
   def why(self, key: str) -> str:
     """What differs from the nearest other stage of that name, in itself or in what it stands on."""
-    name = self.identities[key]['name']
-    like = [self.differences(k, key) for k, of in self.identities.items()
-            if of['name'] == name and k != key]
-    if not like:
+    nearest = self.nearest(key)
+    if nearest is None:
       return 'none there yet'
-    nearest = min(like, key=len)
-    more = f' and {len(nearest) - SHOWN} more' if len(nearest) > SHOWN else ''
-    return ', '.join(nearest[:SHOWN]) + more
+    found = self.differences(nearest, key)
+    more = f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''
+    return ', '.join(found[:SHOWN]) + more
+
+  def nearest(self, key: str) -> str | None:
+    """The other stage of that name that differs in the least; None where there is none."""
+    name = self.identities[key]['name']
+    like = [k for k, of in self.identities.items() if of['name'] == name and k != key]
+    return min(like, key=lambda k: len(self.differences(k, key)), default=None)
 
   def differences(self, old: str, new: str) -> list[str]:
     """What two stages of one name differ in: settings first, then version and files, then the same
@@ -158,7 +168,7 @@ def _but_for_seeds(why: str) -> str:
   """Reasons that differ in seeds alone are one."""
   parts = [p for p in why.split(', ') if p]
   rest = [p for p in parts if p.split(' ')[0].split('.')[-1] != 'seed']
-  return ', '.join(rest) if rest or not parts else 'another seed'
+  return ', '.join(rest) if rest or not parts else SEED
 
 
 def duration(seconds: float) -> str:

@@ -25,6 +25,11 @@ from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema.files import expanded
 from jobrec_jax.train.watch import Watching
 
+# Settings and sections that no stage's key holds, for they change no result: devices, progress,
+# sizes of batches that are scored, where things lie, files for others.
+FREE = frozenset({'log_every', 'save_seconds', 'mesh', 'features', 'export', 'data.folder',
+                  'backbone.path', 'backbone.adapter'})
+
 
 @dataclasses.dataclass(frozen=True)
 class Road:
@@ -84,7 +89,8 @@ def road(settings: Settings) -> Road:
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 2, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
-      'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size},
+      'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size,
+      'version': s.market.version if s.data.source == 'jobrec_synth' else None},
       {'data': of_data}, scores.make_lists, scores.read_lists)
   of_scores = Stage('scores', 1, {}, expert | {'policy': of_policy, 'lists': lists},
                     scores.make_scores, scores.read_scores)

@@ -104,7 +104,7 @@ def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
   if s['source'] == 'jobrec_synth':
     # Here, for tensorflow-datasets takes a second to import.
     from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
-    drawn = read_synth_lists(folder, s['size'])
+    drawn = read_synth_lists(folder, s['size'], s['version'])
     return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
             for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}
   if truth is None:

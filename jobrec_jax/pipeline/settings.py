@@ -150,7 +150,7 @@ class StageSettings(OptimizerConfig):
 class CooperativeSettings(StageSettings):
   """Stage 1B."""
 
-  steps: Annotated[int, at_least(1)] = 350
+  steps: Annotated[int, at_least(1)] = 350  # updates
   qualification_batch: Annotated[int, at_least(1)] = 8  # qualification lists in a step
 
 

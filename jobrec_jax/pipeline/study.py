@@ -8,13 +8,14 @@ each; `pipeline.study_report` compares what came out.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 from pathlib import Path
 import re
 import runpy
 from typing import Any
 
-from jobrec_jax.pipeline.road import Road, road
+from jobrec_jax.pipeline.road import FREE, Road, road
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -134,6 +135,27 @@ def members(study: Study, settings: Settings, seeds: int, data_seeds: int = 1) -
 def goals(r: Road) -> Sequence[Stage]:
   """What a study needs of each run: its numbers, and what recommending needs beside the policy."""
   return r.evaluation, r.catalogue
+
+
+def unread(study: Study, settings: Settings) -> list[str]:
+  """A sentence for each change of a variant without which its results would be the same.
+
+  Settings that are meant to change none (`pipeline.road.FREE`) are passed over, and so are changes
+  without which the others are not allowed.
+  """
+  def keys(changes: Mapping[str, Any]) -> list[str]:
+    return [stage.key for stage in goals(road(override(settings, changes)))]
+
+  found = []
+  for name, variant in study.variants.items():
+    for key in variant.changes:
+      if {key, key.split('.')[0]} & FREE:
+        continue
+      with contextlib.suppress(ValueError):
+        if keys({k: v for k, v in variant.changes.items() if k != key}) == keys(variant.changes):
+          found.append(f'variant {name}: {key} changes no result of this study: it has that value '
+                       'already, or no stage reads it beside the others')
+  return found
 
 
 def shard(runs: Sequence[Member], part: str) -> list[Member]:

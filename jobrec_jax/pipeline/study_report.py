@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+import shlex
 from typing import Any
 
 from jobrec_jax.pipeline.measures.subject import TRUE_PREFERENCE
@@ -18,7 +19,7 @@ from jobrec_jax.pipeline.study_results import (
 )
 from jobrec_jax.pipeline.study_run import Made, todo
 from jobrec_jax.report import study_tables
-from jobrec_jax.report.compared import sampled
+from jobrec_jax.report.compared import OTHER, sampled
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import Table
 from jobrec_jax.report.study import write_page
@@ -27,8 +28,9 @@ from jobrec_jax.schema.files import write_json, write_text
 Origin = dict[str, Any]
 KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '
        '▲ better, ▼ worse: told apart at {share:.0%} after correction for all tests of the table '
-       '(Holm), over {over}. = stands on the same results; (τ) was asked for '
-       'another τ at this rank of its grid, so that nothing is tested (policy.taus fixes them).')
+       '(Holm), over {over}. = stands on the same results.')
+ASKED = (' (τ) was asked for another τ at this rank of its grid, so that nothing is tested '
+         '(policy.taus asks all for the same, where all reach it).')
 KEPT = (' At 10% of the way: the true preference of the best five where their true eligibility has '
         'gone 10% of the way from the choice of the truth P to that of the truth Q, the same for '
         'all variants. –: in some run the policy never gets so eligible, and nothing is tested; '
@@ -65,8 +67,9 @@ def purposes(results: Results) -> list[tuple[str, str]]:
 def key(results: Results) -> str:
   """What the marks of the table of differences mean."""
   rows = compared_rows(results)
+  asked = ASKED if any(r.verdict == OTHER for r in rows) else ''
   kept = KEPT if any(TRUE_PREFERENCE in r.metric for r in rows) else ''
-  return KEY.format(share=1 - results['level'], over=sampled(rows)) + kept
+  return KEY.format(share=1 - results['level'], over=sampled(rows)) + asked + kept
 
 
 def cost_table(origin: Mapping[str, Any]) -> Table:
@@ -99,3 +102,31 @@ def text(results: Mapping[str, Any]) -> str:
     parts += [study_tables.differences(results), key(results),
               study_tables.told_apart(results)]
   return '\n\n'.join([*parts, study_tables.purposes(results)]) + '\n'
+
+
+def ending(results: Results, made: Made, folder: Path) -> str:
+  """What a terminal shows of a study: what was told apart, and what shows the rest."""
+  lines = [f"# {results['question']}", '']
+  if results['compared']:
+    lines += [study_tables.told_apart(results), '']
+  lines.append(f"The tables: {folder / 'results.md'}, {folder / 'report.html'}")
+  command = compare_command(results, made, folder)
+  if command:
+    lines += ['With intervals and p-values, row by row:', '', f'  {command}', '']
+  return '\n'.join(lines)
+
+
+def compare_command(results: Results, made: Made, folder: Path) -> str:
+  """The command that compares a study's complete runs; '' where the reference has none, or no
+  other variant. Folders are named one by one where runs of earlier calls lie beside them."""
+  found = {}
+  for name in results['variants']:
+    places = {str(folder / m.place) for m in made.complete if m.variant == name}
+    beside = {str(p) for p in (folder / 'runs' / name).glob('*')}
+    if places:
+      found[name] = (' '.join(map(shlex.quote, sorted(places))) if beside - places
+                     else f"{shlex.quote(str(folder))}/runs/{name}/*")
+  if len(found) < 2 or next(iter(results['variants'])) not in found:
+    return ''
+  places = ' '.join(found.values())
+  return f'python -m experiments.compare {places}'

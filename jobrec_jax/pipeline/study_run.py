@@ -1,6 +1,6 @@
 """Making a study: its tasks here or on workers, its runs' folders, and study.json."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
 import time
@@ -24,6 +24,8 @@ from jobrec_jax.pipeline.tasks import (
 )
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import about
+
+PAUSE = 5.0  # seconds between two lines of progress, at least
 
 
 class Made(NamedTuple):
@@ -90,22 +92,30 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
 
 
 class _Progress:
-  """Logs how much of a study is made, with the seconds of like stages for what is left."""
+  """Logs how much of a study is made, with the seconds of like stages for what is left: a line a
+  stage, of those that follow each other in less than `PAUSE` seconds not all."""
 
-  def __init__(self, waiting: Sequence[Task], kept: Kept):
+  def __init__(self, waiting: Sequence[Task], kept: Kept,
+               clock: Callable[[], float] = time.monotonic):
     self._left = {task.stage.key: task.stage for task in waiting}
-    self._kept, self._count, self._start = kept, len(waiting), time.monotonic()
+    self._kept, self._count, self._clock = kept, len(waiting), clock
+    self._start = self._told = clock()
 
   def done(self, task: Task) -> None:
     if self._left.pop(task.stage.key, None) is None:
       return
+    now = self._clock()
+    if self._left and now - self._told < PAUSE:
+      return
+    self._told = now
     seconds = self._kept.estimates(list(self._left.values())).values()
     known = [s for s in seconds if s is not None]
     work = (f'{about(sum(known))} of work left' if known else 'no estimate yet' if self._left
             else 'done')
     unknown = len(self._left) - len(known)
-    logging.info('study: %d of %d stages made in %s, %s%s', self._count - len(self._left),
-                 self._count, duration(time.monotonic() - self._start), work,
+    logging.info('study: %d of %d stages made in %s (last: %s), %s%s',
+                 self._count - len(self._left), self._count, duration(now - self._start),
+                 task.stage.name, work,
                  f', and {unknown} stages of which there is no estimate' if known and unknown
                  else '')
 

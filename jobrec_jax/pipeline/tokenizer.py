@@ -63,7 +63,7 @@ def make_tokenizer(bench: Bench) -> None:
   fields = fields_with_verdicts(dataset.schema.without(form.without_layers))
   write_json(bench.folder / LENGTHS, {
       **{name: getattr(form, name) for name in ('candidate', 'job', 'alignment')},
-      'numbers': 3 * len(fields) * form.numbers})
+      'numbers': 4 * len(fields) * form.numbers})
 
 
 def read_tokenizer(bench: Bench) -> Text:

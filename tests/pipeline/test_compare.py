@@ -18,7 +18,7 @@ from jobrec_jax.pipeline.compare import (
     load_run,
     of_system,
 )
-from jobrec_jax.pipeline.compare_report import compare_report, note
+from jobrec_jax.pipeline.compare_report import compare_report, standing, untested
 from jobrec_jax.pipeline.measures.subject import PREFERENCE, QUALIFICATION, UNIFORM
 from jobrec_jax.pipeline.record import read_record, write_record
 from jobrec_jax.report.results import ResultRow
@@ -196,6 +196,7 @@ def test_run_folders_are_told_apart_by_their_settings(tiny_folder, tmp_path):
   assert '| cooperative.steps | 160 | 99 |' in text and '| plain | 2 | 3, 8 | 5 |' in text
   assert '## longer against plain' in text and 'corrected for 0 tests' in text
   assert 'the same' in text and 'requirement 2 of 4' in text  # copies of one run
+  assert '; strongest rival, ' in text
   rows = list(csv.DictReader((tmp_path / 'rows.csv').open()))
   assert {r['system'] for r in rows} == {'plain', 'longer'} and len(rows) == 26
   with pytest.raises(ValueError, match='of two systems at least'):
@@ -224,7 +225,38 @@ def test_what_was_asked_for_another_tau_is_not_tested():
     (last,) = [r for r in rows if r.system == 'other' and 'requirement 2 of 2' in r.metric]
     assert last.verdict == verdict and (last.p_holm == last.p_holm) == (verdict == 'better')
     assert last.diff == pytest.approx(0.1, abs=0.01)
-    assert ('\nanother τ: ' in note(rows, 0.95)) == (verdict == 'another τ')
+    runs = [m for own in systems(tau).values() for m in own]
+    told = untested(rows, runs, everything=False)
+    assert told == ('' if verdict == 'better' else (
+        '1 row not tested, which --all shows: another τ (each run has a grid of requirements of '
+        'its own; policy.taus between 0.500 and 0.600 asks all for the same): true C, 2 of 2.'))
+    assert untested(rows, runs, everything=True).endswith('for the same).' if told else '')
+
+
+def test_where_grids_do_not_overlap_no_tau_is_advised():
+  systems = {'base': [member(s, BASE, taus=(0.1, 0.2)) for s in range(3)],
+             'other': [member(s, OTHER, taus=(0.3, 0.4)) for s in range(3)]}
+  runs = [*systems['base'], *systems['other']]
+  told = untested(compare_systems(systems, 'base'), runs, everything=False)
+  assert 'these do not overlap, so that no τ of policy.taus is likely to bind all' in told
+  assert told.endswith(': true C, 1 of 2; true C, 2 of 2.')
+
+
+def test_the_reference_is_shown_beside_the_strongest_rival_and_the_truth():
+  assert standing('base', [member(0, BASE), member(1, OTHER)]) == (
+      f'Preference ndcg@5 of base, {SPLIT}: preference expert 0.650; '
+      'strongest rival, logistic regression, 0.500.')
+  more = [('popularity', 0.55), ('canary: constant', 0.9), ('true P (ceiling)', 0.95),
+          ('preference expert, narratives blanked', 0.9), ('qualification expert', 0.9)]
+  run = member(0, BASE)
+  rows = [row(system, 'ndcg@5', 'preference', SPLIT) for system, _ in more]
+  rows.append(row('popularity', 'ndcg@5', 'preference', 'both cold'))
+  values = [run.estimates[0]._replace(value=v) for v in (*(v for _, v in more), 0.99)]
+  run = run._replace(rows=[*run.rows, *rows], estimates=[*run.estimates, *values])
+  assert standing('base', [run]).endswith(
+      'preference expert 0.600; strongest rival, popularity, 0.550; true P (ceiling) 0.950.')
+  alone = run._replace(rows=run.rows[:1], estimates=run.estimates[:1])
+  assert standing('base', [alone]) == ''
 
 
 def loaded(folder, data_seed=0, seed=0, **settings):

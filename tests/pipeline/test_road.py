@@ -1,7 +1,7 @@
 """What enters a stage's key: every setting has its place, and none is forgotten.
 
 `OWN` says of each setting which stages hold it among their own; what stands on these follows. What
-no key holds must change no result, and stands in `FREE`.
+no key holds must change no result, and stands in `pipeline.road.FREE`.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 
-from jobrec_jax.pipeline.road import proof_stage, road, selection_stage, sweep_stage
+from jobrec_jax.pipeline.road import FREE, proof_stage, road, selection_stage, sweep_stage
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.schema.settings import as_mapping, build, hints
@@ -44,9 +44,6 @@ OWN = {
     'certify': {'certified', 'proof'}, 'refine': {'selection'},
     **{f'certify.{name}': {'proof'} for name in ('population', 'draws', 'lists')},
 }
-# Devices, progress, sizes of batches that are scored, where things lie, files for others.
-FREE = {'log_every', 'save_seconds', 'mesh', 'features', 'export', 'data.folder', 'backbone.path',
-        'backbone.adapter'}
 # Values that the range alone would not find, as the other settings bound them.
 OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.domain': 'nursing',
          'market.rho_x': 0.3, 'model.kv_heads': 2, 'model.head_width': 18, 'lora.targets': ('q',),

@@ -1,15 +1,18 @@
 """A study names its runs, makes what they share once, tells what fails and goes on."""
 
 import json
+import logging
 
 import pytest
 
 from jobrec_jax.pipeline import study_run, tasks
+from jobrec_jax.pipeline.progress import Kept
 from jobrec_jax.pipeline.reasons import Known, plan_text, reasons
 from jobrec_jax.pipeline.record import read_record, write_record
 from jobrec_jax.pipeline.road import road
 from jobrec_jax.pipeline.stage import Stage
-from jobrec_jax.pipeline.study import Study, Variant, members, read_study, shard
+from jobrec_jax.pipeline.store import ABOUT
+from jobrec_jax.pipeline.study import Study, Variant, members, read_study, shard, unread
 from jobrec_jax.pipeline.study_results import study_origin
 from jobrec_jax.pipeline.tasks import Task, make_here, runs_that_failed
 from jobrec_jax.schema.files import write_json
@@ -163,6 +166,47 @@ def test_versions_and_files_are_reasons():
                  'else': was | {'inputs': {'x': 'x-1'}}})
   assert known.differences('was', 'newer') == ['a version 1 → 2', 'files from outside']
   assert known.differences('was', 'else') == ['input x']
+
+
+def test_what_differs_in_seeds_alone_would_be_made_for_the_same_reason(tmp_path):
+  def task(seed, missing):
+    made = stage('x', value={'seed': seed, 'missing': missing})
+    return Task(made, tiny_settings(), (f'{missing}-{seed}',))
+  todo = [task(s, m) for s in (0, 1) for m in (0, 0.2)]
+  assert [r.why for r in reasons(tmp_path, todo)] == ['none there yet', 'value.missing 0 → 0.2'] * 2
+  rows = plan_text(reasons(tmp_path, todo)).splitlines()
+  assert [r.split() for r in rows[1:3]] == [['x', '2', '2', '?', 'none', 'there', 'yet'],
+                                            ['x', '2', '2', '?', 'value.missing', '0', '→', '0.2']]
+  make_here(tmp_path, todo[:1])
+  assert 'another seed' in plan_text(reasons(tmp_path, [task(1, 0)]))  # of what is there
+
+
+def test_progress_of_a_study_pauses_between_its_lines(tmp_path, caplog):
+  caplog.set_level(logging.INFO, 'absl')
+  todo = [Task(stage(f's{i}'), tiny_settings(), ('a',)) for i in range(4)]
+  now = [0.0]
+  told = study_run._Progress(todo, Kept(tmp_path, ABOUT), clock=lambda: now[0])
+  for task, seconds in zip(todo, (1, study_run.PAUSE, 1, 1)):
+    now[0] += seconds
+    told.done(task)
+  lines = [r.getMessage() for r in caplog.records]
+  assert lines == ['study: 2 of 4 stages made in 6 s (last: s1), no estimate yet',
+                   'study: 4 of 4 stages made in 8 s (last: s3), done']
+
+
+@pytest.mark.parametrize('changes, keys', [
+    ({'experts.beta': 3.0}, []),
+    ({'experts.beta': 3.0, 'certify.draws': 7}, ['certify.draws']),
+    ({'experts.beta': 3.0, 'experts.ips_clip': 3.0}, ['experts.ips_clip']),  # as it is already
+    ({'experts.fixed_weights': (0.2, 0.8)}, ['experts.fixed_weights']),
+    ({'experts.fixed_weights': (0.2, 0.8), 'experts.task_weights': 'fixed'}, []),
+    ({'warm_up.steps': 0, 'warm_up.warmup': 0, 'experts.censoring': 'none'}, []),
+    ({'experts.beta': 3.0, 'mesh.data': 1, 'log_every': 3, 'data.folder': 'x'}, []),
+])
+def test_changes_that_change_nothing_are_told(changes, keys):
+  study = Study('?', VARIANTS | {'new': Variant('other', changes)})
+  told = unread(study, tiny_settings())
+  assert [t.split(' changes no result')[0] for t in told] == [f'variant new: {k}' for k in keys]
 
 
 def test_two_training_stages_are_told_apart_by_the_names_of_their_settings():

@@ -9,11 +9,13 @@ import pytest
 from benchmarks import pages
 from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.compare import Member
-from jobrec_jax.pipeline.study import Study, Variant
-from jobrec_jax.pipeline.study_report import text
+from jobrec_jax.pipeline.study import Study, Variant, members
+from jobrec_jax.pipeline.study_report import ending, key, text
 from jobrec_jax.pipeline.study_results import read_results, study_results
+from jobrec_jax.pipeline.study_run import Made
 from jobrec_jax.report import study_tables
 from jobrec_jax.report.results import ResultRow
+from tests.pipeline.tiny import tiny_settings
 
 SPLIT = 'cold candidates'
 STUDY = Study('Does it help?', {'base': Variant('as it is'), 'good': Variant('helps'),
@@ -76,6 +78,34 @@ def test_tables_mark_what_is_told_apart(results):
   assert 'calibration error | 0.100 ± 0.004' in study_tables.pairs(rows)
   with pytest.raises(ValueError, match='one row a run, got 6'):
     study_tables.over_runs(rows, metric='true eligibility@5')
+
+
+def test_marks_that_no_row_has_are_not_explained(results):
+  assert '(τ)' not in key(results)
+  row = next(r for r in results['compared'] if r['verdict'] == 'better')
+  row['verdict'] = 'another τ'
+  assert '(τ) was asked for another τ' in key(results)
+
+
+def test_a_study_ends_with_the_command_that_compares_its_runs(results, tmp_path):
+  folder = tmp_path / 'my study'
+  study = Study('?', {'base': Variant('as it is'), 'good': Variant('g', {'experts.beta': 2.0}),
+                      'lost': Variant('l', {'experts.beta': 3.0})})
+  runs = [m for m in members(study, tiny_settings(), 2) if m.variant != 'lost']
+  for m in runs:
+    (folder / m.place).mkdir(parents=True)
+  ended = ending(results, Made(runs, [], {}), folder)
+  command = next(line for line in ended.splitlines() if 'python -m' in line)
+  assert command == (f"  python -m experiments.compare '{folder}'/runs/base/* "
+                     f"'{folder}'/runs/good/*")
+  assert '- good is better in preference expert' in ended and '| good |' not in ended
+  assert str(folder / 'report.html') in ended
+  (folder / 'runs/good/data-0-seed-9').mkdir()  # of an earlier call
+  ended = ending(results, Made(runs, [], {}), folder)
+  assert ended.splitlines()[-1].endswith(
+      f"/runs/base/* '{folder}/runs/good/data-5-seed-3' '{folder}/runs/good/data-5-seed-4'")
+  for few in (runs[:1], runs[1:2]):  # no other variant, and no reference
+    assert 'python -m' not in ending(results, Made(few, [], {}), folder)
 
 
 def test_preference_at_equal_eligibility_stands_in_every_table():

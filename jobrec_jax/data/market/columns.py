@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.data.market.domain import GRADE, Context, Domain, Latents, draw_latents
+from jobrec_jax.data.market.grammar import Style
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.comparators import (
     AnyMemberOf,
@@ -33,7 +34,8 @@ class Columns:
     latents: what lies behind them.
     codes: of each attribute, as its source draws them.
     blank: of each optional attribute, [n] bool.
-    small_talk: sentences of a narrative that say nothing of taste.
+    style: how texts are told.
+    fit: [n] mean raw fit with the market's reference jobs, where the market's version needs it.
   """
 
   domain: Domain
@@ -43,7 +45,8 @@ class Columns:
   latents: Latents
   codes: Mapping[str, np.ndarray]
   blank: Mapping[str, np.ndarray]
-  small_talk: int
+  style: Style
+  fit: np.ndarray | None = None
 
   @property
   def leanings(self) -> np.ndarray:
@@ -68,7 +71,7 @@ class Columns:
 
 def _context(c: Columns, attribute: str) -> Context:
   return Context(c.domain, c.domain.attribute(c.side, attribute), c.side, c.latents, c.codes,
-                 c.small_talk)
+                 c.style)
 
 
 class Block(NamedTuple):
@@ -79,7 +82,7 @@ class Block(NamedTuple):
   n: int
 
 
-def draw_columns(domain: Domain, side: str, seed: int, block: Block, small_talk: int,
+def draw_columns(domain: Domain, side: str, seed: int, block: Block, style: Style,
                  missing: float) -> Columns:
   """Draws a block of one side; every attribute from a stream of its own.
 
@@ -87,11 +90,11 @@ def draw_columns(domain: Domain, side: str, seed: int, block: Block, small_talk:
     domain, side: whose.
     seed: of all streams.
     block: which entities.
-    small_talk: sentences of a narrative that say nothing of taste.
+    style: how texts are told.
     missing: share of candidates' optional attributes that are blank.
   """
   latents = draw_latents(streams.rng(seed, f'{side}/latents', block.number), domain, side, block.n)
-  columns = Columns(domain, side, block.first, block.n, latents, {}, {}, small_talk)
+  columns = Columns(domain, side, block.first, block.n, latents, {}, {}, style)
   for name, source in getattr(domain, side).items():
     rng = streams.rng(seed, f'{side}/{name}', block.number)
     columns.codes[name] = source.draw(rng, _context(columns, name))

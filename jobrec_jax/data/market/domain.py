@@ -19,8 +19,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.special import expit
 
-from jobrec_jax.data.market import domains
-from jobrec_jax.data.market.grammar import Grammar, write
+from jobrec_jax.data.market import domains, version_1
+from jobrec_jax.data.market.grammar import Grammar, Style, write
 from jobrec_jax.schema.comparators import Same
 from jobrec_jax.schema.schema import Attribute, Schema, Value
 from jobrec_jax.schema.words import fold
@@ -61,7 +61,7 @@ class Context(NamedTuple):
   side: str
   latents: Latents
   drawn: Mapping[str, np.ndarray]
-  small_talk: int
+  style: Style
 
 
 class Source(Protocol):
@@ -213,7 +213,7 @@ class Narrative:
   """The text that shows taste, and nothing else does."""
 
   def draw(self, rng: np.random.Generator, c: Context) -> np.ndarray:
-    return c.domain.grammar.draw_narratives(rng, c.side, c.latents.leanings, c.small_talk)
+    return c.domain.grammar.draw_narratives(rng, c.side, c.latents.leanings, c.style)
 
   def values(self, codes: np.ndarray, c: Context) -> list[Value]:
     return write(c.domain.grammar.narrative_tables[c.side], codes)
@@ -242,7 +242,7 @@ class Project:
     known = c.latents.skills
     # A skill that one has, or any where one has none: the greatest of random keys among them.
     skill = np.argmax(rng.random(known.shape) + known, axis=1)
-    return c.domain.grammar.draw_projects(rng, skill, c.latents.grades[:, self.k])
+    return c.domain.grammar.draw_projects(rng, skill, c.latents.grades[:, self.k], c.style)
 
   def values(self, codes: np.ndarray, c: Context) -> list[Value]:
     return write(c.domain.project_table, codes)
@@ -363,12 +363,16 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load_domain(name: str) -> Domain:
-  """The domain of that name.
+def load_domain(name: str, version: str = '2') -> Domain:
+  """The domain of that name, in the words of a version of the market.
 
   Raises:
     ValueError: there is none.
   """
   if name not in names():
     raise ValueError(f'domain must be one of {names()}, got {name!r}')
-  return importlib.import_module(f'{domains.__name__}.{name}').DOMAIN
+  domain = importlib.import_module(f'{domains.__name__}.{name}').DOMAIN
+  if version == '1':
+    return dataclasses.replace(
+        domain, grammar=importlib.import_module(f'{version_1.__name__}.{name}').GRAMMAR)
+  return domain

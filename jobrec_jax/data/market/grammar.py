@@ -1,18 +1,34 @@
 """A grammar for narratives, projects and small talk: every text is a row of sentence numbers.
 
-The words are a domain's. A narrative states each taste of an entity in a few sentences, some of
-them contrasts ('A quiet library. Not quick demos.') whose words alone do not tell which side is
-meant, and mixes in sentences that say nothing of taste.
+The words are a domain's. A narrative states each taste of an entity in a few sentences and mixes in
+sentences that say nothing of taste. A statement is plain ('I enjoy quick demos.') or turned: its
+words are those of a statement of the opposite meaning in another order ('I like quick demos, not a
+quiet library.'), so that a bag of words cannot tell which side is meant. Projects likewise: 'took
+the error from 40 to 10 percent' has the words of 'took the error from 10 to 40 percent'.
+
+  P(bag of words | taste, turned) = P(bag of words | turned)
 """
 
-from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
 Poles = tuple[tuple[str, ...], tuple[str, ...]]
 SIDES = ('candidate', 'job')
+
+
+class Style(NamedTuple):
+  """How texts are told.
+
+  Attributes:
+    small_talk: sentences of a narrative that say nothing of taste.
+    syntax: share of the statements and of the projects that are turned.
+  """
+
+  small_talk: int
+  syntax: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,28 +43,49 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Voice:
+  """How one side states a taste.
+
+  Attributes:
+    plain: of `{a}`, what is meant.
+    single: of one phrase `{a}`, how it is affirmed and how it is denied, in the same words.
+    double: of `{a}` and `{b}`, what is meant and what is denied.
+  """
+
+  plain: tuple[str, ...]
+  single: tuple[tuple[str, str], ...]
+  double: tuple[str, ...]
+
+
+class Statement(NamedTuple):
+  """What a row of a narrative's table says: on an axis, for the pole 0 or 1, turned or plain."""
+
+  text: str
+  axis: int
+  pole: int
+  turned: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Grammar:
   """The words of a domain.
 
   Attributes:
-    axes: the tastes.
+    axes: the tastes; each pole has at least M phrases on either side.
     lean: P(b) of b = 0 to M: how many of an axis's M statements speak for its first pole.
-    contrasts: share of the statements that also name, and deny, the other pole.
-    openings: how a narrative begins, of a candidate and of a job.
-    contrast: of `{a}` and `{b}`, what is meant and what is denied.
-    outcomes: how a piece of work went, from poor to outstanding, in several words each.
-    project: of `{skill}` and `{outcome}`.
+    voices: of a candidate and of a job.
+    plain: of `{skill}`, how a piece of work went, by grade from poor to outstanding.
+    turned: the same, where a grade's sentences have the words of its mirror's, one by one: of the
+      poorest the words of the best.
     small_talk: sentences that say nothing of taste or ability, of a candidate and of a job: each
       joins one of the first halves and one of the second.
   """
 
   axes: tuple[Axis, ...]
   lean: tuple[float, ...]
-  contrasts: float
-  openings: Poles
-  contrast: str
-  outcomes: tuple[tuple[str, ...], ...]
-  project: str
+  voices: tuple[Voice, Voice]
+  plain: tuple[tuple[str, ...], ...]
+  turned: tuple[tuple[str, ...], ...]
   small_talk: tuple[Poles, Poles]
 
   @property
@@ -58,88 +95,112 @@ class Grammar:
 
   @functools.cached_property
   def small_talk_tables(self) -> dict[str, tuple[str, ...]]:
-    return {side: tuple(f'{a}, {b}.' for a in first for b in second)
-            for side, (first, second) in zip(SIDES, self.small_talk)}
+    return small_talk_tables(self.small_talk)
+
+  @functools.cached_property
+  def statement_tables(self) -> dict[str, tuple[Statement, ...]]:
+    """Every statement of each side, axis by axis: plain, of a single phrase, of two."""
+    tables = {}
+    for side, voice in zip(SIDES, self.voices):
+      table = []
+      for k, axis in enumerate(self.axes):
+        first, second = getattr(axis, side)
+        phrases = [(a, 0) for a in first] + [(a, 1) for a in second]
+        table += [Statement(sentence(form.format(a=a)), k, pole, False)
+                  for form in voice.plain for a, pole in phrases]
+        table += [Statement(sentence(form.format(a=a)), k, pole ^ denied, True)
+                  for forms in voice.single for denied, form in enumerate(forms)
+                  for a, pole in phrases]
+        table += [Statement(sentence(form.format(a=(a, b)[pole], b=(b, a)[pole])), k, pole, True)
+                  for form in voice.double for pole in (0, 1) for a in first for b in second]
+      tables[side] = tuple(table)
+    return tables
 
   @functools.cached_property
   def narrative_tables(self) -> dict[str, tuple[str, ...]]:
-    """Of each side: openings, small talk, then each axis's plain statements and contrasts."""
-    tables = {}
-    for side, openings in zip(SIDES, self.openings):
-      table = [*openings, *self.small_talk_tables[side]]
-      for axis in self.axes:
-        poles = getattr(axis, side)
-        for meant, denied in (poles, poles[::-1]):
-          table += [_sentence(a) for a in meant]
-          table += [_sentence(self.contrast.format(a=a, b=b)) for a in meant for b in denied]
-      tables[side] = tuple(table)
-    return tables
+    """Of each side: small talk, then the statements."""
+    return {side: (*self.small_talk_tables[side], *(s.text for s in self.statement_tables[side]))
+            for side in SIDES}
 
   def draw_leanings(self, rng: np.random.Generator, n: int) -> np.ndarray:
     """[n, axes] int: how many of M statements speak for the first pole of each axis."""
     return rng.choice(len(self.lean), size=(n, len(self.axes)), p=self.lean)
 
   def draw_narratives(self, rng: np.random.Generator, side: str, leanings: np.ndarray,
-                      small_talk: int) -> np.ndarray:
+                      style: Style) -> np.ndarray:
     """Narratives that say what `leanings` are.
 
     Args:
-      rng: picks openings, phrases, contrasts and the order.
+      rng: picks forms, phrases and the order.
       side: 'candidate' or 'job'.
       leanings: [n, axes] as `draw_leanings` gives.
-      small_talk: sentences that say nothing of taste.
+      style: how many sentences are small talk, what share of the statements is turned.
 
     Returns:
-      [n, 1 + axes * M + small_talk] int32, rows of `narrative_tables[side]`.
+      [n, axes * M + small_talk] int32, rows of `narrative_tables[side]`.
     """
-    n = len(leanings)
-    openings, chat = len(self.openings[SIDES.index(side)]), len(self.small_talk_tables[side])
-    offset = openings + chat
-    sentences = []
-    for a, axis in enumerate(self.axes):
-      sizes = [len(pole) for pole in getattr(axis, side)]
-      sentences.append(offset + self._draw_statements(rng, sizes, leanings[:, a]))
-      offset += sizes[0] + sizes[1] + 2 * sizes[0] * sizes[1]
-    sentences.append(openings + rng.integers(chat, size=(n, small_talk)))
+    n, chat = len(leanings), len(self.small_talk_tables[side])
+    offset, sentences = chat, [rng.integers(chat, size=(n, style.small_talk))]
+    for k in range(len(self.axes)):
+      sentences.append(offset + self._draw_statements(rng, side, k, leanings[:, k], style.syntax))
+      offset += sum(s.axis == k for s in self.statement_tables[side])
     body = np.concatenate(sentences, axis=1)
-    body = np.take_along_axis(body, np.argsort(rng.random(body.shape), axis=1), axis=1)
-    return np.concatenate([rng.integers(openings, size=(n, 1)), body], axis=1).astype(np.int32)
+    order = np.argsort(rng.random(body.shape), axis=1)
+    return np.take_along_axis(body, order, axis=1).astype(np.int32)
 
-  def _draw_statements(self, rng: np.random.Generator, sizes: Sequence[int],
-                       leaning: np.ndarray) -> np.ndarray:
-    """[n, M] rows within an axis's part of the table, whose poles have `sizes` phrases.
+  def _draw_statements(self, rng: np.random.Generator, side: str, axis: int, leaning: np.ndarray,
+                       syntax: float) -> np.ndarray:
+    """[n, M] rows within an axis's part of the table; the first `leaning` [n] are for pole 0.
 
-    The part holds for each pole its plain statements, then its contrasts, by what is meant and
-    what is denied. The first `leaning` [n] of M statements speak for the first pole.
+    Of a turned statement the phrases and the form are drawn whatever the pole, so that its words
+    say nothing of it: the pole only decides how they are put.
     """
-    shape = len(leaning), self.statements
-    first = np.arange(self.statements) < leaning[:, None]
+    voice = self.voices[SIDES.index(side)]
+    first, second = map(len, getattr(self.axes[axis], side))
+    both, shape = first + second, (len(leaning), self.statements)
+    pole = (np.arange(self.statements) >= leaning[:, None]).astype(int)
+    turned = rng.random(shape) < syntax
     # A phrase is said once: the first M of a random order of each pole's phrases.
-    order = [np.argsort(rng.random((len(leaning), size)), axis=1)[:, :self.statements]
-             for size in sizes]
-    meant = np.where(first, order[0], order[1])
-    contrast = rng.random(shape) < self.contrasts
-    denied = np.where(first, rng.integers(sizes[1], size=shape), rng.integers(sizes[0], size=shape))
-    own, other = np.where(first, sizes[0], sizes[1]), np.where(first, sizes[1], sizes[0])
-    rows_of_first = sizes[0] + sizes[0] * sizes[1]
-    within_pole = np.where(contrast, own + meant * other + denied, meant)
-    return np.where(first, 0, rows_of_first) + within_pole
+    a, b = (np.argsort(rng.random((len(leaning), size)), axis=1)[:, :self.statements]
+            for size in (first, second))
+    plain = rng.integers(len(voice.plain), size=shape) * both + np.where(pole, first + b, a)
+    singles, doubles = len(voice.single), len(voice.double)
+    form, named = rng.integers(singles + doubles, size=shape), rng.integers(2, size=shape)
+    single = (2 * form + (named ^ pole)) * both + np.where(named, first + b, a)
+    double = ((2 * (form - singles) + pole) * first + a) * second + b
+    start = len(voice.plain) * both
+    turn = start + np.where(form < singles, single, 2 * singles * both + double)
+    return np.where(turned, turn, plain)
+
+  @property
+  def project_forms(self) -> tuple[tuple[str, int, bool], ...]:
+    """Template, grade and whether it is turned, of every form of a project."""
+    return tuple((form, grade, turned) for turned, table in enumerate((self.plain, self.turned))
+                 for grade, forms in enumerate(table) for form in forms)
 
   def project_table(self, skills: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for each skill and outcome, in this order."""
-    outcomes = [o for grade in self.outcomes for o in grade]
-    return tuple(self.project.format(skill=s, outcome=o) for s in skills for o in outcomes)
+    """A sentence for each skill and form, in this order."""
+    return tuple(sentence(form.format(skill=s)) for s in skills
+                 for form, _, _ in self.project_forms)
 
-  def draw_projects(self, rng: np.random.Generator, skill: np.ndarray,
-                    grade: np.ndarray) -> np.ndarray:
+  def draw_projects(self, rng: np.random.Generator, skill: np.ndarray, grade: np.ndarray,
+                    style: Style) -> np.ndarray:
     """[n, 1] int32, rows of `project_table`: what was done with `skill` [n], graded 0 to 4 [n]."""
-    sizes = np.array([len(words) for words in self.outcomes])
+    sizes = np.array([[len(forms) for forms in table] for table in (self.plain, self.turned)])
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    outcome = starts[grade] + rng.integers(sizes[grade])
-    return (skill * starts[-1] + outcome).astype(np.int32)[:, None]
+    turned = (rng.random(len(skill)) < style.syntax).astype(int)
+    form = starts[turned * len(self.plain) + grade] + rng.integers(sizes[turned, grade])
+    return (skill * starts[-1] + form).astype(np.int32)[:, None]
 
 
-def _sentence(words: str) -> str:
+def small_talk_tables(halves: tuple[Poles, Poles]) -> dict[str, tuple[str, ...]]:
+  """Of each side every sentence that joins one of the first halves and one of the second."""
+  return {side: tuple(f'{a}, {b}.' for a in first for b in second)
+          for side, (first, second) in zip(SIDES, halves)}
+
+
+def sentence(words: str) -> str:
+  """Words with a capital first letter and a full stop at the end."""
   return f'{words[0].upper()}{words[1:]}.'
 
 

@@ -2,7 +2,7 @@
 
   ability, fields of work, taste -> attributes and text
   logit P = affine(wishes met, taste x offer)
-  logit Q = affine(requirements unmet, evidence in the projects), tied to P by rho_x
+  logit Q = affine(requirements unmet, evidence in the projects), tied to P by rho_x; see `logits`
   exposed ~ logging policy -> applied ~ P x daring, at least 0.01 -> accepted ~ Q, screening noise
 
 Taste shows in the candidate's narrative alone, evidence in the text of the projects alone. What
@@ -13,7 +13,7 @@ are asked for; both depend on the seed and their own index alone.
 from collections.abc import Iterator
 import dataclasses
 import functools
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from scipy.special import expit, ndtr
@@ -29,9 +29,11 @@ from jobrec_jax.data.dataset import (
   Truth,
   from_funnel,
 )
-from jobrec_jax.data.market.columns import Block, Columns, draw_columns, entities, margin
-from jobrec_jax.data.market.domain import Domain, Requirement, load_domain
+from jobrec_jax.data.market.columns import Block, Columns, draw_columns, entities
+from jobrec_jax.data.market.domain import Domain, load_domain
 from jobrec_jax.data.market.draws import bernoulli_positions, pair_normal, pair_uniform
+from jobrec_jax.data.market.grammar import Style
+from jobrec_jax.data.market.logits import Scales, raw_fit, raw_wishes, tilt_of
 from jobrec_jax.data.market.splits import Splits
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.schema import Entity
@@ -41,6 +43,8 @@ MIN_APPLICATION = 0.01
 MIN_EXPOSURE = 0.1  # of the mean exposure
 BLOCK = 4096  # candidates that are drawn together
 _PILOT_JOBS = 512  # jobs on which, with the first block, scales and popularity are measured
+# Of the first of each, means of the fit are taken, which tell what is an entity's own.
+_REFERENCE_JOBS, _REFERENCE_CANDIDATES = 32, 256
 _MOST_SHOWN = 4.0  # of the mean exposure: the most that a recommender shows a pair
 T = TypeVar('T')
 
@@ -63,10 +67,16 @@ class MarketConfig:
     screening_noise: probability that screening reports the opposite of eligibility.
     missing: share of candidates' optional attributes that are blank.
     verbosity: sentences of a narrative that say nothing of taste.
+    syntax: in [0, 1], share of the statements of taste and of the projects whose words alone do not
+      tell what is meant; their order does.
     preference_scale, qualification_scale: standard deviation of logit P and logit Q.
     preference_mean, qualification_mean: mean of logit P and logit Q.
     taste: weight of the tastes that narratives show, beside the wishes, in logit P.
     evidence: weight of the projects' evidence beside the requirements in logit Q.
+    qualification_pair: share of the variance of logit Q that is of the pair, neither of the
+      candidate alone nor of the job; the nearest where rho_x lets it reach no such share.
+    version: '1' draws the first market again, to the bit: it has no `syntax` (three statements in
+      ten are contrasts) and no `qualification_pair` (the share is as it comes, about a fifth).
 
   Raises:
     ValueError: a knob lies outside its range.
@@ -90,20 +100,13 @@ class MarketConfig:
   qualification_mean: float = -0.8
   taste: Annotated[float, within(0, 10)] = 1.2
   evidence: Annotated[float, within(0, 10)] = 1.2
+  syntax: Annotated[float, within(0, 1)] = 0.5
+  qualification_pair: Annotated[float, within(0.05, 0.95)] = 0.4
+  version: Literal['1', '2'] = '2'
 
   def __post_init__(self):
     check(self)
     load_domain(self.domain)
-
-
-class Scales(NamedTuple):
-  """What makes the raw sums of the domain logits of the asked moments; see `Market.logits`."""
-
-  wish_mean: float
-  wish_std: float
-  fit_mean: float
-  fit_std: float
-  natural: float  # correlation of the two raw sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Market:
 
   @property
   def domain(self) -> Domain:
-    return load_domain(self.config.domain)
+    return load_domain(self.config.domain, self.config.version)
 
   @property
   def blocks(self) -> int:
@@ -137,8 +140,18 @@ class Market:
     """The candidates of a block, as columns."""
     first = block * BLOCK
     n = min(BLOCK, self.config.candidates - first)
-    return draw_columns(self.domain, 'candidate', self.seed, Block(block, first, n),
-                        self.config.verbosity, self.config.missing)
+    columns = draw_columns(self.domain, 'candidate', self.seed, Block(block, first, n),
+                           _style(self.config), self.config.missing)
+    return self.with_fit(columns)
+
+  def with_fit(self, columns: Columns) -> Columns:
+    """Candidates' columns with their mean fit, where the market's version asks for it."""
+    if self.config.version == '1':
+      return columns
+    jobs = range(min(self.config.jobs, _REFERENCE_JOBS))
+    return dataclasses.replace(columns, fit=sum(
+        raw_fit(self.domain, self.config.evidence, columns, np.arange(columns.n), self.job_columns,
+                np.array(job)) for job in jobs) / len(jobs))
 
   def candidates(self, columns: Columns) -> tuple[Entity, ...]:
     """Their records."""
@@ -159,13 +172,21 @@ class Market:
       job: indices of jobs; both broadcast.
     """
     c, s = self.config, self.scales
-    p, q = _raw(self.domain, c, u, candidate - u.first, self.job_columns, job)
+    p, q = self._raw(u, candidate - u.first, job)
     p, q = (p - s.wish_mean) / s.wish_std, (q - s.fit_mean) / s.fit_std
     # Q keeps what it has beyond P and takes as much of P as the asked correlation needs.
     beyond = (q - s.natural * p) / np.sqrt(1 - s.natural ** 2)
     q = c.rho_x * p + np.sqrt(1 - c.rho_x ** 2) * beyond
     return (c.preference_mean + c.preference_scale * p,
             c.qualification_mean + c.qualification_scale * q)
+
+  def _raw(self, u: Columns, row: np.ndarray, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums behind the logits of the pairs (row of u, job), before they are standardised."""
+    wishes = raw_wishes(self.domain, self.config.taste, u, row, self.job_columns, job)
+    fit = raw_fit(self.domain, self.config.evidence, u, row, self.job_columns, job)
+    if self.config.version != '1':
+      fit = fit + self.scales.tilt * (u.fit[row] + self.scales.job_fit[job])
+    return wishes, fit
 
   def latents(self, candidate: np.ndarray, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The standard normal draws behind the two outcomes, of correlation rho_e."""
@@ -248,17 +269,28 @@ def make_market(config: MarketConfig, seed: int,
     warm_test: share of the training candidates' interactions that the test keeps.
   """
   splits = Splits.draw(seed, config.candidates, config.jobs, shares, cold_jobs, warm_test)
-  domain = load_domain(config.domain)
-  jobs = draw_columns(domain, 'job', seed, Block(0, 0, config.jobs), config.verbosity, 0.0)
-  market = Market(config, seed, splits, jobs, Scales(0.0, 1.0, 0.0, 1.0, 0.0), np.ones(config.jobs))
+  domain = load_domain(config.domain, config.version)
+  jobs = draw_columns(domain, 'job', seed, Block(0, 0, config.jobs), _style(config), 0.0)
+  market = Market(config, seed, splits, jobs, Scales(), np.ones(config.jobs))
   pilot = market.columns(0)
   row = np.arange(pilot.n)[:, None]
   pilot_jobs = np.arange(min(config.jobs, _PILOT_JOBS))
+  scales = Scales()
+  if config.version != '1':
+    people = range(min(pilot.n, _REFERENCE_CANDIDATES))
+    scales = Scales(job_fit=sum(raw_fit(domain, config.evidence, pilot, np.array(i), jobs,
+                                        np.arange(config.jobs)) for i in people) / len(people))
+    market = dataclasses.replace(market, scales=scales)
   # The jobs' order is random, so the first are a sample; a chunk of them bounds the memory.
-  raw = [_raw(domain, config, pilot, row, jobs, chunk)
+  raw = [market._raw(pilot, row, chunk)
          for chunk in np.array_split(pilot_jobs, -(-len(pilot_jobs) // 64))]
   p, q = (np.concatenate(x, axis=1) for x in zip(*raw))
-  scales = Scales(p.mean(), p.std(), q.mean(), q.std(), np.corrcoef(p.ravel(), q.ravel())[0, 1])
+  if config.version != '1':
+    means = pilot.fit, scales.job_fit[pilot_jobs]
+    scales = scales._replace(tilt=tilt_of(p, q, means, config.rho_x, config.qualification_pair))
+    q = q + scales.tilt * (means[0][:, None] + means[1])
+  scales = scales._replace(wish_mean=p.mean(), wish_std=p.std(), fit_mean=q.mean(), fit_std=q.std(),
+                           natural=np.corrcoef(p.ravel(), q.ravel())[0, 1])
   market = dataclasses.replace(market, scales=scales)
   if config.logging == 'popularity':
     row = np.arange(min(pilot.n, _PILOT_JOBS))[:, None]
@@ -268,35 +300,8 @@ def make_market(config: MarketConfig, seed: int,
   return market
 
 
-def _raw(domain: Domain, config: MarketConfig, u: Columns, row: np.ndarray, j: Columns,
-         job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The sums behind logit P and logit Q of the pairs (row of u, job), before standardising."""
-  shape = np.broadcast_shapes(np.shape(row), np.shape(job))
-  needed = {*domain.wishes, *(r.field for r in domain.requirements)}
-  needed |= {r.spared_by for r in domain.requirements if r.spared_by}
-  margins = {f.name: margin(f, u, row, j, job) for f in domain.schema.fields if f.name in needed}
-  want = np.zeros(shape)
-  for name, weight in domain.wishes.items():
-    want += weight * np.clip(1 + margins[name], 0, 1)
-  # The product of centred counts in [-1, 1]: who leans one way wants jobs that lean there too.
-  half = domain.grammar.statements / 2
-  for axis in range(len(domain.grammar.axes)):
-    lean = (u.leanings[row, axis] / half - 1) * (j.leanings[job, axis] / half - 1)
-    want += config.taste / np.sqrt(len(domain.grammar.axes)) * lean
-  fit = np.zeros(shape)
-  for requirement in domain.requirements:
-    fit -= _unmet(requirement, margins)
-  fit += config.evidence * (u.evidence[row] + np.zeros(shape))
-  return want, fit
-
-
-def _unmet(r: Requirement, margins: dict[str, np.ndarray]) -> np.ndarray:
-  gap = -margins[r.field]
-  if r.per is None:
-    return r.weight * (gap > 0)
-  if r.spared_by:
-    gap = gap - r.spare * np.clip(margins[r.spared_by], 0, r.spare_cap)
-  return r.weight * np.clip(gap / r.per, 0, r.cap)
+def _style(config: MarketConfig) -> Style:
+  return Style(config.verbosity, config.syntax)
 
 
 def walk(market: Market) -> Iterator[tuple[Columns, Interactions]]:

@@ -19,7 +19,9 @@ from jobrec_jax.data.market.jobrec_synth.jobrec_synth_dataset_builder import (
 from jobrec_jax.data.market.jobrec_synth.worlds import (
     LISTS,
     LOGS,
+    NEWEST,
     SEED,
+    VERSIONS,
     WORLDS,
     evaluation_lists,
     market_of,
@@ -27,13 +29,22 @@ from jobrec_jax.data.market.jobrec_synth.worlds import (
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.audit import audit
 
-# What version 1.1.0 holds. Other bits under the same version would be another data set.
-TINY = '66a0431898efb128'
-TINY_LISTS = {
+# What each version holds. Other bits under the same version would be another data set.
+TINY = {'1': '66a0431898efb128', '2': '6805d894c00504ff'}
+_PREFERENCE = {  # logit P is that of the first version
     'preference_warm': 'c6eb9a1f5d2e9750', 'preference_cold_candidates': '396c7426da798928',
-    'preference_cold_jobs': '6290f84a0eee7b03', 'preference_both_cold': '2067d3272cb9c749',
-    'qualification_warm': '681fed7dd68b87bf', 'qualification_cold_candidates': '1598aec1e51cff22',
-    'qualification_cold_jobs': '36b92ac074f279af', 'qualification_both_cold': 'c3a509457f1f3b9a'}
+    'preference_cold_jobs': '6290f84a0eee7b03', 'preference_both_cold': '2067d3272cb9c749'}
+TINY_LISTS = {
+    '1': _PREFERENCE | {
+        'qualification_warm': '681fed7dd68b87bf',
+        'qualification_cold_candidates': '1598aec1e51cff22',
+        'qualification_cold_jobs': '36b92ac074f279af',
+        'qualification_both_cold': 'c3a509457f1f3b9a'},
+    '2': _PREFERENCE | {
+        'qualification_warm': '8b8875ec85b4bdfc',
+        'qualification_cold_candidates': 'c33207906000d2bf',
+        'qualification_cold_jobs': 'af950ece6b7d31b6',
+        'qualification_both_cold': 'fb3ef0bf35f8e1d0'}}
 
 
 @pytest.fixture(scope='module')
@@ -49,8 +60,21 @@ def world():
 def test_it_is_built_without_tensorflow_and_is_what_the_version_says(folder, world):
   dataset = reader.read_synth(folder, 'tiny')
   assert 'tensorflow' not in sys.modules
-  assert dataset.fingerprint() == world[0].fingerprint() == TINY
-  assert Builder.VERSION == '1.1.0'
+  assert dataset.fingerprint() == world[0].fingerprint() == TINY['2']
+  assert Builder.VERSION == '2.0.0' and '2.0.0' in Builder.RELEASE_NOTES
+
+
+def test_the_worlds_of_the_version_before_are_built_as_they_were(folder, world):
+  dataset, truth = simulate(dataclasses.replace(WORLDS['tiny'].market, version='1'), SEED)
+  read = reader.read_synth(folder, 'tiny', '1')
+  assert read.fingerprint() == dataset.fingerprint() == TINY['1'] != TINY['2']
+  stored = reader.read_synth_truth(folder, 'tiny', '1')
+  for field in dataclasses.fields(Truth):
+    np.testing.assert_array_equal(getattr(stored, field.name), getattr(truth, field.name))
+  assert {w.market.version for w in WORLDS.values()} == {NEWEST}
+  assert reader.prepare(folder, 'tiny', 'log', '1').version == '1.1.0'
+  with pytest.raises(ValueError, match=r"market\.version must be one of \('1', '2'\), got '3'"):
+    reader.read_synth(folder, 'tiny', '3')
 
 
 def test_the_truth_lies_apart(folder, world):
@@ -74,9 +98,10 @@ def test_every_feature_is_documented():
       assert feature.doc.desc, (config.name, name)
 
 
-def test_the_frozen_lists_are_those_of_the_version(folder):
-  lists = reader.read_synth_lists(folder, 'tiny')
-  assert {name: drawn.fingerprint() for name, drawn in lists.items()} == TINY_LISTS
+@pytest.mark.parametrize('version', VERSIONS)
+def test_the_frozen_lists_are_those_of_the_version(folder, version):
+  lists = reader.read_synth_lists(folder, 'tiny', version)
+  assert {name: drawn.fingerprint() for name, drawn in lists.items()} == TINY_LISTS[version]
 
 
 def test_lists_that_were_tampered_with_are_refused(folder, monkeypatch):

@@ -237,7 +237,8 @@ def test_the_second_domain_is_a_table():
   """No code outside its schema, which shipped.py reads, and its vocabulary knows nursing."""
   root = Path(jobrec_jax.__file__).parent
   own = {root / name for name in ('schema/nursing.toml', 'schema/shipped.py',
-                                  'data/market/domains/nursing.py')}
+                                  'data/market/domains/nursing.py',
+                                  'data/market/version_1/nursing.py')}
   assert all(path.exists() for path in own)
   for path in {*root.rglob('*.py'), *(root.parent / 'experiments').rglob('*.py')} - own:
     assert 'nursing' not in path.read_text().lower(), path
@@ -266,7 +267,7 @@ def test_only_applicants_have_a_qualification_label():
 @pytest.mark.parametrize('change', [
     {'rho_x': 1.0}, {'exposure': 0.0}, {'logging': 'random'}, {'candidates': 3},
     {'self_censoring': 1.5}, {'domain': 'plumbing'}, {'recommender_quality': 2.0},
-    {'verbosity': -1}])
+    {'verbosity': -1}, {'syntax': 1.1}, {'qualification_pair': 1.0}, {'version': '3'}])
 def test_a_knob_out_of_range_is_named(change):
   with pytest.raises(ValueError, match=f'^{next(iter(change))} must'):
     MarketConfig(**change)

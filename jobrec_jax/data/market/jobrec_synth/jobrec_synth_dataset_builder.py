@@ -14,10 +14,11 @@ import tensorflow_datasets as tfds
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.domain import load_domain
-from jobrec_jax.data.market.jobrec_synth import worlds
 from jobrec_jax.data.market.jobrec_synth.worlds import (
   LISTS,
   LOGS,
+  NEWEST,
+  VERSIONS,
   WORLDS,
   World,
   evaluation_lists,
@@ -56,9 +57,13 @@ def config_name(size: str, table: str) -> str:
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builds any table of any size; example i of a table of entities is the entity of index i."""
 
-  VERSION = tfds.core.Version(worlds.VERSION)
+  VERSION = tfds.core.Version(VERSIONS[NEWEST])
+  SUPPORTED_VERSIONS: ClassVar[list[tfds.core.Version]] = [
+      tfds.core.Version(v) for v in VERSIONS.values() if v != VERSIONS[NEWEST]]
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
-      '1.0.0': 'First release.', worlds.VERSION: 'Members of sets in alphabetical order.'}
+      '1.0.0': 'First release.', '1.1.0': 'Members of sets in alphabetical order.',
+      '2.0.0': 'Half of the statements and of the projects need their order to be read; two fifths '
+               "of the variance of logit Q are the pair's."}
   BUILDER_CONFIGS: ClassVar[list[SynthConfig]] = [
       SynthConfig(name=config_name(size, table), description=f'{world.about}; {about}.',
                   size=size, table=table)
@@ -71,7 +76,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[int, dict]]]:
     del dl_manager  # nothing is downloaded
-    config, market = self.builder_config, market_of(self.builder_config.size)
+    config = self.builder_config
+    version = next(k for k, v in VERSIONS.items() if v == str(self.version))
+    market = market_of(config.size, version)
     if config.table == 'candidates':
       records = (e for block in range(market.blocks)
                  for e in market.candidates(market.columns(block)))

@@ -11,42 +11,55 @@ from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions, Truth
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.jobrec_synth.jobrec_synth_dataset_builder import Builder, config_name
-from jobrec_jax.data.market.jobrec_synth.worlds import LISTS, LOGS, WORLDS
+from jobrec_jax.data.market.jobrec_synth.worlds import (
+    LISTS,
+    LOGS,
+    NEWEST,
+    VERSIONS,
+    WORLDS,
+)
 from jobrec_jax.schema.schema import Entity, Value
 
 _SPLIT_OF = {name: SPLITS.index(name.split('_')[0]) for name in LOGS}
 
 
-def prepare(folder: str | Path, size: str, table: str) -> Builder:
+def prepare(folder: str | Path, size: str, table: str, version: str = NEWEST) -> Builder:
   """The builder of a table, which it writes below `folder` where it is not there yet.
 
+  Args:
+    folder: where tensorflow-datasets keeps its data.
+    size: a key of `WORLDS`.
+    table: a key of `TABLES`.
+    version: of the market, a key of `VERSIONS`.
+
   Raises:
-    ValueError: there is no such size.
+    ValueError: there is no such size, or version.
   """
   if size not in WORLDS:
     raise ValueError(f'data.size must be one of {tuple(WORLDS)}, got {size!r}')
+  if version not in VERSIONS:
+    raise ValueError(f'market.version must be one of {tuple(VERSIONS)}, got {version!r}')
   builder = Builder(config=config_name(size, table), data_dir=str(folder),
-                    file_format='array_record')
+                    version=VERSIONS[version], file_format='array_record')
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   builder.download_and_prepare()
   return builder
 
 
-def source(folder: str | Path, size: str, table: str, split: str):
+def source(folder: str | Path, size: str, table: str, split: str, version: str = NEWEST):
   """A random-access source that `grain.MapDataset.source` takes as it is."""
-  return prepare(folder, size, table).as_data_source(split)
+  return prepare(folder, size, table, version).as_data_source(split)
 
 
-def read_synth(folder: str | Path, size: str) -> Dataset:
+def read_synth(folder: str | Path, size: str, version: str = NEWEST) -> Dataset:
   """The whole data set of a size: records and log, without truths.
 
   Args:
-    folder: where tensorflow-datasets keeps its data.
-    size: a key of `WORLDS`.
+    folder, size, version: as in `prepare`.
   """
   schema = load_domain(WORLDS[size].market.domain).schema if size in WORLDS else None
-  logs = {name: source(folder, size, 'log', name) for name in LOGS}
+  logs = {name: source(folder, size, 'log', name, version) for name in LOGS}
   parts = [_rows(logs[name], ('job', 'preference', 'qualification', 'exposure'),
                  split=_SPLIT_OF[name]) for name in LOGS]
   columns = {f.name: np.concatenate([p[f.name] for p in parts])
@@ -54,7 +67,7 @@ def read_synth(folder: str | Path, size: str) -> Dataset:
   order = np.lexsort((columns['job'], columns['candidate']))
   log = Interactions(**{k: v[order] for k, v in columns.items()})
   entities = {side: tuple(_entity(schema, side, row)
-                          for row in source(folder, size, f'{side}s', 'full'))
+                          for row in source(folder, size, f'{side}s', 'full', version))
               for side in ('candidate', 'job')}
   return Dataset(schema, entities['candidate'], entities['job'], log)
 
@@ -88,22 +101,23 @@ def _value(kind: str, stored) -> Value:
   return stored.decode()
 
 
-def read_synth_truth(folder: str | Path, size: str) -> Truth | None:
+def read_synth_truth(folder: str | Path, size: str, version: str = NEWEST) -> Truth | None:
   """The truth of every pair, or None where only that of exposed pairs is stored."""
-  examples = source(folder, size, 'truth', 'full')  # names a size that is none
+  examples = source(folder, size, 'truth', 'full', version)  # names a size that is none
   if not WORLDS[size].whole_truth:
     return None
   examples = list(examples)
   return Truth(*(np.stack([e[f.name] for e in examples]) for f in dataclasses.fields(Truth)))
 
 
-def read_synth_lists(folder: str | Path, size: str) -> dict[str, RankingLists]:
+def read_synth_lists(folder: str | Path, size: str,
+                     version: str = NEWEST) -> dict[str, RankingLists]:
   """The frozen evaluation lists by name, e.g. 'preference_cold_jobs'.
 
   Raises:
     ValueError: lists are not those that were drawn when the data set was built.
   """
-  builder = prepare(folder, size, 'lists')
+  builder = prepare(folder, size, 'lists', version)
   out = {}
   for name in LISTS:
     examples = list(builder.as_data_source(name))

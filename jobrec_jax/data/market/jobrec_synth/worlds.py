@@ -9,7 +9,8 @@ from jobrec_jax.data.lists import Grid, RankingLists, sampled_lists
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market
 from jobrec_jax.schema.schema import PERSPECTIVES
 
-VERSION = '1.1.0'  # of the builder
+VERSIONS = {'1': '1.1.0', '2': '2.0.0'}  # of the builder, by `market.version`
+NEWEST = max(VERSIONS)
 SEED = 20260203
 LOGS = (*SPLITS[:3], *(f'test_{kind}' for kind in TEST_KINDS))
 LISTS = tuple(f'{p}_{kind}' for p in PERSPECTIVES for kind in TEST_KINDS)
@@ -45,8 +46,9 @@ WORLDS = {
 }
 
 
-def market_of(size: str) -> Market:
-  return make_market(WORLDS[size].market, SEED)
+def market_of(size: str, version: str = NEWEST) -> Market:
+  """The market of a size, in a version of the market."""
+  return make_market(dataclasses.replace(WORLDS[size].market, version=version), SEED)
 
 
 def log_of(log: Interactions, name: str) -> Interactions:

@@ -1,0 +1,1 @@
+"""The words of the market's first version, so that its worlds can be drawn again to the bit."""
