@@ -93,7 +93,7 @@ def with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,
 
 def extras(experts: Experts, calibration: Calibration) -> dict[str, Any]:
   """What else a score needs: readouts, vectors of verdicts, phrases, heads, calibration."""
-  names = ('readouts', 'verdicts', 'phrases', 'numbers', 'number_scale',
+  names = ('readouts', 'verdicts', 'phrases', 'numbers', 'number_weights', 'number_scale',
            *experts.model.config.experts)
   return {name: jax.device_get(experts.params[name])
           for name in names if name in experts.params} | {'calibration': calibration}

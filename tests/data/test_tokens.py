@@ -25,7 +25,7 @@ from jobrec_jax.data.tokens import (
     save_tokenizer,
     train_tokenizer,
 )
-from jobrec_jax.schema.align import align, alignment_features, verdict_codes
+from jobrec_jax.schema.align import align, verdict_codes
 from jobrec_jax.schema.render import render_alignment, render_entity
 
 TOKENIZER = train_tokenizer(['gpa met, level met;', 'hours unmet by 3.'] * 5, 300)
@@ -245,15 +245,18 @@ def test_alignments_are_those_of_each_pair(dataset, verdicts, allowed, monkeypat
 
 
 @pytest.mark.parametrize('gone', [(), ('eligibility', 'interest')])
-def test_numbers_are_the_features_of_each_pairs_alignment(dataset, gone, monkeypatch):
+def test_numbers_are_the_verdicts_and_both_sides_of_the_margins(dataset, gone, monkeypatch):
   """Of the layers that are read, whatever is cut off the text; only where they are asked for."""
   monkeypatch.setattr(pairs, 'CHUNK', 50)
   form = BlockFormat(40, 40, 5, without_layers=gone, numbers=True)
   blocks, schema = BlockEncoder(dataset, TOKENIZER, form), dataset.schema.without(gone)
   u, j = np.mgrid[:12, :20]
   found = blocks.numbers(u, j)
-  expected = [alignment_features(align(schema, dataset.candidates[a], dataset.jobs[b]))
-              for a, b in zip(u.ravel(), j.ravel())]
+  expected = []
+  for a, b in zip(u.ravel(), j.ravel()):
+    said = [f.comparison for f in align(schema, dataset.candidates[a], dataset.jobs[b]).fields()]
+    expected.append(np.float32([x for c in said if c.verdict is not None for x in (
+        c.verdict == 'met', c.verdict == 'unknown', min(c.margin or 0, 0), max(c.margin or 0, 0))]))
   assert found.dtype == np.float32 and found.shape == (12, 20, len(expected[0])) and np.ptp(found)
   np.testing.assert_array_equal(found.reshape(len(expected), -1), expected)
   np.testing.assert_array_equal(blocks.candidate_lists(u[:, 0], j)['numbers'], found)

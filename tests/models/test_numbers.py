@@ -12,7 +12,7 @@ import pytest
 from jobrec_jax.data.tokens import by_length
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.experts import ExpertHead
-from jobrec_jax.models.jobrec import MOST, JobRec, JobRecConfig
+from jobrec_jax.models.jobrec import GAIN, MOST, JobRec, JobRecConfig
 
 B, J, N, E, D = 2, 3, 4, 2, 16
 PLAIN = JobRecConfig(DecoderConfig(vocab_size=50, width=D, layers=1, heads=2, kv_heads=1,
@@ -29,16 +29,21 @@ SCALE = np.array([1.0, 0.1, 0.0, 2.0], np.float32)
 
 @functools.cache
 def models(case):
-  """(without numbers, with them, parameters as they start)."""
+  """(without numbers, with them, parameters as they start but for the heads' last layers)."""
   config = dataclasses.replace(PLAIN, **CASES[case])
   model = JobRec(dataclasses.replace(config, numbers=N))
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), *TEXT, NUMBERS))['params']
+  rng = np.random.default_rng(2)
+  for name in config.experts:
+    assert not params[name]['logit']['kernel'].any()  # the text is learned on top
+    params[name]['logit']['kernel'] = rng.normal(size=(8, 1)).astype(np.float32)
   return JobRec(config), model, params
 
 
 def learned(params):
   rows = np.random.default_rng(1).normal(size=(E, N, D)).astype(np.float32)
-  return params | {'numbers': rows, 'number_scale': SCALE}
+  weights = np.random.default_rng(3).normal(size=(E, N)).astype(np.float32)
+  return params | {'numbers': rows, 'number_weights': weights, 'number_scale': SCALE}
 
 
 def run(model, params, *given, **how):
@@ -49,8 +54,9 @@ def run(model, params, *given, **how):
 def test_at_the_start_numbers_change_nothing(case):
   plain, model, params = models(case)
   assert params['numbers'].shape == (E, N, D) and not params['numbers'].any()
+  assert params['number_weights'].shape == (E, N) and not params['number_weights'].any()
   np.testing.assert_array_equal(params['number_scale'], np.ones(N))
-  text = {k: v for k, v in params.items() if k not in ('numbers', 'number_scale')}
+  text = {k: v for k, v in params.items() if not k.startswith('number')}
   expected = run(plain, text, *TEXT)
   found = run(model, params, *TEXT, NUMBERS)
   np.testing.assert_array_equal(found.hidden, expected.hidden)
@@ -58,7 +64,7 @@ def test_at_the_start_numbers_change_nothing(case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_heads_read_the_state_and_the_scaled_numbers_cut_at_the_most(case):
+def test_heads_and_scores_read_the_scaled_numbers_cut_at_the_most(case):
   _, model, params = models(case)
   hidden = np.asarray(run(model, params, *TEXT, NUMBERS).hidden)  # they are zero yet
   numbers = NUMBERS.copy()
@@ -72,7 +78,9 @@ def test_heads_read_the_state_and_the_scaled_numbers_cut_at_the_most(case):
   head = ExpertHead(PLAIN.head_widths)
   scores = [head.apply({'params': params[name]}, expected[:, :, e])
             for e, name in enumerate(PLAIN.experts)]
-  np.testing.assert_allclose(found.scores, np.stack(scores, -1), atol=1e-4)
+  linear = np.einsum('bjn,en->bje', x, params['number_weights'])
+  np.testing.assert_allclose(found.scores, np.stack(scores, -1) + GAIN * linear, atol=1e-4)
+  assert abs(GAIN * linear).max() > 1
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -83,7 +91,8 @@ def test_a_number_moves_the_scores_of_its_own_pair_alone(case):
   numbers[1, 2, 0] += 1.0
   moved = np.asarray(run(model, params, *TEXT, numbers).scores != before)
   assert moved[1, 2].all() and moved.sum() == E
-  own = params | {'numbers': params['numbers'] * np.array([1, 0]).reshape(2, 1, 1)}
+  own = params | {'numbers': params['numbers'] * np.array([1, 0]).reshape(2, 1, 1),
+                  'number_weights': params['number_weights'] * np.array([[1], [0]])}
   of_one = np.asarray(run(model, own, *TEXT, numbers).scores != run(model, own, *TEXT,
                                                                     NUMBERS).scores)
   assert of_one[1, 2].tolist() == [True, False]  # an expert has vectors of its own
@@ -94,8 +103,8 @@ def test_the_scale_is_a_constant_and_the_vectors_learn():
   slope = jax.jit(jax.grad(lambda p: jnp.sum(
       model.apply({'params': p}, *TEXT, NUMBERS).scores ** 2)))(learned(params))
   assert not slope['number_scale'].any()
-  moved = np.asarray(slope['numbers']).any(axis=2)
-  assert (moved == (SCALE > 0)).all()
+  for moved in (np.asarray(slope['numbers']).any(axis=2), np.asarray(slope['number_weights']) != 0):
+    assert (moved == (SCALE > 0)).all()
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -89,7 +89,7 @@ def test_only_adapters_embeddings_and_heads_learn(trained, pretrained):
   stored = load_params(run.store.path(run.road.cooperative) / 'params.safetensors')['model']
   learned = {'verdicts', 'phrases'} if s.tokenizer.phrases else set()
   assert set(stored) == {'lora', 'readouts', 'preference', 'qualification', 'numbers',
-                         'number_scale'} | learned
+                         'number_weights', 'number_scale'} | learned
   for name, part in stored['lora'].items():
     assert np.abs(part).max() > 0, name  # b starts at zero
   found = score(run, experts).scores(np.arange(10), np.arange(10))

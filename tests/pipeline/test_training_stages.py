@@ -273,10 +273,9 @@ def test_numbers_have_the_scale_of_the_train_split(stages, bench, data):
   blocks = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form)
   x = blocks.numbers(log.candidate, log.job).astype(float)
   size = np.sqrt((x ** 2).mean(0))
-  assert (size > 0).sum() > 10 and (size == 0).any() and text.spec.numbers == x.shape[1]
+  assert (size > 0).sum() > 10 and text.spec.numbers == x.shape[1]
   expected = np.divide(1, size, out=np.zeros_like(size), where=size > 0)
   params = recorded.loops[0].state.trainable['model']
-  assert len(log) < experts.SCALE_PAIRS  # all of them
   np.testing.assert_allclose(params['number_scale'], expected, rtol=1e-5)
   assert params['numbers'].shape == (2, x.shape[1], SETTINGS.model.width)
   assert not np.any(params['numbers'])

@@ -80,7 +80,8 @@ def test_numbers_of_each_pair_reach_its_scores(model, params, dataset, tokenizer
   starts = {'job_start': form.candidate, 'pair_start': form.candidate + form.job}
   config = dataclasses.replace(model.config, attention=attention, numbers=x.shape[-1],
                                **starts if attention == 'factored' else {})
-  given = Experts(JobRec(config), params | {'numbers': rows, 'number_scale': scale}, tokenizer,
+  given = Experts(JobRec(config), params | {
+      'numbers': rows, 'number_weights': rows[..., 0], 'number_scale': scale}, tokenizer,
                   form)
   rng = np.random.default_rng(1)
   candidate, job = rng.integers(0, 12, (9, 5)), rng.integers(0, 20, (9, 5))
@@ -92,7 +93,8 @@ def test_numbers_of_each_pair_reach_its_scores(model, params, dataset, tokenizer
   np.testing.assert_allclose(said.hidden, direct.hidden.reshape(9, 5, 2, -1), atol=1e-4)
   for i, name in enumerate(('preference', 'qualification')):
     np.testing.assert_allclose(getattr(said, name), direct.scores[..., i].reshape(9, 5), atol=1e-4)
-  silent = dataclasses.replace(given, params=given.params | {'numbers': 0 * rows})
+  silent = dataclasses.replace(given, params=given.params | {
+      'numbers': 0 * rows, 'number_weights': 0 * rows[..., 0]})
   other = PairScorer(silent, blocks, make_mesh(MeshConfig()), ScoringConfig(3, 16))
   assert abs(other.scores(candidate, job).preference - said.preference).min() > 1e-4
 
