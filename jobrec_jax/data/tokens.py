@@ -257,8 +257,7 @@ class BlockEncoder:
     self._aligner = PairAligner(self._schema, dataset.candidates, dataset.jobs)
     self._tokens = None if self._form.codes or self._form.bare else AlignmentTokens(
         self._aligner, self._schema, self.tokenizer, self._form.verdicts, self._by_clause)
-    self._cut_pairs: set[int] = set()
-    self._lock = threading.Lock()
+    self._cut_pairs, self._lock = set(), threading.Lock()
 
   def _encode(self, side: str, entities: Sequence[Entity]) -> np.ndarray:
     allowed = getattr(self._form, side)
@@ -343,10 +342,7 @@ class BlockEncoder:
 
   def job_lists(self, candidate: np.ndarray, job: np.ndarray,
                 shared: bool = False) -> dict[str, np.ndarray]:
-    """Blocks of lists of J candidates [B, J] and one job [B].
-
-    The list's job stands there once, [B, Lj], if it is `shared`; else for each, [B, J, Lj].
-    """
+    """Blocks of J candidates [B, J] and one job [B]: job [B, J, Lj], or [B, Lj] if `shared`."""
     pairs = np.broadcast_to(job[..., None], candidate.shape)
     return {'candidate': self.candidates[candidate],
             'job': self.jobs[job if shared else pairs], **self._pairs(candidate, pairs)}
