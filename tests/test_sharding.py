@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import LabelledLists
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
+from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.sharding import (
   MeshConfig,

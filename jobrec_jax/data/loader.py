@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import grain
 
-from jobrec_jax.data.lists import TrainingLists
 from jobrec_jax.data.missing import MissingLists
 from jobrec_jax.data.tokens import BlockEncoder
+from jobrec_jax.data.training_lists import TrainingLists
 
 EPOCHS = 10**9  # as good as endless; the length of an endless one in batches of 1 overflows
 ListSource = TrainingLists | MissingLists

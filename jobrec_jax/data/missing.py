@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, Dataset
-from jobrec_jax.data.lists import TrainingLists
+from jobrec_jax.data.training_lists import TrainingLists
 from jobrec_jax.schema.schema import Attribute, Entity
 
 VERSIONS = 8  # of a record; at a share of 0.1 some seven in ten lack nothing and take no room

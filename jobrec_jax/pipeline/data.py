@@ -13,31 +13,29 @@ from jobrec_jax.data.files.jsonl import read_jsonl
 from jobrec_jax.data.files.paper_csv import read_published
 from jobrec_jax.data.files.recbole import read_atomic
 from jobrec_jax.data.lists import (
-    LabelledLists,
-    applications,
-    candidates_of,
-    catalogue_of,
-    negatives_policy,
-    preference_lists,
-    warm_jobs,
+  applications,
+  candidates_of,
+  catalogue_of,
+  warm_jobs,
 )
 from jobrec_jax.data.market.jobrec_synth.worlds import VERSIONS
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market, simulate
 from jobrec_jax.data.repair import deal_shared_negatives
 from jobrec_jax.data.tables.definition import read_definition
 from jobrec_jax.data.tables.reader import Division, read_tables
+from jobrec_jax.data.training_lists import LabelledLists, negatives_policy, preference_lists
 from jobrec_jax.evaluate.audit import audit
 from jobrec_jax.pipeline.artefacts import (
-    load_catalogue,
-    load_dataset,
-    save_catalogue,
-    save_dataset,
+  load_catalogue,
+  load_dataset,
+  save_catalogue,
+  save_dataset,
 )
 from jobrec_jax.pipeline.perspectives import (
-    NEEDED,
-    has_contrast,
-    lacks,
-    perspectives,
+  NEEDED,
+  has_contrast,
+  lacks,
+  perspectives,
 )
 from jobrec_jax.pipeline.settings import DataSettings, Settings, schema_of
 from jobrec_jax.pipeline.stage import Bench, Stage

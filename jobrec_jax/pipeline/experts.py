@@ -12,7 +12,7 @@ import grain
 import jax
 import numpy as np
 
-from jobrec_jax.data import lists as listing
+from jobrec_jax.data import lists as listing, training_lists as training
 from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import MissingLists, Versions
@@ -184,15 +184,15 @@ class _Trainer:
     """Whether negatives have no label: nobody knows what was shown, or wants to."""
     asked = self.bench.settings['lists']['preference_policy']
     return perspective == 'preference' and (
-        listing.negatives_policy(self.log('train'), asked) == 'uniform')
+        training.negatives_policy(self.log('train'), asked) == 'uniform')
 
   def lists(self, kind: losses.Kind, split: str,
-            weights: np.ndarray | None = None) -> listing.TrainingLists:
+            weights: np.ndarray | None = None) -> training.TrainingLists:
     """The lists of a kind; `weights` [rows of the split] of applicants."""
     negatives, log = self.bench.settings['lists'][f'{kind.perspective}_negatives'], self.log(split)
     if self.sampled(kind.perspective):
-      return listing.SampledLists(log, negatives)
-    return listing.LabelledLists(log, *kind, negatives,
+      return training.SampledLists(log, negatives)
+    return training.LabelledLists(log, *kind, negatives,
                                  weights if kind.perspective == 'qualification' else None)
 
   def finisher(self, kind: losses.Kind) -> Callable[[dict], dict]:
@@ -230,7 +230,7 @@ class _Trainer:
       lists = None
       if (getattr(log, kind.perspective) == 1).any():
         seed = streams.seed32(self.bench.settings['seed'], f'held-out {self._stream(stage, kind)}')
-        lists = listing.fixed_lists(self.lists(kind, 'validation'), size * HELD_OUT_BATCHES, seed)
+        lists = training.fixed_lists(self.lists(kind, 'validation'), size * HELD_OUT_BATCHES, seed)
       if lists is not None:
         found[kind] = self.finisher(kind)(lists)
     missing = [] if not patience else [

@@ -9,22 +9,24 @@ import pytest
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
     Grid,
-    LabelledLists,
-    SampledLists,
     calibration_halves,
     candidates_of,
     catalogue_of,
-    fixed_lists,
     labelled_lists,
     load_lists,
-    negatives_policy,
     policy_lists,
-    preference_lists,
     sampled_lists,
     save_lists,
     truth_lists,
     uniform_lists,
     warm_jobs,
+)
+from jobrec_jax.data.training_lists import (
+    LabelledLists,
+    SampledLists,
+    fixed_lists,
+    negatives_policy,
+    preference_lists,
 )
 
 

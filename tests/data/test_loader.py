@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import LabelledLists
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.tokens import BlockEncoder
+from jobrec_jax.data.training_lists import LabelledLists
 from tests.conftest import LENGTHS
 
 

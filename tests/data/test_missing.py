@@ -6,16 +6,16 @@ import re
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import LabelledLists
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import (
-    VERSIONS,
-    MissingLists,
-    missing_at_most,
-    missing_at_random,
-    with_missing,
+  VERSIONS,
+  MissingLists,
+  missing_at_most,
+  missing_at_random,
+  with_missing,
 )
 from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat
+from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import is_missing, render_alignment, render_entity
 

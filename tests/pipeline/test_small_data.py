@@ -47,7 +47,8 @@ def test_what_is_smaller_than_asked_for_is_told_once_each(caplog):
 
 
 def test_the_notes_are_what_stages_make_of_the_settings(caplog):
-  from jobrec_jax.data.lists import LabelledLists, policy_lists
+  from jobrec_jax.data.lists import policy_lists
+  from jobrec_jax.data.training_lists import LabelledLists
   data = Data(*simulate(MARKET, 0))
   settings = build(Settings, {'lists': {'preference_negatives': 60, 'qualification_negatives': 60},
                               'policy': {'list_length': 13, 'batch': 300}, 'certify': {'k': 13}})

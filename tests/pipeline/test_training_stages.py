@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data import lists as listing
+from jobrec_jax.data import training_lists as training
 from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.market.simulator import simulate
 from jobrec_jax.data.missing import MissingLists, Versions
@@ -108,7 +108,7 @@ def test_each_stage_has_its_lists_its_weights_and_its_streams(stages, data):
       streams.seed32(seed, f'{stage}, {kind.perspective} lists of one {kind.centre}')
       for stage, kind, _ in kinds]
   for (lists, *_), (_, kind, _) in zip(recorded.lists, kinds):
-    assert isinstance(lists, listing.LabelledLists)
+    assert isinstance(lists, training.LabelledLists)
     assert lists.negatives == getattr(s.lists, f'{kind.perspective}_negatives')
     same_log(lists._log, train)
     np.testing.assert_array_equal(lists._label, getattr(train, kind.perspective))
@@ -133,7 +133,7 @@ def test_a_share_of_the_lists_is_around_the_other_side(bench, stages, across, si
   (kind, size), = experts._Trainer.of(of_stage).kinds(
       of_stage.settings['stage'], ['preference']).items()
   assert (kind, size) == (Kind('preference', 'candidate'), 8)  # whom else would a job be shown to?
-  assert isinstance(experts._Trainer.of(of_stage).lists(kind, 'train'), listing.SampledLists)
+  assert isinstance(experts._Trainer.of(of_stage).lists(kind, 'train'), training.SampledLists)
 
 
 @pytest.mark.slow
@@ -169,8 +169,8 @@ def test_stages_stop_by_fixed_lists_of_the_validation_split(stages, data):
     assert held_out.patience == 5 and len(held_out.batches) == 4
     assert all([len(part['mask']) for part in b] == [*kinds.values()] for b in held_out.batches)
     for n, (kind, size) in enumerate(kinds.items()):
-      source = listing.LabelledLists(log, *kind, getattr(s.lists, f'{kind.perspective}_negatives'))
-      drawn = listing.fixed_lists(source, 4 * size, streams.seed32(
+      source = training.LabelledLists(log, *kind, getattr(s.lists, f'{kind.perspective}_negatives'))
+      drawn = training.fixed_lists(source, 4 * size, streams.seed32(
           s.seed, f'held-out {found.loop.stage}, {kind.perspective} lists of one {kind.centre}'))
       lists = {k: np.concatenate([b[n][k] for b in held_out.batches])
                for k in held_out.batches[0][n]}
@@ -235,14 +235,14 @@ def test_attributes_are_missing_in_training_alone(data, bench, recorded):
     kind = Kind('preference', 'candidate')
     trainer.data('cooperative', {kind: 8})
     held_out = trainer.held_out('cooperative', list, {kind: 8})
-    drawn = listing.fixed_lists(trainer.lists(kind, 'validation'), 4 * 8, streams.seed32(
+    drawn = training.fixed_lists(trainer.lists(kind, 'validation'), 4 * 8, streams.seed32(
         SETTINGS.seed, 'held-out cooperative, preference lists of one candidate'))
     expected = whole.candidate_lists(drawn['candidate'][:, 0], drawn['job'])
     for name, blocks in expected.items():
       came = np.concatenate([b[0][name] for b in held_out.batches])
       np.testing.assert_array_equal(came, blocks[..., :came.shape[-1]])
   (plain, *rest), (thinned, *other) = recorded.lists
-  assert isinstance(plain, listing.LabelledLists) and found[0.0].versions is None
+  assert isinstance(plain, training.LabelledLists) and found[0.0].versions is None
   assert isinstance(thinned, MissingLists) and isinstance(found[0.5].versions, Versions)
   assert rest == other
   assert len(found[0.0].blocks.candidates) == len(data.dataset.candidates)

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, logit
 
 from jobrec_jax.data.dataset import UNOBSERVED, Interactions
-from jobrec_jax.data.lists import LabelledLists
+from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.objectives.self_censoring import application_logit
 from jobrec_jax.train.experts import list_losses
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobrec_jax.data.lists import LabelledLists
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
+from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.sharding import MeshConfig, init_sharded, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.experts import Kind, frozen_in_warm_up, warm_up_loss
