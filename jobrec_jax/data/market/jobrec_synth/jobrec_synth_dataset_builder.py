@@ -58,8 +58,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """Builds any table of any size; example i of a table of entities is the entity of index i."""
 
   VERSION = tfds.core.Version(VERSIONS[NEWEST])
-  SUPPORTED_VERSIONS: ClassVar[list[tfds.core.Version]] = [
-      tfds.core.Version(v) for v in VERSIONS.values() if v != VERSIONS[NEWEST]]
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
       '1.0.0': 'First release.', '1.1.0': 'Members of sets in alphabetical order.',
       '2.0.0': 'Half of the statements and of the projects need their order to be read; two fifths '

@@ -23,6 +23,13 @@ from jobrec_jax.schema.schema import Entity, Value
 _SPLIT_OF = {name: SPLITS.index(name.split('_')[0]) for name in LOGS}
 
 
+class _FirstBuilder(Builder, skip_registration=True):
+  """Builds version 1.1.0: tensorflow-datasets lets a builder build its newest version alone."""
+
+  name = Builder.name
+  VERSION = tfds.core.Version(VERSIONS['1'])
+
+
 def prepare(folder: str | Path, size: str, table: str, version: str = NEWEST) -> Builder:
   """The builder of a table, which it writes below `folder` where it is not there yet.
 
@@ -39,8 +46,8 @@ def prepare(folder: str | Path, size: str, table: str, version: str = NEWEST) ->
     raise ValueError(f'data.size must be one of {tuple(WORLDS)}, got {size!r}')
   if version not in VERSIONS:
     raise ValueError(f'market.version must be one of {tuple(VERSIONS)}, got {version!r}')
-  builder = Builder(config=config_name(size, table), data_dir=str(folder),
-                    version=VERSIONS[version], file_format='array_record')
+  builder = (Builder if version == NEWEST else _FirstBuilder)(
+      config=config_name(size, table), data_dir=str(folder), file_format='array_record')
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   builder.download_and_prepare()
