@@ -1,5 +1,6 @@
 """Experts start at the logistic regression of the schema's numbers, whatever the text says."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ def start(dataset, tokenizer):
       DecoderConfig(vocab_size=512, width=16, layers=1, heads=2, kv_heads=2, head_width=8,
                     mlp_width=16), head_widths=(8,), numbers=lists['numbers'].shape[-1]))
   params = jax.jit(model.init)(jax.random.key(0), *lists.values())['params']
-  import flax.linen as nn
   return model, nn.unbox(params), blocks
 
 
@@ -48,7 +48,7 @@ def test_scores_are_least_surprised_by_the_train_split(start, dataset):
 
 
 def test_what_has_no_labels_of_both_kinds_starts_at_nothing(start, dataset):
-  model, params, blocks = start
+  _, params, blocks = start
   train = dataset.interactions.of('train')
   alone = linear_start(params, blocks, train, ('preference',))
   alike = linear_start(params, blocks, train.where(train.qualification != 0),
