@@ -14,17 +14,19 @@ class ExpertHead(nn.Module):
   Attributes:
     widths: hidden widths.
     dropout: rate after each hidden layer; draws from the 'dropout' stream.
+    read: rate of dropout on the state that it reads.
     last: what the last layer's kernel starts as.
   """
 
   widths: tuple[int, ...] = (512, 256)
   dropout: float = 0.1
+  read: float = 0.0
   last: nn.initializers.Initializer = nn.linear.default_kernel_init
 
   @nn.compact
   def __call__(self, hidden: jax.Array, deterministic: bool = True) -> jax.Array:
     """Args: hidden [..., D]; deterministic: no dropout. Returns [...] fp32 logits."""
-    x = hidden.astype(jnp.float32)
+    x = nn.Dropout(self.read)(hidden.astype(jnp.float32), deterministic=deterministic)
     for i, width in enumerate(self.widths):
       x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
       x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)

@@ -34,6 +34,7 @@ class JobRecConfig:
     decoder: the backbone.
     head_widths: hidden widths of every expert's head.
     head_dropout: dropout rate in the heads.
+    readout_dropout: dropout rate on the states that the heads read.
     experts: their names, in the order of the E axis.
     attention: 'exact' or 'factored', see `JobRec`.
     job_start, pair_start: 'factored': positions from which jobs, and what pairs have of their own,
@@ -52,6 +53,7 @@ class JobRecConfig:
   decoder: DecoderConfig
   head_widths: tuple[int, ...] = (512, 256)
   head_dropout: float = 0.1
+  readout_dropout: float = 0.0
   experts: tuple[str, ...] = ('preference', 'qualification')
   attention: str = 'exact'
   job_start: int = 0
@@ -65,8 +67,9 @@ class JobRecConfig:
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
       raise ValueError(f'head_widths must be positive integers, got {self.head_widths!r}')
-    if not 0 <= self.head_dropout < 1:
-      raise ValueError(f'head_dropout must be at least 0 and below 1, got {self.head_dropout!r}')
+    for name in ('head_dropout', 'readout_dropout'):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f'{name} must be at least 0 and below 1, got {getattr(self, name)!r}')
     taken = PARTS & set(self.experts)
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
       raise ValueError('experts must be one or more distinct names, none of them '
@@ -177,8 +180,8 @@ class JobRec(nn.Module):
                                      (self.config.numbers,), jnp.float32)
     for name in self.config.experts:
       setattr(self, name, ExpertHead(
-          self.config.head_widths, self.config.head_dropout, nn.initializers.zeros_init()
-          if self.config.numbers else nn.linear.default_kernel_init))
+          self.config.head_widths, self.config.head_dropout, self.config.readout_dropout,
+          nn.initializers.zeros_init() if self.config.numbers else nn.linear.default_kernel_init))
 
   def __call__(
     self,

@@ -106,6 +106,8 @@ class ModelSettings:
   readout: Literal['expert_tokens', 'last_token'] = 'expert_tokens'
   head_widths: Annotated[tuple[int, ...], at_least(1)] = (512, 256)  # hidden, of an expert's head
   head_dropout: Annotated[float, within(0, 1, open_high=True)] = 0.1  # in the experts' heads
+  # On the states that the heads read: without it a few hundred candidates are known by heart.
+  readout_dropout: Annotated[float, within(0, 1, open_high=True)] = 0.3
 
   def __post_init__(self):
     check(self)
@@ -169,7 +171,8 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
   else:
     decoder = backbone.config
   form = spec.tokenizer.form
-  heads = {k: own[k] for k in ('head_widths', 'head_dropout', 'attention', 'readout')}
+  names = 'head_widths', 'head_dropout', 'readout_dropout', 'attention', 'readout'
+  heads = {k: own[k] for k in names}
   return JobRec(JobRecConfig(
       decoder=decoder, experts=EXPERTS, job_start=form.candidate,
       pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
