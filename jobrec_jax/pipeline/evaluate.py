@@ -12,7 +12,7 @@ import numpy as np
 
 from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.statistics import Estimate, Interval, interval
-from jobrec_jax.pipeline.measures.pairs import calibration_measures, correlation_measures
+from jobrec_jax.pipeline.measures.pairs import calibration_measures, truth_measures
 from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
 from jobrec_jax.pipeline.measures.subject import Measured, Subject
@@ -61,7 +61,7 @@ def make_evaluation(bench: Bench) -> None:
     policy, control, policy_values = policy_measures(of, taus, lists, level)
     measures += policy + tradeoff_measures(of)
   predicted, outcome, calibrated = calibration_measures(of)
-  measures += calibrated + correlation_measures(of)
+  measures += calibrated + truth_measures(of)
   write_results(bench.folder, [result_row(m, level) for m in measures])
   save_estimates(bench.folder / ESTIMATES, [m.estimate for m in measures])
   save_arrays(bench.folder / 'values.npz', {

@@ -33,7 +33,7 @@ from jobrec_jax.pipeline.sweep import Frontier
 from jobrec_jax.report import figures
 from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.dial import dial_html
-from jobrec_jax.report.findings import CHANCE
+from jobrec_jax.report.findings import CHANCE, WITHIN
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import (
     CANARY,
@@ -182,18 +182,22 @@ def separation_section(run: Run, results: Evaluation) -> Section:
   pictures = []
   found = {(r.system, r.metric): Interval(r.value, r.low, r.high, r.n) for r in rows}
   P, Q = 'correlation with P', 'correlation with Q'
-  if (PREFERENCE, P) in found:
-    drawn = [figures.Separation(
-        expert, (found[expert, P], found[expert, Q]),
-        (found[expert, f'{P} given Q'], found[expert, f'{Q} given P']))
-        for expert in (PREFERENCE, QUALIFICATION)]
-    between = found[CEILINGS['preference'].removesuffix(f' {CEILING}'), Q].value
+  drawn = []
+  for expert, within in ((PREFERENCE, WITHIN), (QUALIFICATION, '')):
+    if (expert, P + within) in found:
+      between = found[CEILINGS['preference'].removesuffix(f' {CEILING}'), Q + within].value
+      drawn.append(figures.Separation(
+          expert, (found[expert, P + within], found[expert, Q + within]),
+          (found[expert, f'{P} given Q{within}'], found[expert, f'{Q} given P{within}']),
+          (1.0, between) if within else (between, 1.0)))
+  if drawn:
     pictures.append(save(
-        lambda narrow: figures.separation(drawn, between, narrow), run / 'figures', 'separation',
+        lambda narrow: figures.separation(drawn, narrow), run / 'figures', 'separation',
         'Each expert\'s correlation with both truths: hollow as it is, full given the other truth. '
         'Without conflation the preference expert\'s arrow ends on the horizontal axis and the '
-        'qualification expert\'s on the vertical one. Crosses are where the truths themselves '
-        f'stand, for P and Q correlate by {between:.2f}.'))
+        'qualification expert\'s on the vertical one. Preference is compared within candidates, '
+        'qualification over all pairs. Crosses are where the truths themselves stand, for P and Q '
+        'correlate.'))
   bins = reliability(results.predicted, results.outcome)
   pictures.append(save(
       lambda narrow: figures.reliability_diagram(bins, results.predicted, narrow),
@@ -203,7 +207,11 @@ def separation_section(run: Run, results: Evaluation) -> Section:
       'prediction occurs.'))
   return Section(
       'De-conflation and calibration',
-      'An expert without conflation tracks its own truth, and given that truth not the other.',
+      'An expert without conflation tracks its own truth, and given that truth not the other. A '
+      'function of the candidate changes no ranking of jobs and every correlation over pairs, so '
+      'that preference is compared after each candidate\'s mean is taken off. The error of a logit '
+      'is parted into what candidates share, what jobs share, and the pair\'s own: among the jobs '
+      'of one candidate the first costs nothing.',
       pictures=pictures, tables=result_tables(rows))
 
 

@@ -308,27 +308,33 @@ def reliability_diagram(bins: Reliability, p: np.ndarray, narrow: bool = False) 
 
 
 class Separation(NamedTuple):
-  """An expert's correlations with both truths: plain, and each given the other."""
+  """An expert's correlations with both truths: plain, and each given the other.
+
+  Attributes:
+    expert: its name.
+    plain, given: with P and with Q.
+    perfect: where the own truth itself stands, plain: the truths correlate.
+  """
 
   expert: str
   plain: tuple[Interval, Interval]
   given: tuple[Interval, Interval]
+  perfect: tuple[float, float]
 
 
-def separation(experts: Sequence[Separation], between: float, narrow: bool = False) -> Figure:
+def separation(experts: Sequence[Separation], narrow: bool = False) -> Figure:
   """De-conflation: arrows from plain to partial correlations with P (across) and Q (up).
 
   Args:
     experts: that of preference should end on the horizontal axis, that of qualification on the
       vertical one.
-    between: the correlation of P and Q themselves, which puts perfect experts beside the axes.
     narrow: whether the page is.
   """
   figure, (axes,) = panels(1, narrow, 5.6, 4.6 if not narrow else 4.4)
   for line in (axes.axhline, axes.axvline):
     line(0, color=SOFT, linewidth=1.1)
-  axes.plot([1, between], [between, 1], linestyle='none', marker='x', color=SOFT, markersize=6,
-            label='the truths themselves, plain')
+  axes.plot(*np.transpose([e.perfect for e in experts]), linestyle='none', marker='x', color=SOFT,
+            markersize=6, label='the truths themselves, plain')
   for i, e in enumerate(experts):
     (x0, y0), (x1, y1) = e.plain, e.given
     for (x, y), fill, words in (((x0, y0), BACK, 'plain'),

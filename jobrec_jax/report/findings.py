@@ -22,6 +22,7 @@ Verdict = Literal['yes', 'no', 'open']
 MARKS: dict[Verdict, str] = {'yes': '✓', 'no': '✗', 'open': '~'}
 EXPERTS = {'preference': 'preference expert', 'qualification': 'qualification expert'}
 LETTERS = {'preference': 'P', 'qualification': 'Q'}
+WITHIN = ', within candidates'  # whose own mean changes no ranking of jobs
 METRIC, METRIC_NAME = 'ndcg@5', 'NDCG@5'
 CHANCE = 'canary: constant'  # all scores alike: in expectation over ties it is at chance
 ELIGIBILITY = 'true eligibility@5'
@@ -188,12 +189,13 @@ def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     own = LETTERS[perspective]
     (other,) = set(LETTERS.values()) - {own}
     found = {r.metric: r for r in rows if r.system == expert and r.metric.startswith('correlation')}
-    mine = found.get(f'correlation with {own} given {other}')
-    theirs = found.get(f'correlation with {other} given {own}')
+    within, start = (WITHIN, 'Within candidates, given') if own == 'P' else ('', 'Given')
+    mine = found.get(f'correlation with {own} given {other}{within}')
+    theirs = found.get(f'correlation with {other} given {own}{within}')
     if not (mine and theirs and math.isfinite(mine.value) and math.isfinite(theirs.value)):
       continue
     follows, clean = mine.low > 0, theirs.low <= 0 <= theirs.high
-    text = (f'Given {other}, the {expert} {"follows" if follows else "does not follow"} {own} '
+    text = (f'{start} {other}, the {expert} {"follows" if follows else "does not follow"} {own} '
             f'(partial correlation {_estimate(mine)}); given {own}, '
             f'{"nothing of" if clean else "something of"} {other} '
             f'{"can be told" if clean else "is left"} in it ({_estimate(theirs)}).')

@@ -95,8 +95,11 @@ def test_estimates_stand_in_their_order_and_colour():
 
 
 def test_arrows_lead_from_plain_to_partial():
-  expert = Separation('preference', (around(0.6), around(0.3)), (around(0.5), around(0.1)))
-  (axes,) = separation([expert], 0.2).axes
+  expert = Separation('preference', (around(0.6), around(0.3)), (around(0.5), around(0.1)),
+                      (1.0, 0.2))
+  (axes,) = separation([expert]).axes
+  (crosses,) = (line for line in axes.lines if line.get_marker() == 'x')
+  assert list(zip(*crosses.get_data())) == [(1.0, 0.2)]
   plain, given = axes.containers
   assert (plain.lines[0].get_xdata()[0], plain.lines[0].get_ydata()[0]) == (0.6, 0.3)
   assert (given.lines[0].get_xdata()[0], given.lines[0].get_ydata()[0]) == (0.5, 0.1)

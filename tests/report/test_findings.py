@@ -133,8 +133,11 @@ def test_preference_kept_at_equal_eligibility(kept, words, verdict):
     (0.01, 0.0, 'does not follow P', 'no')])
 def test_separation(own, other, words, verdict):
   case = ('uniform test pairs', 'policy')
-  text, found = said([row('preference expert', 'correlation with P given Q', own, case=case),
-                      row('preference expert', 'correlation with Q given P', other, case=case)])
+  within = ', within candidates'
+  text, found = said([
+      row('preference expert', f'correlation with P given Q{within}', own, case=case),
+      row('preference expert', f'correlation with Q given P{within}', other, case=case)])
+  assert text.startswith('Within candidates, given Q, the preference expert ')
   assert words in text and found == verdict
 
 
