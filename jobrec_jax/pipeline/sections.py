@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import math
+import re
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from jobrec_jax.pipeline.evaluate import Evaluation
 from jobrec_jax.pipeline.frontier import Frontiers, as_points
 from jobrec_jax.pipeline.measures.subject import (
     APPLICANTS,
+    BOUND,
     CEILINGS,
     ELIGIBILITY,
     OF_THE_WAY,
@@ -22,10 +24,11 @@ from jobrec_jax.pipeline.measures.subject import (
     STAGE_2,
     UNIFORM,
 )
+from jobrec_jax.pipeline.measures.tradeoff import KNOTS, POLICY
 from jobrec_jax.pipeline.policy import TrainedPolicy
 from jobrec_jax.pipeline.provenance import UNKNOWN, told
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
+from jobrec_jax.pipeline.scores import FULL, HELD_OUT, RIVALS, split_of
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import read_about
@@ -49,9 +52,13 @@ from jobrec_jax.train.loop import MetricsWriter
 
 GROUPS = dict(zip(('experts', 'rivals', 'ceiling', 'canaries'), PALETTE))
 STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
+LOST = re.compile(r'^loss of|at equal eligibility$')
 AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recommended where their '
              'true eligibility has gone a share of the way from the choice of the truth P to that '
              'of the truth Q. – is out of reach.')
+AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the truth, where both are as '
+            'eligible as the policy is, the mean over its requirements that a system reaches. A '
+            'plug-in ranks by one parameter and learns nothing beyond the experts.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q',
           'validation/loss': 'validation'}
@@ -88,7 +95,7 @@ def group_of(system: str) -> str:
 def comparison_section(run: Run, results: Evaluation) -> Section:
   rows = [r for r in results.rows
           if r.perspective != 'policy' and r.tau is None
-          and r.split in (results.split, 'both cold', 'test')]
+          and split_of(r.split) in (results.split, 'both cold', 'test', FULL)]
   plain_rows = [r for r in rows if r.split == results.split and r.metric == 'ndcg@5'
                 and not r.against]
   drawn = {perspective: [
@@ -103,8 +110,9 @@ def comparison_section(run: Run, results: Evaluation) -> Section:
                  'chance.')
   return Section(
       'Ranking',
-      'Every system on the same held-out lists. Preference ranks jobs for a candidate, '
-      'qualification ranks candidates for a job. Canaries '
+      'Every system on the same held-out lists. Preference ranks jobs for a candidate first, '
+      'qualification candidates for a job; the same pairs along the other axis stand in tables of '
+      'their own. A policy picks jobs of one candidate. Canaries '
       'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the truth. '
       'Paired differences compare two systems list by list: the first is better where the interval '
       'lies above zero.', pictures=[picture], tables=result_tables(rows))
@@ -137,13 +145,22 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
         'point of the policy is a requirement τ. The other systems know no requirement and have '
         'one point each. Bars are intervals. No ranking lies far beyond the truth\'s bound, which '
         'knows P and Q.'))
+  families = {k: v for k, v in results.families.items() if k != KNOTS}
+  if families:
+    pictures.append(save(
+        lambda narrow: figures.families(families, BOUND, POLICY, narrow), run / 'figures',
+        'families', f'Preference and eligibility of the five recommended, {results.split}: the '
+        'policy over its requirements, and what needs no training, a line for each parameter. '
+        'Nothing lies far above the frontier of the truth.'))
   return Section(
       'Preference against eligibility',
       'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
       'the candidate would like. Further right its recommendations are more often eligible, '
-      f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}',
+      f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}'
+      f'{AT_EQUAL if families else ""}',
       pictures=pictures, tables=result_tables(
-          [*kept, *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
+          [*kept, *(r for r in results.rows if LOST.search(r.metric)),
+           *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
 
 
 def _rises(rows: Sequence[ResultRow], metric: str) -> str:

@@ -181,6 +181,30 @@ def preference_against_eligibility(
   return figure
 
 
+def families(curves: Mapping[str, np.ndarray], bound: str, marked: str,
+             narrow: bool = False) -> Figure:
+  """Rankings by one parameter, a line for each family, and the bound that none passes.
+
+  Args:
+    curves: for each family [N, 2] (eligibility, preference) of the five recommended.
+    bound: the family that is drawn as one.
+    marked: the family whose points are shown.
+    narrow: whether the page is.
+  """
+  figure, (axes,) = panels(1, narrow, 6.0, 4.4 if not narrow else 5.8)
+  axes.plot(*curves[bound].T, color=SOFT, linewidth=1.6, label=bound, zorder=0)
+  others = [name for name in curves if name not in (bound, marked)]
+  for i, name in enumerate((marked, *others)):
+    points = {'marker': MARKERS[i], 'markersize': 6, 'zorder': 4} if name == marked else {}
+    axes.plot(*curves[name].T, color=PALETTE[i % len(PALETTE)], linewidth=1.4,
+              linestyle='-' if name == marked else ('--', ':', '-.')[i % 3], label=name, **points)
+  axes.set_xlabel('eligibility of the five recommended (probability)')
+  axes.set_ylabel('preference (probability)')
+  clean(axes)
+  legend(figure, narrow, 2)
+  return figure
+
+
 def reached_against_asked(rows: Sequence[ControlRow], narrow: bool = False) -> Figure:
   """Eligibility reached against the eligibility asked for; on the diagonal it is what was asked.
 

@@ -91,9 +91,11 @@ def test_verdicts_know_what_is_better():
 def test_the_headline_is_less_than_everything_and_holm_counts_what_is_shown():
   systems = {'base': [jittered(BASE, s) for s in range(3)],
              'other': [jittered(OTHER, s) for s in range(3)]}
-  shown = [r.metric.rsplit(',', 1)[0] for r in compare_systems(systems, 'base') if r.system == 'base']
-  assert shown == [f'{PREFERENCE} preference ndcg@5', f'{QUALIFICATION} qualification calibration '
-                   'error', f'{PREFERENCE} correlation with Q given P, within candidates']
+  rows = [r for r in compare_systems(systems, 'base') if r.system == 'base']
+  shown = [r.metric.rsplit(',', 1)[0] for r in rows]
+  assert shown == [f'{PREFERENCE} preference ndcg@5',
+                   f'{QUALIFICATION} qualification calibration error',
+                   f'{PREFERENCE} correlation with Q given P, within candidates']
 
 
 def test_what_a_run_does_not_reach_is_not_tested():
