@@ -56,8 +56,8 @@ LOST = re.compile(r'^loss of|at equal eligibility$')
 AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recommended where their '
              'true eligibility has gone a share of the way from the choice of the truth P to that '
              'of the truth Q. – is out of reach.')
-AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the truth, where both are as '
-            'eligible as the policy is, the mean over its requirements that a system reaches. A '
+AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the truth, where both are '
+            'as eligible as the policy is, the mean over its requirements that a system reaches. A '
             'plug-in ranks by one parameter and learns nothing beyond the experts.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification', 'train/bce': 'cross-entropy of Q',
@@ -116,6 +116,17 @@ def comparison_section(run: Run, results: Evaluation) -> Section:
       'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the truth. '
       'Paired differences compare two systems list by list: the first is better where the interval '
       'lies above zero.', pictures=[picture], tables=result_tables(rows))
+
+
+def group_section(results: Evaluation) -> list[Section]:
+  """Rankings and eligibility by group of candidates; nothing where no group was asked for."""
+  rows = [r for r in results.rows if r.split.startswith(f'{results.split}, ')
+          and split_of(r.split) != results.split]
+  return [Section(
+      'By group of candidates',
+      'The jobs of each candidate, for groups of candidates apart. Intervals are those of a group '
+      'alone; groups differ in what there is to rank, so that a system is compared with another in '
+      'the same group.', tables=result_tables(rows))] if rows else []
 
 
 def frontier_section(run: Run, results: Evaluation) -> Section:
@@ -257,10 +268,12 @@ def certified_section(c: CertifyConfig, rows: Sequence[CertifiedRow]) -> list[Se
       f'recommended is at most α = {c.alpha:g}: of the whole distribution, and of the top {c.k}. '
       'Learn-then-test is wrong with a probability of at most '
       f'δ = {c.delta:g} over the candidates that it sees; conformal risk control promises the same '
-      'on average alone. The lists seen are of calibration candidates that no fit has used, one '
-      'each.\n\nBoth assume that candidates to come are like these (exchangeable), and that every '
-      'label of a list is known, as in a simulated market: labels of applicants alone show '
-      'something else, and certify nothing.',
+      'on average alone. Each certificate is one alone: that both of learn-then-test hold together '
+      f'has a probability of at least {max(1 - 2 * c.delta, 0):g}. The lists seen are of '
+      'calibration candidates that no fit has used, one each.\n\nBoth methods assume that '
+      'candidates to come are like these (exchangeable), and that every label of a list is known, '
+      'as in a simulated market: labels of applicants alone show something else, and certify '
+      'nothing.',
       tables=[certified_table(rows, c, 'test candidates')])]
 
 

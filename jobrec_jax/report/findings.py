@@ -141,8 +141,8 @@ def _truth(rows: Sequence[ResultRow]) -> Iterator[Finding]:
 
 def _price(rows: Sequence[ResultRow]) -> Iterator[Finding]:
   """What the highest requirement brings in eligible recommendations, and costs in preference."""
-  eligible = sorted((r for r in rows if r.metric == ELIGIBILITY and r.tau is not None
-                     and not r.against), key=lambda r: r.tau)
+  eligible = [r for r in rows if r.metric == ELIGIBILITY and r.tau is not None and not r.against]
+  eligible = sorted((r for r in eligible if r.split == eligible[0].split), key=lambda r: r.tau)
   if len(eligible) < 2:
     return
   first, last = eligible[0], eligible[-1]

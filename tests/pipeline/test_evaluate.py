@@ -1,5 +1,7 @@
 """The evaluation with experts that know the truth in place of trained ones."""
 
+import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -16,9 +18,10 @@ from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
-from jobrec_jax.pipeline.measures import subject
+from jobrec_jax.pipeline.measures import recommended, subject, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
+from jobrec_jax.report.findings import AT_EQUAL, LOSS, PLUG_IN, findings
 from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.policy import Policy, PolicyInputs
@@ -55,7 +58,7 @@ def kept_scores(dataset, truth, lists, offsets=0.0):
                                             - np.broadcast_to(offsets, jobs)[j]), codes, lam)
 
 
-def evaluation(folder, dataset, truth, known, offsets=0.0):
+def evaluation(folder, dataset, truth, known, offsets=0.0, groups=()):
   """Runs the stages of an evaluation; `known`: whether the truth is given to it."""
   data = Data(dataset, truth if known else None)
   resources = SimpleNamespace(folder='')
@@ -76,7 +79,7 @@ def evaluation(folder, dataset, truth, known, offsets=0.0):
   inputs = PolicyInputs(jnp.zeros((50, 8, 2, 4)), jnp.zeros((50, 8)), jnp.zeros((50, 8)),
                         jnp.zeros(50, int), jnp.ones((50, 8), bool))
   return run(evaluate.make_evaluation, evaluate.read_evaluation,
-             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings()},
+             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings(groups=groups)},
              lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
              calibration=Calibrated(CALIBRATION, np.broadcast_to(offsets, len(dataset.jobs))),
              scores=kept_scores(dataset, truth, lists, offsets), inputs=inputs, canaries=canaries,
@@ -179,6 +182,124 @@ def test_preference_is_kept_at_equal_eligibility_as_far_as_the_bound_allows(mark
   expert = value(evaluated, system=subject.PREFERENCE, metric=subject.TRUE_PREFERENCE,
                  split='cold candidates')
   assert free.value == pytest.approx(expert.value)
+
+
+def test_every_family_is_compared_at_the_policys_eligibilities(market, evaluated):
+  """Experts that know the truth: their plug-in is the truth's own frontier, and loses nothing."""
+  curves = evaluated.families
+  assert list(curves) == [tradeoff.KNOTS, 'policy', subject.BOUND, PLUG_IN, tradeoff.THRESHOLD,
+                          tradeoff.FILTER, tradeoff.DUAL]
+  for metric, side in ((subject.ELIGIBILITY, 0), (subject.TRUE_PREFERENCE, 1)):
+    np.testing.assert_allclose(curves['policy'][:, side], [
+        value(evaluated, system='policy', tau=t, metric=metric).value for t in (0.3, 0.5)])
+  np.testing.assert_allclose(curves[PLUG_IN], curves[subject.BOUND], atol=1e-6)
+  assert value(evaluated, system=PLUG_IN, metric=LOSS).value == pytest.approx(0, abs=1e-6)
+
+  def kept(name, e):
+    """By hand: the best of the points that are eligible enough, and of the lines between."""
+    found = [y for x, y in curves[name] if x >= e]
+    for (x0, y0), (x1, y1) in itertools.pairwise(curves[name].tolist()):
+      if min(x0, x1) < e < max(x0, x1):
+        found.append(y0 + (e - x0) / (x1 - x0) * (y1 - y0))
+    return max(found) if found else math.nan
+  at = curves['policy'][:, 0]
+  lost = {name: np.array([kept(subject.BOUND, e) - kept(name, e) for e in at]) for name in curves}
+  for name in list(curves)[3:]:
+    there = ~np.isnan(lost[name])
+    row = value(evaluated, system=name, metric=LOSS)
+    if not there.any():
+      assert math.isnan(row.value)
+      continue
+    assert row.value == pytest.approx(lost[name][there].mean()) and row.value > -1e-3
+    gap = value(evaluated, system='policy', metric=LOSS, against=name)
+    assert gap.value == pytest.approx((lost['policy'] - lost[name])[there].mean())
+    assert gap.low <= gap.value <= gap.high
+  for tau, more in zip((0.3, 0.5), lost[PLUG_IN] - lost['policy']):
+    row = value(evaluated, system='policy', metric=AT_EQUAL, tau=tau)
+    assert row.value == pytest.approx(more) and row.against == PLUG_IN
+  said = [f for f in findings(evaluated.rows) if PLUG_IN in f.text]
+  assert len(said) == 1 and said[0].text.startswith('At no requirement can more true preference')
+
+
+def test_filters_put_first_what_passes(market, evaluated):
+  dataset, truth = market
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  P, Q = (getattr(truth, k)[lists.candidate, lists.job] for k in ('preference', 'qualification'))
+  rules = scores.rival('schema rules', dataset).fit(dataset, 'qualification').score(
+      lists.candidate.ravel(), lists.job.ravel()).reshape(P.shape).astype(np.float32)
+  for name, score in ((tradeoff.THRESHOLD, Q), (tradeoff.FILTER, rules)):
+    curve = evaluated.families[name]
+    for k, cut in ((0, score.min()), (len(curve) - 1, np.quantile(score, 0.95, method='nearest'))):
+      share = shares(P + 2.0 * (score >= cut - 1e-6))
+      np.testing.assert_allclose(curve[k], [(x * share).mean(0).sum() / 5 for x in (Q, P)],
+                                 atol=1e-6)
+
+
+def shares(score):
+  """The chance of each item to be among the five best of its list, ties drawn at random."""
+  above, level = ((f(score[:, None, :], score[:, :, None])).sum(-1) for f in (
+      np.greater, np.equal))
+  return np.clip((5 - above) / level, 0, 1)
+
+
+def test_what_is_recommended_is_counted_over_the_catalogue(market, evaluated):
+  dataset, truth = market
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  P = truth.preference[lists.candidate, lists.job]
+  share, jobs = shares(P), np.unique(lists.job)
+  count = np.array([share[lists.job == j].sum() for j in jobs])
+  missed = np.array([np.prod(1 - share[lists.job == j]) for j in jobs])
+  train = dataset.interactions.of('train')
+  popular = np.bincount(train.job[train.preference == 1], minlength=24) / (
+      train.preference == 1).sum()
+  about = {'system': subject.PREFERENCE, 'split': 'cold candidates', 'perspective': 'policy'}
+  expected = {recommended.COVERAGE: 1 - missed.mean(),
+              recommended.POPULARITY: (popular[lists.job] * share).sum() / share.sum(),
+              recommended.GINI: abs(count[:, None] - count).sum() / (2 * len(count) * count.sum())}
+  for metric, known in expected.items():
+    row = value(evaluated, metric=metric, **about)
+    assert row.value == pytest.approx(known) and row.low <= row.value <= row.high
+    free = value(evaluated, system='policy', tau=0.0, metric=metric)
+    assert free.value == pytest.approx(known)  # which ranks by preference alone
+
+
+def test_groups_of_candidates_are_measured_apart(market, tmp_path):
+  dataset, truth = market
+  results = evaluation(tmp_path, dataset, truth, True, groups=('academic_level', 'gpa'))
+  rows = [r for r in results.rows if r.split.startswith('cold candidates, ')
+          and scores.split_of(r.split) == r.split]
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  level = np.array([dataset.candidates[u]['academic_level'] for u in lists.candidate[:, 0]])
+  for name in np.unique(level):
+    of = [r for r in rows if r.split == f'cold candidates, academic_level {name}'
+          and r.system == subject.CEILINGS['preference']]
+    mine = level == name
+    P, Q = (getattr(truth, k)[lists.candidate, lists.job][mine] for k in (
+        'preference', 'qualification'))
+    found = {r.metric: r for r in of}
+    assert set(found) == {'ndcg@5', subject.ELIGIBILITY}
+    assert found[subject.ELIGIBILITY].value == pytest.approx((Q * shares(P)).sum() / (5 * mine.sum()))
+    assert found[subject.ELIGIBILITY].n == mine.sum()
+  quarters = {r.split: r.n for r in rows if ' gpa ' in r.split and r.metric == subject.ELIGIBILITY
+              and r.system == 'policy'}
+  assert len(quarters) >= 4 and sum(quarters.values()) == 20
+  keys = [(r.system, r.tau, r.split, r.perspective, r.metric, r.against) for r in results.rows]
+  assert len(keys) == len(set(keys))
+
+
+def test_labels_stand_for_truths_where_pairs_have_both(market, tmp_path):
+  """As where outcomes of people who did not apply are known."""
+  dataset, truth = market
+  log = dataset.interactions
+  both = dataclasses.replace(dataset, interactions=dataclasses.replace(
+      log, qualification=truth.eligible[log.candidate, log.job].astype(np.int8)))
+  results = evaluation(tmp_path, both, truth, False)
+  loss = value(results, system=PLUG_IN, metric='loss of labelled preference@5')
+  assert 0 <= loss.value < 1 and 'labelled preference' in ' '.join(
+      f.text for f in findings(results.rows))
 
 
 def test_no_interval_leaves_the_range_of_its_metric(evaluated):
