@@ -50,9 +50,9 @@ def exposure_estimates(lists: RankingLists, scores: np.ndarray, k: int,
   """Catalogue coverage of the top k, and the Gini coefficient of exposure over jobs.
 
   Coverage is the share of the jobs in these lists that some list recommends; a job's exposure is
-  how many do. Both are in expectation over random tie-breaking. A job that is left out leaves the catalogue; the places
-  that it held are not filled again. What is a pair's own is not taken off, so that intervals are
-  wide rather than narrow.
+  how many do. Both are in expectation over random tie-breaking. A job that is left out leaves the
+  catalogue; the places that it held are not filled again. What is a pair's own is not taken off, so
+  that intervals are wide rather than narrow.
 
   Args:
     lists: N of candidates.

@@ -257,7 +257,7 @@ def test_what_is_recommended_is_counted_over_the_catalogue(market, evaluated):
   about = {'system': subject.PREFERENCE, 'split': 'cold candidates', 'perspective': 'policy'}
   expected = {recommended.COVERAGE: 1 - missed.mean(),
               recommended.POPULARITY: (popular[lists.job] * share).sum() / share.sum(),
-              recommended.GINI: abs(count[:, None] - count).sum() / (2 * len(count) * count.sum())}
+              recommended.GINI: abs(count[:, None] - count).mean() / (2 * count.mean())}
   for metric, known in expected.items():
     row = value(evaluated, metric=metric, **about)
     assert row.value == pytest.approx(known) and row.low <= row.value <= row.high
@@ -281,7 +281,8 @@ def test_groups_of_candidates_are_measured_apart(market, tmp_path):
         'preference', 'qualification'))
     found = {r.metric: r for r in of}
     assert set(found) == {'ndcg@5', subject.ELIGIBILITY}
-    assert found[subject.ELIGIBILITY].value == pytest.approx((Q * shares(P)).sum() / (5 * mine.sum()))
+    assert found[subject.ELIGIBILITY].value == pytest.approx(
+        (Q * shares(P)).sum() / (5 * mine.sum()))
     assert found[subject.ELIGIBILITY].n == mine.sum()
   quarters = {r.split: r.n for r in rows if ' gpa ' in r.split and r.metric == subject.ELIGIBILITY
               and r.system == 'policy'}
