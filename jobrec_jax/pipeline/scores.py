@@ -141,13 +141,18 @@ def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
   cold = np.unique(log.of('both_cold').job)
   grids = {split: jobs for split, jobs in (('cold candidates', warm), ('both cold', cold))
            if len(jobs)}
-  order = streams.seed32(s['seed'], 'order of full rankings')
+  return full_rankings(truth, candidates, grids, s['seed'], taught)
+
+
+def full_rankings(truth: Truth, candidates: np.ndarray, grids: dict[str, np.ndarray], seed: int,
+                  taught: Iterable[str]) -> dict[Case, RankingLists]:
+  """All pairs of candidates and of the jobs of each grid, along both axes."""
+  order = streams.seed32(seed, 'order of full rankings')
   return {case: truth_lists(truth, case[1], candidates, grids[split_of(case[0])], order, centre)
           for case, centre in both_axes(grids, taught)}
 
 
-def both_axes(splits: Iterable[str],
-              taught: Iterable[str] = PERSPECTIVES) -> list[tuple[Case, str]]:
+def both_axes(splits: Iterable[str], taught: Iterable[str]) -> list[tuple[Case, str]]:
   """The cases of some splits with their centre: first those of the perspectives' own axes."""
   own = [(split, p) for split in splits for p in taught]
   other = {'candidate': 'job', 'job': 'candidate'}
@@ -179,11 +184,10 @@ def synth_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
            for kind in kinds for p in PERSPECTIVES}
   if truth is not None:
     candidates = evaluated_candidates(dataset, s['candidates'] or SAMPLED, s['seed'])
-    jobs, order = np.arange(len(dataset.jobs)), streams.seed32(s['seed'], 'order of full rankings')
-    return found | {case: truth_lists(truth, case[1], candidates, jobs, order, centre)
-                    for case, centre in both_axes([FULL])}
+    grids = {FULL: np.arange(len(dataset.jobs))}
+    return found | full_rankings(truth, candidates, grids, s['seed'], PERSPECTIVES)
   for kind in kinds:
-    for (_, p), centre in both_axes([kind])[len(PERSPECTIVES):]:
+    for (_, p), centre in both_axes([kind], PERSPECTIVES)[len(PERSPECTIVES):]:
       log = dataset.interactions
       mine = np.isin(log.candidate, drawn[f'{p}_{kind}'].candidate)
       some = dataclasses.replace(dataset, interactions=log.where(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from jobrec_jax.data.dataset import UNOBSERVED
-from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.data.dataset import TEST_KINDS, UNOBSERVED
+from jobrec_jax.data.lists import RankingLists, truth_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
 from jobrec_jax.pipeline import evaluate, scores
@@ -403,6 +403,45 @@ def test_labels_are_ranked_on_both_axes_where_both_have_contrast(market):
   assert (lists.candidate == lists.candidate[:, :1]).all() and lists.centre == 'candidate'
   both = lists.relevance.sum(1)
   assert ((both > 0) & (both < lists.mask.sum(1))).all()
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_jobrec_synth_is_ranked_on_both_axes_by_pairs_of_held_out_candidates(market, monkeypatch,
+                                                                            known):
+  """Its stored lists of 1 + n are drawn by their outcome, some of training candidates."""
+  dataset, truth = market
+  log = dataset.interactions
+  trained = np.unique(log.of('train').candidate)
+  held = np.unique(log.of('cold_candidates').candidate)
+  every = np.arange(24)
+  stored = {f'{p}_{kind}': truth_lists(truth, p, held if 'candidates' in kind or 'both' in kind
+                                       else trained, every)
+            for kind in TEST_KINDS for p in ('preference', 'qualification')}
+  monkeypatch.setattr('jobrec_jax.data.market.jobrec_synth.reader.read_synth_lists',
+                      lambda folder, size: stored)
+  cases = scores.ranked_lists({'seed': 0, 'candidates': 7, 'source': 'jobrec_synth',
+                               'size': 'tiny'}, dataset, truth if known else None, '')
+  lists = scores.EvaluationLists(cases, None)
+  assert lists.split == 'cold candidates' and cases['warm', 'preference'] is stored[
+      'preference_warm']
+  for perspective in ('preference', 'qualification'):
+    pairs = lists.pair_cases(perspective)
+    of = {int(u) for case in pairs for u in cases[case].candidate.ravel()}
+    assert of and of <= set(held.tolist()) and not of & set(trained.tolist())
+    if known:
+      assert pairs == [(scores.FULL, perspective)] and len(of) == 7
+      assert pairs_of(cases[pairs[0]]) == pairs_of(cases[scores.across(*pairs[0])])
+      assert cases[pairs[0]].job.size == 7 * 24
+    else:
+      assert {split for split, _ in pairs} <= {scores.across(split, perspective)[0] for split in (
+          'cold candidates', 'both cold')}
+      label = {(u, j): x for u, j, x in zip(log.candidate.tolist(), log.job.tolist(),
+                                            getattr(log, perspective).tolist())}
+      for case in pairs:
+        found = cases[case]
+        assert [label[p] == 1 for p in zip(found.candidate[found.mask].tolist(),
+                                           found.job[found.mask].tolist())] == (
+                                               found.relevance[found.mask].tolist())
 
 
 def test_no_pair_is_scored_twice(market, monkeypatch, tmp_path):

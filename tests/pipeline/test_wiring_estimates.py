@@ -123,8 +123,11 @@ def test_rankings(kept, system, case, metrics):
 
 def test_a_difference_of_systems_is_the_difference_of_their_estimates(kept):
   checked = 0
+  curves = kept.results.families
   for row in kept.rows:
-    if row.against:
+    if row.against and row.metric != AT_EQUAL:
+      if row.metric == LOSS and curves[row.against][:, 0].max() < curves['policy'][:, 0].max():
+        continue  # over the requirements that both reach
       a, b = (kept.estimate(s, row.split, row.perspective, row.metric)
               for s in (row.system, row.against))
       e = kept.by_row[kept.key(row)]

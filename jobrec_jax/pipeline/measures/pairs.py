@@ -152,7 +152,9 @@ def rank_measures(of: Subject, grid: Scored, perspective: str, system: str,
                          np.ones(pairs[0].shape, bool), centre)
     whole, without = spearman(turn(scores), turn(true))
     means.add(lists, {name: whole}, {name: without})
-    rows.append(Measured(system, None, UNIFORM, perspective, name, means.estimates()[name]))
+    estimate = means.estimates()[name]
+    if estimate.n:  # a score of jobs alone says nothing within a job
+      rows.append(Measured(system, None, UNIFORM, perspective, name, estimate))
   return rows
 
 
