@@ -8,7 +8,6 @@ import pytest
 
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
-    Grid,
     PreferenceLists,
     QualificationLists,
     calibration_halves,
@@ -19,12 +18,12 @@ from jobrec_jax.data.lists import (
     load_lists,
     negatives_policy,
     policy_lists,
-    sampled_lists,
     save_lists,
     truth_lists,
     uniform_lists,
     warm_jobs,
 )
+from jobrec_jax.data.sampled_lists import Grid, sampled_lists
 
 
 @st.composite
