@@ -112,6 +112,8 @@ def truth_measures(of: Subject) -> list[Measured]:
   for perspective in of.taught:
     grid = scored_grid(of, perspective)
     for system, scores in grid.systems.items():
+      if system in RIVALS and not np.ptp(scores):
+        continue  # such as popularity of candidates whom nobody has seen
       if perspective == 'qualification' and system == QUALIFICATION:
         scores = np.asarray(of.calibration.logit(scores))
       rows += correlation_measures(of, grid, perspective, system, scores)
