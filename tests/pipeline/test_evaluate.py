@@ -15,11 +15,13 @@ from jobrec_jax.data.dataset import TEST_KINDS, UNOBSERVED
 from jobrec_jax.data.lists import RankingLists, truth_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
+from jobrec_jax.evaluate.certification import CertifiedRow, CertifyConfig
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
 from jobrec_jax.pipeline.measures import recommended, subject, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
+from jobrec_jax.pipeline.sections import certified_section
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
 from jobrec_jax.report.findings import AT_EQUAL, LOSS, PLUG_IN, findings
 from jobrec_jax.report.results import range_of
@@ -584,3 +586,12 @@ def test_kept_scores_are_looked_up_by_pair(market):
   np.testing.assert_array_equal(kept.of(lists).preference,
                                 logit(truth.preference[lists.candidate, lists.job]))
   assert kept.lam_of(lists).shape == (3, 5, 3)
+
+
+def test_two_certificates_are_not_told_as_if_they_held_together():
+  c = CertifyConfig(alpha=0.4, delta=0.1, k=3)
+  rows = [CertifiedRow(loss, 'learn then test', 0.5, 0.7, 0.7, 0.7, 60)
+          for loss in ('whole distribution', 'top 3')]
+  (section,) = certified_section(c, rows)
+  assert ('Each certificate is one alone: that both of learn-then-test hold together has a '
+          'probability of at least 0.8.') in section.text
