@@ -4,25 +4,28 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.dataset import Dataset, Interactions, Truth
 from jobrec_jax.schema.files import load_arrays, save_arrays
 
 _ARRAYS = ('candidate', 'job', 'relevance', 'mask')
+# Whose lists a perspective is ranked by first: jobs of a candidate, candidates of a job.
+CENTRES = {'preference': 'candidate', 'qualification': 'job'}
 
 
 @dataclasses.dataclass(frozen=True)
 class RankingLists:
-  """N lists of up to J pairs. Candidate-centred for preference, job-centred for qualification.
+  """N lists of up to J pairs.
 
   Attributes:
-    perspective: 'preference' or 'qualification'.
+    perspective: 'preference' or 'qualification', whose truth the relevance is.
     candidate, job: [N, J] int32 indices of each pair.
     relevance: [N, J] bool, which pairs are positives.
     mask: [N, J] bool, False where a short list is padded.
+    centre: 'candidate' where a list holds jobs of a candidate, 'job' where it holds candidates of a
+      job; '' for the perspective's own in `CENTRES`.
   """
 
   perspective: str
@@ -30,6 +33,10 @@ class RankingLists:
   job: np.ndarray
   relevance: np.ndarray
   mask: np.ndarray
+  centre: str = ''
+
+  def __post_init__(self):
+    object.__setattr__(self, 'centre', self.centre or CENTRES.get(self.perspective, 'candidate'))
 
   def __len__(self) -> int:
     return len(self.candidate)
@@ -42,7 +49,8 @@ class RankingLists:
 def save_lists(path: str | Path, lists: Mapping[str, RankingLists]) -> None:
   """Writes lists by name as one .npz file."""
   arrays = {f'{name}|{key}': getattr(x, key) for name, x in lists.items() for key in _ARRAYS}
-  arrays |= {f'{name}|perspective': np.array(x.perspective) for name, x in lists.items()}
+  arrays |= {f'{name}|{key}': np.array(getattr(x, key)) for name, x in lists.items()
+             for key in ('perspective', 'centre')}
   save_arrays(path, arrays)
 
 
@@ -55,7 +63,8 @@ def load_lists(path: str | Path) -> dict[str, RankingLists]:
   arrays = load_arrays(path)
   try:
     return {name: RankingLists(str(arrays[f'{name}|perspective']),
-                               *(arrays[f'{name}|{key}'] for key in _ARRAYS))
+                               *(arrays[f'{name}|{key}'] for key in _ARRAYS),
+                               str(arrays[f'{name}|centre']))
             for name in dict.fromkeys(key.split('|')[0] for key in arrays)}
   except KeyError as error:
     raise ValueError(f'{path}: must hold lists, got no array {error}') from error
@@ -72,7 +81,7 @@ def pools_by(key: np.ndarray, value: np.ndarray, keep: np.ndarray) -> dict[int, 
 
 def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int,
                  jobs: np.ndarray | None = None) -> RankingLists:
-  """Stage 2's lists: an applied job and up to items - 1 training jobs without an application.
+  """Stage 2's lists: an applied job and up to items - 1 jobs without an application in any split.
 
   Candidates take turns in a seeded order, so that the lists spread evenly over them. Items stand in
   the order of their index, so that the position tells nothing. A candidate who applied to so many
@@ -93,12 +102,12 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
   if items < 2:
     raise ValueError(f'policy.list_length must be at least 2, got {items}')
   jobs = catalogue_of(dataset, split) if jobs is None else jobs
-  wanted = applications(dataset, split, jobs)
+  wanted, taken = applications(dataset, split, jobs), _applied(dataset.interactions, jobs)
   if not wanted:
     raise ValueError(f'the {split} split must hold candidates who applied to some of the '
                      f'{len(jobs)} jobs of the catalogue and not to all, got none')
   count = min(count, sum(map(len, wanted.values())))
-  items = min(items, len(jobs) - min(map(len, wanted.values())) + 1)
+  items = min(items, len(jobs) - min(len(taken[u]) for u in wanted) + 1)
   rng = np.random.default_rng(seed)
   order = rng.permutation(sorted(wanted))
   candidate = np.resize(order, count).astype(np.int32)
@@ -106,7 +115,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
   relevance, mask = np.zeros((2, count, items), bool)
   for row, u in enumerate(candidate):
     positive = rng.choice(wanted[u])
-    others = rng.permutation(np.setdiff1d(jobs, wanted[u]))[:items - 1]
+    others = rng.permutation(np.setdiff1d(jobs, taken[u]))[:items - 1]
     listed = np.sort(np.append(others, positive))
     job[row] = np.resize(listed, items)
     mask[row, :len(listed)] = True
@@ -117,11 +126,18 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
 def applications(dataset: Dataset, split: str, jobs: np.ndarray) -> dict[int, np.ndarray]:
   """The jobs of a catalogue to which each candidate of a split applied.
 
-  Candidates who applied to none of it, or to all, are left out: they have nothing to choose.
+  Candidates who applied to none of it in the split, or to all of it in any, are left out: they have
+  nothing to choose.
   """
-  log = dataset.interactions.of(split)
-  wanted = pools_by(log.candidate, log.job, (log.preference == 1) & np.isin(log.job, jobs))
-  return {u: pool for u, pool in wanted.items() if 0 < len(pool) < len(jobs)}
+  taken = _applied(dataset.interactions, jobs)
+  return {u: pool for u, pool in _applied(dataset.interactions.of(split), jobs).items()
+          if len(pool) and len(taken[u]) < len(jobs)}
+
+
+def _applied(log: Interactions, jobs: np.ndarray) -> dict[int, np.ndarray]:
+  """The jobs of a catalogue to which each candidate of a log applied, each once."""
+  wanted = (log.preference == 1) & np.isin(log.job, jobs)
+  return {u: np.unique(pool) for u, pool in pools_by(log.candidate, log.job, wanted).items()}
 
 
 def warm_jobs(dataset: Dataset) -> np.ndarray:
@@ -180,86 +196,35 @@ def uniform_lists(eligible: np.ndarray, candidates: np.ndarray, jobs: np.ndarray
 
 
 def truth_lists(truth: Truth, perspective: str, candidates: np.ndarray, jobs: np.ndarray,
-                seed: int = 0) -> RankingLists:
+                seed: int = 0, centre: str = '') -> RankingLists:
   """The full ranking of a grid of pairs, relevance being the latent outcomes.
 
-  Candidate-centred [U, J] for preference, job-centred [J, U] for qualification. Each list has its
-  own seeded order: in one order for all, position would stand for the popularity of an entity.
+  [U, J] by candidate, [J, U] by job; '' for the perspective's own axis. Each list has its own
+  seeded order: in one order for all, position would stand for the popularity of an entity.
   """
+  centre = centre or CENTRES[perspective]
   u, j = np.meshgrid(candidates, jobs, indexing='ij')
   outcome = truth.wants if perspective == 'preference' else truth.eligible
-  if perspective == 'qualification':
+  if centre == 'job':
     u, j = u.T, j.T
   order = np.argsort(np.random.default_rng(seed).random(u.shape), axis=1)
   u, j = (np.take_along_axis(x, order, axis=1).astype(np.int32) for x in (u, j))
-  return RankingLists(perspective, u, j, outcome[u, j], np.ones(u.shape, bool))
+  return RankingLists(perspective, u, j, outcome[u, j], np.ones(u.shape, bool), centre)
 
 
-class Grid(NamedTuple):
-  """Every pair of some candidates and some jobs.
-
-  Attributes:
-    candidates, jobs: the entities of its rows [U] and columns [J].
-    truth: [U, J] of its pairs.
-    taken: [U, J] bool, pairs that no list may hold; None for none.
-  """
-
-  candidates: np.ndarray
-  jobs: np.ndarray
-  truth: Truth
-  taken: np.ndarray | None = None
-
-
-def sampled_lists(grid: Grid, perspective: str, length: int, seed: int) -> RankingLists:
-  """One positive and up to length - 1 negatives for each candidate (or job), in a random order.
-
-  Relevance is the latent outcome. For catalogues where ranking everything costs too much: drawn
-  once, stored, and given to every system alike.
-
-  Args:
-    grid: the pairs there are.
-    perspective: 'preference' (candidate-centred) or 'qualification' (job-centred).
-    length: of a list; shorter ones are masked.
-    seed: of the draw.
-
-  Raises:
-    ValueError: no list has both a positive and a negative.
-  """
-  rng = np.random.default_rng(seed)
-  outcome = grid.truth.wants if perspective == 'preference' else grid.truth.eligible
-  free = np.ones(outcome.shape, bool) if grid.taken is None else ~grid.taken
-  if perspective == 'qualification':
-    outcome, free = outcome.T, free.T
-  centres, items = (grid.candidates, grid.jobs)[::1 if perspective == 'preference' else -1]
-  rows = []
-  for k in range(len(centres)):
-    positive, negative = (np.flatnonzero(free[k] & (outcome[k] == x)) for x in (True, False))
-    if len(positive) and len(negative):
-      chosen = np.append(rng.permutation(negative)[:length - 1], rng.choice(positive))
-      rows.append((k, rng.permutation(chosen)))
-  if not rows:
-    raise ValueError(f'no {perspective} list has both a positive and a negative')
-  width = max(len(chosen) for _, chosen in rows)
-  mask = np.arange(width) < np.array([len(chosen) for _, chosen in rows])[:, None]
-  at = np.stack([np.resize(chosen, width) for _, chosen in rows])
-  k = np.array([k for k, _ in rows])[:, None]
-  pair = np.broadcast_to(centres[k], at.shape).astype(np.int32), items[at].astype(np.int32)
-  return RankingLists(perspective, *pair[::1 if perspective == 'preference' else -1],
-                      outcome[k, at] & mask, mask)
-
-
-def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLists:
-  """The labelled pairs of a split, one list for each candidate (preference) or job (qualification).
+def labelled_lists(dataset: Dataset, split: str, perspective: str,
+                   centre: str = '') -> RankingLists:
+  """The labelled pairs of a split, one list for each candidate or job; '' for the perspective's.
 
   Lists without a positive or without a negative rank nothing and are left out.
 
   Raises:
     ValueError: no list is left.
   """
-  log = dataset.interactions.of(split)
+  centre, log = centre or CENTRES[perspective], dataset.interactions.of(split)
   log = log.where(getattr(log, perspective) >= 0)
   label = getattr(log, perspective) == 1
-  key = log.candidate if perspective == 'preference' else log.job
+  key = getattr(log, centre)
   rows = [np.flatnonzero(key == k) for k in np.unique(key)]
   rows = [r for r in rows if 0 < label[r].sum() < len(r)]
   if not rows:
@@ -267,4 +232,5 @@ def labelled_lists(dataset: Dataset, split: str, perspective: str) -> RankingLis
   width = max(map(len, rows))
   mask = np.arange(width) < np.array([len(r) for r in rows])[:, None]
   index = np.stack([np.resize(r[np.lexsort((log.job[r], log.candidate[r]))], width) for r in rows])
-  return RankingLists(perspective, log.candidate[index], log.job[index], label[index] & mask, mask)
+  return RankingLists(perspective, log.candidate[index], log.job[index], label[index] & mask, mask,
+                      centre)

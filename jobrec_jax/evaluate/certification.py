@@ -37,7 +37,7 @@ class CertifyConfig:
 
   Attributes:
     alpha: greatest risk, the share of ineligible jobs, in (0, 1).
-    delta: probability in (0, 1) that a certificate is wrong.
+    delta: probability in (0, 1) that a certificate is wrong, of each loss alone.
     k: jobs recommended, certified beside the whole distribution.
     points: values of tau that are tested.
     population: fresh candidates on whom certificates are checked.
@@ -123,7 +123,8 @@ def certify(losses: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray
             risks: Mapping[str, np.ndarray] | None = None) -> list[CertifiedRow]:
   """Certificates of every loss, by learn-then-test and by conformal risk control.
 
-  The first holds for R(tau) with probability 1 - delta over calibration sets. The second bounds the
+  The first holds for R(tau) with probability 1 - delta over calibration sets, of each loss alone:
+  of two losses both hold with probability 1 - 2 delta at least (Bonferroni). The second bounds the
   expected loss of the next list alone, often at a smaller tau; see `lagrangian.certificates`.
 
   Args:

@@ -1,45 +1,41 @@
-"""Does each expert track its own truth, and given that truth not the other's?"""
+"""Does a score track its own truth, and given that truth not the other's?
 
+A preference score ranks jobs of one candidate, so that a function of the candidate may be added to
+it and changes no ranking, yet any correlation over pairs. So it and the truths are centred within
+each candidate first. Qualification is compared over all pairs: its candidate part is truth.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jobrec_jax.evaluate.statistics import Estimate, Groups, Moments, jackknife, summed
+from jobrec_jax.evaluate.statistics import (
+  PAIRS,
+  Estimate,
+  Groups,
+  Moments,
+  jackknife,
+  present,
+)
 from jobrec_jax.evaluate.values import probability
 
-AT_ONCE = 1 << 20  # pairs in work at a time
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
+CONSTANT = 1e-9  # of a column's size: what varies less is rounding
 
 
 class DeconflationRow(NamedTuple):
   """One correlation over pairs.
 
   Attributes:
-    expert: 'preference' or 'qualification', by its logit; 'truth' for the truth logit P itself.
     truth: 'preference' or 'qualification', by its logit.
     given: the truth held fixed (a partial correlation), or None.
     correlation: as an estimate; `n` counts pairs.
   """
 
-  expert: str
   truth: str
   given: str | None
   correlation: Estimate
-
-
-# Columns of the moments: the two experts' logits, then logit P and logit Q.
-_S_PREF, _S_QUAL, _P, _Q = range(4)
-_ROWS = (
-    (('preference', 'preference', None), (_S_PREF, _P, None)),
-    (('preference', 'qualification', None), (_S_PREF, _Q, None)),
-    (('preference', 'preference', 'qualification'), (_S_PREF, _P, _Q)),
-    (('preference', 'qualification', 'preference'), (_S_PREF, _Q, _P)),
-    (('qualification', 'qualification', None), (_S_QUAL, _Q, None)),
-    (('qualification', 'preference', None), (_S_QUAL, _P, None)),
-    (('qualification', 'qualification', 'preference'), (_S_QUAL, _Q, _P)),
-    (('qualification', 'preference', 'qualification'), (_S_QUAL, _P, _Q)),
-    (('truth', 'qualification', None), (_P, _Q, None)),
-)
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -48,85 +44,123 @@ def logit(p: np.ndarray) -> np.ndarray:
   return np.log(p) - np.log1p(-p)
 
 
-def _correlations(sums: np.ndarray) -> np.ndarray:
-  """[R, 1 + 4 + 16] summed moments (1, x, x xᵀ) to [R, rows]; nan where a variance is 0."""
-  n = sums[:, :1]
-  mean = sums[:, 1:5] / n
-  covariance = (sums[:, 5:] / n).reshape(-1, 4, 4) - mean[:, :, None] * mean[:, None, :]
-  variance = np.diagonal(covariance, axis1=1, axis2=2)
-  spread = np.sqrt(np.where(variance > 1e-12, variance, np.nan))  # columns have unit variance
-  r = covariance / (spread[:, :, None] * spread[:, None, :])
-  columns = []
-  for _, (x, y, z) in _ROWS:
-    if z is None:
-      columns.append(r[:, x, y])
-    else:
-      left = (1 - r[:, x, z] ** 2) * (1 - r[:, y, z] ** 2)
-      left = np.sqrt(np.where(left > 1e-12, left, np.nan))
-      columns.append((r[:, x, y] - r[:, x, z] * r[:, y, z]) / left)
-  return np.stack(columns, axis=1)
-
-
-def _moments(arrays: list[np.ndarray], groups: Groups) -> Moments:
-  """Sums of (1, x, x xᵀ) over the pairs, 1 + 4 + 16 numbers, x standardised.
-
-  Some pairs at a time: those of a large market would take gigabytes at once.
-  """
-  n = len(arrays[0])
-  blocks = [slice(i, i + AT_ONCE) for i in range(0, n, AT_ONCE)]
-
-  def x(at: slice) -> np.ndarray:  # [n, 4]
-    s_pref, s_qual, p, q = (a[at].astype(np.float64) for a in arrays)
-    return np.stack([s_pref, s_qual, logit(p), logit(q)], axis=1)
-  mean = sum(x(at).sum(0) for at in blocks) / n
-  spread = np.sqrt(sum(((x(at) - mean) ** 2).sum(0) for at in blocks) / n)
-  spread = np.where(spread > 1e-9, spread, np.inf)  # second moments then lose no digits
-  parts = []
-  for at in blocks:
-    z = (x(at) - mean) / spread
-    products = (z[:, :, None] * z[:, None, :]).reshape(len(z), 16)
-    columns = np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
-    some = groups._replace(candidate=groups.candidate[at], job=groups.job[at])
-    parts.append(summed(columns.T, some))
-  *sums, there = zip(*parts)
-  return Moments(*map(sum, sums), tuple(np.any(side, axis=0) for side in zip(*there)))
-
-
-def deconflation_rows(
-    s_pref: np.ndarray,
-    s_qual: np.ndarray,
-    p: np.ndarray,
-    q: np.ndarray,
-    groups: Groups,
-) -> list[DeconflationRow]:
-  """Correlations of both experts with both truths on uniformly random pairs, all on logits.
+def deconflation_rows(score: np.ndarray, truths: tuple[np.ndarray, np.ndarray], own: str,
+                      groups: Groups, candidate: np.ndarray | None = None) -> list[DeconflationRow]:
+  """Correlations of one system's score with both truths, on logits.
 
   The partial correlation of x and y given z is that of what a linear fit on z leaves of them,
     (r_xy − r_xz r_yz) / sqrt((1 − r_xz²)(1 − r_yz²)).
   A de-conflated expert correlates with its own truth, and given it, not with the other's. Its plain
-  correlation with the other truth is expected wherever the truths correlate (the last row).
+  correlation with the other truth is expected wherever the truths correlate.
 
   Args:
-    s_pref, s_qual: [N] logits of the experts.
-    p, q: [N] true probabilities of preference and qualification of the same pairs.
+    score: [N] a logit, or any other score.
+    truths: [N] each, the true probabilities P and Q of the same pairs.
+    own: 'preference' or 'qualification', the truth that the score is about.
     groups: [N] of the pairs' candidates and jobs.
+    candidate: [N] within whom all three are centred first, as preference should be; None for none.
 
   Returns:
-    For each expert its correlation with its own truth, with the other's, with its own given the
-    other's and with the other's given its own; then that of logit P with logit Q. A correlation
-    with a constant is nan, and so is one with what another column already determines.
+    The correlation with its own truth, with the other's, with its own given the other's and with
+    the other's given its own. A correlation with a constant is nan, and so is one with what another
+    column already determines.
 
   Raises:
-    ValueError: if shapes differ, a value is not finite, or p or q is no probability.
+    ValueError: if shapes differ, a value is not finite, or a truth is no probability.
   """
-  arrays = [np.asarray(a) for a in (s_pref, s_qual, p, q)]
-  shapes = [a.shape for a in (*arrays, groups.candidate, groups.job)]
-  if len(set(shapes)) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
-    raise ValueError(f'experts, truths and groups must be [N] alike with N > 0, got {shapes}')
-  for name, a in zip(('s_pref', 's_qual', 'p', 'q'), arrays):
+  _check(own, score, *truths)
+  letters = ('preference', 'qualification') if own == 'preference' else (
+      'qualification', 'preference')
+  mine, other = truths if own == 'preference' else truths[::-1]
+  moments = centred_moments([score, logit(mine), logit(other)], groups, candidate)
+  s, a, b = range(3)
+  found = jackknife(moments, lambda m: correlations(m, 3, (
+      (s, a, None), (s, b, None), (s, a, b), (s, b, a))), len(score))
+  first, second = letters
+  names = (first, None), (second, None), (first, second), (second, first)
+  return [DeconflationRow(*name, estimate) for name, estimate in zip(names, found)]
+
+
+def truth_correlation(truths: tuple[np.ndarray, np.ndarray], groups: Groups,
+                      candidate: np.ndarray | None = None) -> Estimate:
+  """The correlation of logit P with logit Q.
+
+  Args:
+    truths, groups, candidate: as in `deconflation_rows`.
+  """
+  _check('preference', *truths, *truths)
+  moments = centred_moments([logit(t) for t in truths], groups, candidate)
+  return jackknife(moments, lambda m: correlations(m, 2, ((0, 1, None),)), len(truths[0]))[0]
+
+
+def _check(own: str, score: np.ndarray, *truths: np.ndarray) -> None:
+  arrays = [np.asarray(a) for a in (score, *truths)]
+  if len({a.shape for a in arrays}) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
+    raise ValueError('score and truths must be [N] alike with N > 0, got '
+                     f'{[a.shape for a in arrays]}')
+  for name, a in zip((f'score of {own}', 'P', 'Q'), arrays):
     if not np.isfinite(a).all():
       raise ValueError(f'{name} must be finite, got {a[~np.isfinite(a)][0]}')
-  for name, a in zip(('p', 'q'), arrays[2:]):
+  for name, a in zip('PQ', arrays[1:]):
     probability(name, a)
-  estimates = jackknife(_moments(arrays, groups), _correlations, len(arrays[0]))
-  return [DeconflationRow(*names, estimate) for (names, _), estimate in zip(_ROWS, estimates)]
+
+
+def centred_moments(columns: Sequence[np.ndarray], groups: Groups,
+                    candidate: np.ndarray | None = None) -> Moments:
+  """Sums of d dᵀ over pairs, d centred columns, and what leaves of them with each group.
+
+  A group takes its pairs along and moves the centre of those that stay. With n pairs about a centre
+  of which m leave, whose d have the sum D, exactly Σ d dᵀ + D Dᵀ / (n − m) leaves.
+
+  Args:
+    columns: X of [N]; each is scaled to a unit variance.
+    groups: [N] of the pairs' candidates and jobs.
+    candidate: [N] about whose means the columns are centred; None for one mean of all.
+
+  Returns:
+    Moments of X (X + 1) / 2 sums, those of a matrix's upper triangle.
+  """
+  n = len(columns[0])
+  if groups.candidate.shape != (n,) or groups.job.shape != (n,):
+    raise ValueError(f'groups must be [{n}] like the columns, got {groups.candidate.shape} and '
+                     f'{groups.job.shape}')
+  about = np.zeros(n, int) if candidate is None else np.unique(candidate, return_inverse=True)[1]
+  size = np.bincount(about)
+  d = []
+  for x in columns:
+    x = np.asarray(x, np.float64)
+    x = x - (np.bincount(about, x) / size)[about]
+    x = x - (np.bincount(about, x) / size)[about]  # what rounding left of a large mean
+    spread = x.std()
+    d.append(x / spread if spread > CONSTANT * max(1.0, np.abs(columns[len(d)]).max()) else 0 * x)
+  upper = [(i, j) for i in range(len(d)) for j in range(i, len(d))]
+  sides = []
+  for group, count in zip((groups.candidate, groups.job, groups.pair), (*groups.counts, PAIRS)):
+    cell, shape = group * len(size) + about, (count, len(size))
+    sums = [np.bincount(cell, x, count * len(size)).reshape(shape) for x in d]
+    left = size - np.bincount(cell, minlength=count * len(size)).reshape(shape)
+    left = np.where(left > 0, left, np.inf)
+    sides.append(np.stack([np.bincount(group, d[i] * d[j], count)
+                           + (sums[i] * sums[j] / left).sum(1) for i, j in upper], axis=1))
+  total = np.array([d[i] @ d[j] for i, j in upper])
+  return Moments(total, *sides, present(groups))
+
+
+def correlations(sums: np.ndarray, columns: int,
+                 wanted: Sequence[tuple[int, int, int | None]]) -> np.ndarray:
+  """[R, X (X + 1) / 2] sums of `centred_moments` to [R, S] correlations (x, y, given z or None)."""
+  upper = {pair: k for k, pair in enumerate(
+      (i, j) for i in range(columns) for j in range(i, columns))}
+
+  def r(x: int, y: int) -> np.ndarray:
+    variances = sums[:, upper[x, x]] * sums[:, upper[y, y]]
+    spread = np.sqrt(np.where(variances > 1e-12, variances, np.nan))
+    return sums[:, upper[min(x, y), max(x, y)]] / spread
+  found = []
+  for x, y, z in wanted:
+    if z is None:
+      found.append(r(x, y))
+    else:
+      left = (1 - r(x, z) ** 2) * (1 - r(y, z) ** 2)
+      found.append((r(x, y) - r(x, z) * r(y, z)) / np.sqrt(np.where(left > 1e-12, left, np.nan)))
+  return np.stack(found, axis=1)

@@ -5,7 +5,7 @@ are; of its tie group the others share what is left of the group's gain. So sums
 from running sums before and after the group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -66,6 +66,34 @@ def violation_rate_without(scores: np.ndarray, eligible: np.ndarray, mask: np.nd
   return _SumsWithout(tie_groups(scores, mask), violation).of(top) / length
 
 
+def top_means(scores: np.ndarray, values: Mapping[str, np.ndarray], mask: np.ndarray,
+              k: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """The mean of values over the top k of each list, and of each list without each of its items.
+
+  In expectation over random tie-breaking; a list that is shorter than k counts with all its items.
+
+  Args:
+    scores: [N, J]; higher ranks first.
+    values: by name, [N, J] of each item.
+    mask: [N, J] bool, False where a list is padded.
+    k: cut-off, at least 1.
+
+  Returns:
+    By name [N], nan for a list without items; and [N, J], nan where the item is masked or the only
+    one.
+  """
+  mask = np.asarray(mask, bool)
+  groups, top, count = tie_groups(scores, mask), np.arange(mask.shape[1]) < k, mask.sum(1)
+  left = count[:, None] - mask
+  lengths = (np.where(count > 0, np.minimum(count, k), np.nan),
+             np.where((left > 0) & mask, np.minimum(left, k), np.nan))
+  whole, without = {}, {}
+  for name, value in values.items():
+    sums = _SumsWithout(groups, np.where(mask, value, 0.0))
+    whole[name], without[name] = sums.whole(top) / lengths[0], sums.of(top) / lengths[1]
+  return whole, without
+
+
 def expected_eligibility_without(scores: np.ndarray, q: np.ndarray, mask: np.ndarray,
                                  temperature: float = 1.0) -> np.ndarray:
   """C of each list without each of its items, whose share the others take: (C − π q) / (1 − π).
@@ -103,6 +131,10 @@ class _SumsWithout:
     self._rest = (total - own) / np.maximum(size - 1, 1)  # of the others in its tie group
     rows = np.arange(len(size))[:, None] * (size.shape[1] + 1)
     self._start, self._end = groups.start + rows, groups.end + rows  # into running sums, flat
+
+  def whole(self, weights: np.ndarray) -> np.ndarray:
+    """[N] of the lists with all items; weights as in `of`."""
+    return self._gain @ np.asarray(weights, np.float64)
 
   def of(self, weights: np.ndarray) -> np.ndarray:
     """[N, J] in the order of the items.

@@ -37,7 +37,7 @@ class ListMeans:
     """
     groups, counts = self._groups.of(lists.candidate, lists.job), (*self._groups.counts, PAIRS)
     own, item, sides = groups.candidate, groups.job, [0, 1]  # candidates own lists of jobs
-    if lists.perspective == 'qualification':
+    if lists.centre == 'job':
       own, item, sides = item, own, [1, 0]
     own, item, pair = own[:, 0], item[lists.mask], groups.pair[lists.mask]
     for side, group in zip(sides, (own, item)):

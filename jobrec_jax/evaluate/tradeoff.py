@@ -10,6 +10,8 @@ Where x rises and y falls this is linear interpolation at x = e. A family that b
 what it has at its beginning, and one that never reaches e keeps nothing that could be compared.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -39,3 +41,23 @@ def kept_preference(eligibility: np.ndarray, preference: np.ndarray, at: np.ndar
   between = np.where(crosses, y0 + t * (y1 - y0), -np.inf)
   best = np.concatenate([corners, between], axis=-1).max(-1)
   return np.where(np.isfinite(best), best, np.nan)
+
+
+def preference_lost(eligibility: Mapping[str, np.ndarray], preference: Mapping[str, np.ndarray],
+                    at: str, bound: str) -> dict[str, np.ndarray]:
+  """What families of rankings lose against a bound, at the eligibilities of one of them.
+
+    lost(e) = kept by the bound at e − kept by the family at e,  e = x_k of the family `at`.
+
+  Args:
+    eligibility, preference: by family [R, K].
+    at: the family whose eligibilities are taken, T of them.
+    bound: the family that is compared with.
+
+  Returns:
+    [R, T] by family but the bound; nan where a family is nowhere so eligible.
+  """
+  e = np.asarray(eligibility[at])
+  best = kept_preference(eligibility[bound], preference[bound], e)
+  return {name: best - kept_preference(eligibility[name], preference[name], e)
+          for name in eligibility if name != bound}

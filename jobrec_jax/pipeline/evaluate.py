@@ -12,9 +12,10 @@ import numpy as np
 
 from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.statistics import Estimate, Interval, interval
-from jobrec_jax.pipeline.measures.pairs import calibration_measures, correlation_measures
+from jobrec_jax.pipeline.measures.pairs import calibration_measures, truth_measures
 from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
+from jobrec_jax.pipeline.measures.recommended import group_measures, recommended_measures
 from jobrec_jax.pipeline.measures.subject import Measured, Subject
 from jobrec_jax.pipeline.measures.tradeoff import tradeoff_measures
 from jobrec_jax.pipeline.policy import requirements, stage_2_lists
@@ -23,7 +24,7 @@ from jobrec_jax.report.results import ResultRow, range_of, read_results, write_r
 from jobrec_jax.schema.files import load_arrays, read_json, save_arrays, write_json
 from jobrec_jax.scoring.policy import Alone
 
-ESTIMATES = 'estimates.npz'
+ESTIMATES, FAMILIES = 'estimates.npz', 'families.npz'
 
 
 class Evaluation(NamedTuple):
@@ -36,6 +37,7 @@ class Evaluation(NamedTuple):
     attainable: the least and greatest C on stage 2's lists; None without a policy.
     control: asked and reached eligibility, one for each requirement.
     predicted, outcome: [pairs] p_qual and the true Q; without truths the applicants' labels.
+    families: [K, 2] mean true eligibility and preference of the top five of families of rankings.
   """
 
   rows: list[ResultRow]
@@ -45,6 +47,7 @@ class Evaluation(NamedTuple):
   control: list[ControlRow]
   predicted: np.ndarray
   outcome: np.ndarray
+  families: dict[str, np.ndarray]
 
 
 def make_evaluation(bench: Bench) -> None:
@@ -52,21 +55,25 @@ def make_evaluation(bench: Bench) -> None:
   s, of = bench.settings, Subject.of(bench)
   p, level = s['policy'], s['evaluate'].level
   measures, values = ranking_measures(of)
-  taus, attainable, control, policy_values = [], None, [], {}
+  taus, attainable, control, policy_values, families = [], None, [], {}, {}
   if not isinstance(of.trained, Alone):
     attainable = of.trained.attainable
     asked = requirements(p, attainable)
     taus = [0.0, *asked] if of.trained.policy.constraint == 'inequality' else asked
     lists = stage_2_lists(bench.inputs['data'].dataset, p.list_length, p.lists, s['seed'])
     policy, control, policy_values = policy_measures(of, taus, lists, level)
-    measures += policy + tradeoff_measures(of)
+    kept, families = tradeoff_measures(of, taus, p.objective)
+    measures += policy + kept
+  measures += recommended_measures(of, taus)
   predicted, outcome, calibrated = calibration_measures(of)
-  measures += calibrated + correlation_measures(of)
+  measures += calibrated + truth_measures(of)
+  measures += group_measures(of, taus, s['evaluate'].groups)
   write_results(bench.folder, [result_row(m, level) for m in measures])
   save_estimates(bench.folder / ESTIMATES, [m.estimate for m in measures])
   save_arrays(bench.folder / 'values.npz', {
       f'{system}|{metric}': x for system, by_metric in (values | policy_values).items()
       for metric, x in by_metric.items()})
+  save_arrays(bench.folder / FAMILIES, families)
   save_arrays(bench.folder / 'reliability.npz', {'predicted': predicted, 'outcome': outcome})
   write_json(bench.folder / 'control.json', {
       'split': of.lists.split, 'taus': taus, 'attainable': attainable and list(attainable),
@@ -81,7 +88,7 @@ def read_evaluation(bench: Bench) -> Evaluation:
   pairs = load_arrays(bench.folder / 'reliability.npz')
   return Evaluation(read_results(bench.folder / 'results.json'), about['split'], about['taus'],
                     about['attainable'] and tuple(about['attainable']), control,
-                    pairs['predicted'], pairs['outcome'])
+                    pairs['predicted'], pairs['outcome'], load_arrays(bench.folder / FAMILIES))
 
 
 def result_row(m: Measured, level: float) -> ResultRow:

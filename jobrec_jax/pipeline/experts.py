@@ -63,8 +63,6 @@ from jobrec_jax.train.state import (
 
 PyTree = Any
 CALIBRATION = SPLITS.index('calibration')
-# What lists are around, for the most part and for the rest.
-CENTRES = {'preference': ('candidate', 'job'), 'qualification': ('job', 'candidate')}
 PARAMS = 'params.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
@@ -173,7 +171,8 @@ class _Trainer:
     """
     found, s = {}, self.bench.settings['lists']
     for perspective in perspectives:
-      centre, across = CENTRES[perspective]
+      centre = listing.CENTRES[perspective]
+      across = 'job' if centre == 'candidate' else 'candidate'
       count = stage.batch if perspective == 'preference' else stage.qualification_batch
       other = 0 if self.sampled(perspective) else math.floor(s['across'] * count)
       found |= {losses.Kind(perspective, centre): count - other} | (

@@ -6,6 +6,7 @@ The log of the data stage alone decides it: no setting does, and no key of a sta
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
+from jobrec_jax.data.lists import CENTRES
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 # What a perspective is learnt from: what it is called, and the label.
@@ -49,8 +50,11 @@ def check_both(dataset: Dataset, what: str) -> None:
                        f'so that no {perspective} expert is trained')
 
 
-def has_contrast(log: Interactions, perspective: str) -> bool:
-  """Whether one candidate at least (or one job) has both a positive and a negative label."""
+def has_contrast(log: Interactions, perspective: str, centre: str = '') -> bool:
+  """Whether one 'candidate' or 'job' at least has both a positive and a negative label.
+
+  Without `centre` the one whose lists rank the perspective first.
+  """
   label = getattr(log, perspective)
-  key = log.candidate if perspective == 'preference' else log.job
+  key = getattr(log, centre or CENTRES[perspective])
   return bool(np.intersect1d(key[label == 1], key[label == 0]).size)

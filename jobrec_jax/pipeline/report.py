@@ -53,6 +53,7 @@ def report(run: Run) -> Evaluation:
   parts = [Section('What came out', findings=said),
            *([Section('What was left out', '\n\n'.join(left))] if left else []),
            *_of_policy(run, results), sections.comparison_section(run, results),
+           *sections.group_section(results),
            *([sections.separation_section(run, results)] if len(results.predicted) else []),
            *sections.certified_section(run.settings.certify, certified), *_made_beside(run),
            sections.training_section(run), Section('Glossary', terms=glossary.RUN),

@@ -81,13 +81,13 @@ def road(settings: Settings) -> Road:
   trained = _train(s, of_data)
   warm_up, cooperative, calibration = trained[1:]
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
-  inputs = Stage('inputs', 2, {'seed': s.seed, 'lists': s.policy.lists,
+  inputs = Stage('inputs', 3, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
   of_policy = Stage('policy', 2, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
                     policy.make_policy, policy.read_policy)
-  lists = Stage('lists', 2, {
+  lists = Stage('lists', 3, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size,
       'version': s.market.version if s.data.source == 'jobrec_synth' else None},
@@ -101,7 +101,7 @@ def road(settings: Settings) -> Road:
                         scores.read_list_scores) for name in scores.RIVALS}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
-  evaluation = Stage('evaluation', 5, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+  evaluation = Stage('evaluation', 6, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
                       'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
                       'canaries': canaries, **rivals},

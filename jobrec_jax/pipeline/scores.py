@@ -1,6 +1,6 @@
 """What every system says of the held-out lists: drawn once, scored once, kept for every measure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import hashlib
 from typing import Any, NamedTuple
@@ -14,8 +14,9 @@ from jobrec_jax.baselines.logistic import Logistic
 from jobrec_jax.baselines.popularity import Popularity
 from jobrec_jax.baselines.random_scorer import Constant, Random
 from jobrec_jax.baselines.rules import Rules
-from jobrec_jax.data.dataset import Dataset, Truth
+from jobrec_jax.data.dataset import SPLITS, Dataset, Truth
 from jobrec_jax.data.lists import (
+    CENTRES,
     RankingLists,
     candidates_of,
     labelled_lists,
@@ -34,9 +35,24 @@ from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.scoring.features import PairScores
 from jobrec_jax.scoring.policy import Alone
 
-HELD_OUT = 'held-out lists'
+HELD_OUT, FULL = 'held-out lists', 'full ranking'
+SAMPLED = 200  # held-out candidates of jobrec_synth whose pairs with all jobs are ranked
 RIVALS = ('popularity', 'schema rules', 'logistic regression')
-Case = tuple[str, str]  # split, perspective
+LOGITS = ('logistic regression',)  # rivals whose score is a logit
+Case = tuple[str, str]  # split (or where else the lists are of), perspective
+# What a perspective's lists hold along the other axis.
+ACROSS = {'preference': 'candidates of a job', 'qualification': 'jobs of a candidate'}
+
+
+def across(split: str, perspective: str) -> Case:
+  """The case of the lists that lie along the other axis than those of (split, perspective)."""
+  return f'{split}, {ACROSS[perspective]}', perspective
+
+
+def split_of(where: str) -> str:
+  """The split of a case, whichever its axis."""
+  return next((where.removesuffix(f', {what}') for what in ACROSS.values()
+               if where.endswith(f', {what}')), where)
 
 
 class EvaluationLists(NamedTuple):
@@ -46,7 +62,9 @@ class EvaluationLists(NamedTuple):
     cases: by split and perspective. 'cold candidates' crosses test candidates with jobs that
       training has seen, 'both cold' with those that it has not; 'test' holds labelled pairs. Where
       no test candidate has labels of both kinds, its preference is that of lists like stage 2's:
-      an applied job among others.
+      an applied job among others. jobrec_synth has stored lists of 1 + n, and where its truth is
+      known a 'full ranking' of some held-out candidates and all jobs. Jobs of a candidate for
+      preference, candidates of a job for qualification; `across` names the others, which follow.
     held_out: lists of the size and sampling of stage 2's, of test candidates; None without policy.
   """
 
@@ -63,6 +81,18 @@ class EvaluationLists(NamedTuple):
     """The lists on which the policy is shown."""
     return self.cases[self.split, 'preference']
 
+  def pair_cases(self, perspective: str) -> list[Case]:
+    """Those whose pairs are every pair of held-out candidates and some jobs, each once; without
+    truths, labelled pairs. Lists of 1 + n are neither: they are drawn by their outcome.
+    """
+    if (FULL, perspective) in self.cases:
+      return [(FULL, perspective)]
+    if ('warm', perspective) in self.cases:
+      cases = [across(split, perspective) for split in ('cold candidates', 'both cold')]
+      return [case for case in cases if case in self.cases]
+    return [case for case, x in self.cases.items()
+            if case[1] == perspective and x.centre == CENTRES[perspective]]
+
 
 def make_lists(bench: Bench) -> None:
   """The full ranking of a simulated market, the frozen lists of jobrec_synth, or test labels."""
@@ -70,7 +100,8 @@ def make_lists(bench: Bench) -> None:
   unseen = 'test' if truth is None else 'cold_candidates'
   taught = perspectives(dataset)
   cases = ranked_lists(s, dataset, truth, bench.resources.folder)
-  bare = 'preference' in taught and not any(p == 'preference' for _, p in cases)
+  bare = 'preference' in taught and not any(
+      (x.perspective, x.centre) == ('preference', 'candidate') for x in cases.values())
   held_out = {}
   if bare or len(taught) > 1:
     drawn = policy_lists(dataset, unseen, s['list_length'], s['held_out'],
@@ -100,25 +131,70 @@ def ranked_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
     dataset, truth: of the run.
     folder: where jobrec_synth lies.
   """
-  taught = perspectives(dataset)
+  taught, log = perspectives(dataset), dataset.interactions
   if s['source'] == 'jobrec_synth':
-    # Here, for tensorflow-datasets takes a second to import.
-    from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
-    drawn = read_synth_lists(folder, s['size'], s['version'])
-    return {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
-            for kind in ('cold_candidates', 'warm', 'cold_jobs', 'both_cold') for p in PERSPECTIVES}
+    return synth_lists(s, dataset, truth, folder)
   if truth is None:
-    return {('test', p): labelled_lists(dataset, 'test', p) for p in taught
-            if has_contrast(dataset.interactions.of('test'), p)}
-  candidates, warm = candidates_of(dataset, 'cold_candidates'), warm_jobs(dataset)
-  if 0 < s['candidates'] < len(candidates):
-    rng = streams.rng(s['seed'], 'evaluated candidates')
-    candidates = np.sort(rng.choice(candidates, s['candidates'], replace=False))
-  cold = np.unique(dataset.interactions.of('both_cold').job)
-  grids = {'cold candidates': warm, 'both cold': cold}
-  return {(split, p): truth_lists(truth, p, candidates, jobs,
-                                  streams.seed32(s['seed'], 'order of full rankings'))
-          for split, jobs in grids.items() if len(jobs) for p in taught}
+    return {case: labelled_lists(dataset, 'test', case[1], centre) for case, centre in
+            both_axes(['test'], taught) if has_contrast(log.of('test'), case[1], centre)}
+  candidates, warm = evaluated_candidates(dataset, s['candidates'], s['seed']), warm_jobs(dataset)
+  cold = np.unique(log.of('both_cold').job)
+  grids = {split: jobs for split, jobs in (('cold candidates', warm), ('both cold', cold))
+           if len(jobs)}
+  return full_rankings(truth, candidates, grids, s['seed'], taught)
+
+
+def full_rankings(truth: Truth, candidates: np.ndarray, grids: dict[str, np.ndarray], seed: int,
+                  taught: Iterable[str]) -> dict[Case, RankingLists]:
+  """All pairs of candidates and of the jobs of each grid, along both axes."""
+  order = streams.seed32(seed, 'order of full rankings')
+  return {case: truth_lists(truth, case[1], candidates, grids[split_of(case[0])], order, centre)
+          for case, centre in both_axes(grids, taught)}
+
+
+def both_axes(splits: Iterable[str], taught: Iterable[str]) -> list[tuple[Case, str]]:
+  """The cases of some splits with their centre: first those of the perspectives' own axes."""
+  own = [(split, p) for split in splits for p in taught]
+  other = {'candidate': 'job', 'job': 'candidate'}
+  return [*((case, CENTRES[case[1]]) for case in own),
+          *((across(*case), other[CENTRES[case[1]]]) for case in own)]
+
+
+def evaluated_candidates(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+  """Held-out candidates: so many of them at random, or all for 0."""
+  candidates = candidates_of(dataset, 'cold_candidates')
+  if 0 < count < len(candidates):
+    rng = streams.rng(seed, 'evaluated candidates')
+    candidates = np.sort(rng.choice(candidates, count, replace=False))
+  return candidates
+
+
+def synth_lists(s: dict[str, Any], dataset: Dataset, truth: Truth | None,
+                folder: str) -> dict[Case, RankingLists]:
+  """The stored lists of jobrec_synth, and a full ranking of some held-out candidates on both axes.
+
+  Where the truth of all pairs is not stored, the other axis holds the labelled pairs of the
+  candidates of the stored lists.
+  """
+  # Here, for tensorflow-datasets takes a second to import.
+  from jobrec_jax.data.market.jobrec_synth.reader import read_synth_lists
+  drawn = read_synth_lists(folder, s['size'], s['version'])
+  kinds = ('cold_candidates', 'warm', 'cold_jobs', 'both_cold')
+  found = {(kind.replace('_', ' '), p): drawn[f'{p}_{kind}']
+           for kind in kinds for p in PERSPECTIVES}
+  if truth is not None:
+    candidates = evaluated_candidates(dataset, s['candidates'] or SAMPLED, s['seed'])
+    grids = {FULL: np.arange(len(dataset.jobs))}
+    return found | full_rankings(truth, candidates, grids, s['seed'], PERSPECTIVES)
+  for kind in kinds:
+    for (_, p), centre in both_axes([kind], PERSPECTIVES)[len(PERSPECTIVES):]:
+      log = dataset.interactions
+      mine = np.isin(log.candidate, drawn[f'{p}_{kind}'].candidate)
+      some = dataclasses.replace(dataset, interactions=log.where(
+          mine | (log.split == SPLITS.index('train'))))
+      if has_contrast(some.interactions.of(kind), p, centre):
+        found[across(kind.replace('_', ' '), p)] = labelled_lists(some, kind, p, centre)
+  return found
 
 
 class KeptScores(NamedTuple):
@@ -249,12 +325,15 @@ def rivals_of(dataset: Dataset, perspective: str) -> tuple[str, ...]:
 def make_rival(bench: Bench) -> None:
   """Fits a rival for each perspective that it can learn and scores all lists of that one."""
   dataset, name = bench.inputs['data'].dataset, bench.settings['rival']
-  cases, scored = bench.inputs['lists'].cases, {}
+  jobs, scored = len(dataset.jobs), {}
   for perspective in PERSPECTIVES:
-    mine = [case for case in cases if case[1] == perspective]
+    mine = {case: x for case, x in bench.inputs['lists'].cases.items() if case[1] == perspective}
     if mine and name in rivals_of(dataset, perspective):
       fitted = rival(name, dataset).fit(dataset, perspective)
-      scored |= {'/'.join(case): list_scores(fitted, cases[case]) for case in mine}
+      codes = distinct(list(mine.values()), jobs)
+      scores = fitted.score(*divmod(codes, jobs)).astype(np.float32)  # each pair once
+      scored |= {'/'.join(case): scores[np.searchsorted(codes, pair_codes(lists, jobs))]
+                 for case, lists in mine.items()}
   save_arrays(bench.folder / 'scores.npz', scored)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import math
+import re
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from jobrec_jax.pipeline.evaluate import Evaluation
 from jobrec_jax.pipeline.frontier import Frontiers, as_points
 from jobrec_jax.pipeline.measures.subject import (
     APPLICANTS,
+    BOUND,
     CEILINGS,
     ELIGIBILITY,
     OF_THE_WAY,
@@ -22,10 +24,11 @@ from jobrec_jax.pipeline.measures.subject import (
     STAGE_2,
     UNIFORM,
 )
+from jobrec_jax.pipeline.measures.tradeoff import KNOTS, POLICY
 from jobrec_jax.pipeline.policy import TrainedPolicy
 from jobrec_jax.pipeline.provenance import UNKNOWN, told
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
+from jobrec_jax.pipeline.scores import FULL, HELD_OUT, RIVALS, split_of
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import read_about
@@ -33,7 +36,7 @@ from jobrec_jax.pipeline.sweep import Frontier
 from jobrec_jax.report import figures
 from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.dial import dial_html
-from jobrec_jax.report.findings import CHANCE
+from jobrec_jax.report.findings import CHANCE, WITHIN
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import (
     CANARY,
@@ -49,9 +52,13 @@ from jobrec_jax.train.loop import MetricsWriter
 
 GROUPS = dict(zip(('experts', 'rivals', 'ceiling', 'canaries'), PALETTE))
 STAGES = {'warm_up': 'Stage 1A', 'cooperative': 'Stage 1B'}
+LOST = re.compile(r'^loss of|at equal eligibility$')
 AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recommended where their '
              'true eligibility has gone a share of the way from the choice of the truth P to that '
              'of the truth Q. – is out of reach.')
+AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the truth, where both are '
+            'as eligible as the policy is, the mean over its requirements that a system reaches. A '
+            'plug-in ranks by one parameter and learns nothing beyond the experts.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification',
           'train/preference_bce': 'cross-entropy of P',
@@ -90,7 +97,7 @@ def group_of(system: str) -> str:
 def comparison_section(run: Run, results: Evaluation) -> Section:
   rows = [r for r in results.rows
           if r.perspective != 'policy' and r.tau is None
-          and r.split in (results.split, 'both cold', 'test')]
+          and split_of(r.split) in (results.split, 'both cold', 'test', FULL)]
   plain_rows = [r for r in rows if r.split == results.split and r.metric == 'ndcg@5'
                 and not r.against]
   drawn = {perspective: [
@@ -105,11 +112,23 @@ def comparison_section(run: Run, results: Evaluation) -> Section:
                  'chance.')
   return Section(
       'Ranking',
-      'Every system on the same held-out lists. Preference ranks jobs for a candidate, '
-      'qualification ranks candidates for a job. Canaries '
+      'Every system on the same held-out lists. Preference ranks jobs for a candidate first, '
+      'qualification candidates for a job; the same pairs along the other axis stand in tables of '
+      'their own. A policy picks jobs of one candidate. Canaries '
       'know nothing of candidates and jobs, and should stand at chance; a ceiling knows the truth. '
       'Paired differences compare two systems list by list: the first is better where the interval '
       'lies above zero.', pictures=[picture], tables=result_tables(rows))
+
+
+def group_section(results: Evaluation) -> list[Section]:
+  """Rankings and eligibility by group of candidates; nothing where no group was asked for."""
+  rows = [r for r in results.rows if r.split.startswith(f'{results.split}, ')
+          and split_of(r.split) != results.split]
+  return [Section(
+      'By group of candidates',
+      'The jobs of each candidate, for groups of candidates apart. Intervals are those of a group '
+      'alone; groups differ in what there is to rank, so that a system is compared with another in '
+      'the same group.', tables=result_tables(rows))] if rows else []
 
 
 def frontier_section(run: Run, results: Evaluation) -> Section:
@@ -139,13 +158,22 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
         'point of the policy is a requirement τ. The other systems know no requirement and have '
         'one point each. Bars are intervals. No ranking lies far beyond the truth\'s bound, which '
         'knows P and Q.'))
+  families = {k: v for k, v in results.families.items() if k != KNOTS}
+  if families:
+    pictures.append(save(
+        lambda narrow: figures.families(families, BOUND, POLICY, narrow), run / 'figures',
+        'families', f'Preference and eligibility of the five recommended, {results.split}: the '
+        'policy over its requirements, and what needs no training, a line for each parameter. '
+        'Nothing lies far above the frontier of the truth.'))
   return Section(
       'Preference against eligibility',
       'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
       'the candidate would like. Further right its recommendations are more often eligible, '
-      f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}',
+      f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}'
+      f'{AT_EQUAL if families else ""}',
       pictures=pictures, tables=result_tables(
-          [*kept, *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
+          [*kept, *(r for r in results.rows if LOST.search(r.metric)),
+           *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
 
 
 def _rises(rows: Sequence[ResultRow], metric: str) -> str:
@@ -184,18 +212,22 @@ def separation_section(run: Run, results: Evaluation) -> Section:
   pictures = []
   found = {(r.system, r.metric): Interval(r.value, r.low, r.high, r.n) for r in rows}
   P, Q = 'correlation with P', 'correlation with Q'
-  if (PREFERENCE, P) in found:
-    drawn = [figures.Separation(
-        expert, (found[expert, P], found[expert, Q]),
-        (found[expert, f'{P} given Q'], found[expert, f'{Q} given P']))
-        for expert in (PREFERENCE, QUALIFICATION)]
-    between = found[CEILINGS['preference'].removesuffix(f' {CEILING}'), Q].value
+  drawn = []
+  for expert, within in ((PREFERENCE, WITHIN), (QUALIFICATION, '')):
+    if (expert, P + within) in found:
+      between = found[CEILINGS['preference'].removesuffix(f' {CEILING}'), Q + within].value
+      drawn.append(figures.Separation(
+          expert, (found[expert, P + within], found[expert, Q + within]),
+          (found[expert, f'{P} given Q{within}'], found[expert, f'{Q} given P{within}']),
+          (1.0, between) if within else (between, 1.0)))
+  if drawn:
     pictures.append(save(
-        lambda narrow: figures.separation(drawn, between, narrow), run / 'figures', 'separation',
+        lambda narrow: figures.separation(drawn, narrow), run / 'figures', 'separation',
         'Each expert\'s correlation with both truths: hollow as it is, full given the other truth. '
         'Without conflation the preference expert\'s arrow ends on the horizontal axis and the '
-        'qualification expert\'s on the vertical one. Crosses are where the truths themselves '
-        f'stand, for P and Q correlate by {between:.2f}.'))
+        'qualification expert\'s on the vertical one. Preference is compared within candidates, '
+        'qualification over all pairs. Crosses are where the truths themselves stand, for P and Q '
+        'correlate.'))
   bins = reliability(results.predicted, results.outcome)
   pictures.append(save(
       lambda narrow: figures.reliability_diagram(bins, results.predicted, narrow),
@@ -205,7 +237,11 @@ def separation_section(run: Run, results: Evaluation) -> Section:
       'prediction occurs.'))
   return Section(
       'De-conflation and calibration',
-      'An expert without conflation tracks its own truth, and given that truth not the other.',
+      'An expert without conflation tracks its own truth, and given that truth not the other. A '
+      'function of the candidate changes no ranking of jobs and every correlation over pairs, so '
+      'that preference is compared after each candidate\'s mean is taken off. The error of a logit '
+      'is parted into what candidates share, what jobs share, and the pair\'s own: among the jobs '
+      'of one candidate the first costs nothing.',
       pictures=pictures, tables=result_tables(rows))
 
 
@@ -234,10 +270,12 @@ def certified_section(c: CertifyConfig, rows: Sequence[CertifiedRow]) -> list[Se
       f'recommended is at most α = {c.alpha:g}: of the whole distribution, and of the top {c.k}. '
       'Learn-then-test is wrong with a probability of at most '
       f'δ = {c.delta:g} over the candidates that it sees; conformal risk control promises the same '
-      'on average alone. The lists seen are of calibration candidates that no fit has used, one '
-      'each.\n\nBoth assume that candidates to come are like these (exchangeable), and that every '
-      'label of a list is known, as in a simulated market: labels of applicants alone show '
-      'something else, and certify nothing.',
+      'on average alone. Each certificate is one alone: that both of learn-then-test hold together '
+      f'has a probability of at least {max(1 - 2 * c.delta, 0):g}. The lists seen are of '
+      'calibration candidates that no fit has used, one each.\n\nBoth methods assume that '
+      'candidates to come are like these (exchangeable), and that every label of a list is known, '
+      'as in a simulated market: labels of applicants alone show something else, and certify '
+      'nothing.',
       tables=[certified_table(rows, c, 'test candidates')])]
 
 

@@ -216,6 +216,9 @@ class EvaluateSettings:
   # Held-out candidates whose pairs are ranked, drawn at random; 0: all.
   candidates: Annotated[int, at_least(0)] = 0
   level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
+  # Attributes of candidates, by name: NDCG and eligibility of each of their values, of numbers by
+  # quarters of the candidates.
+  groups: tuple[str, ...] = ()
 
   def __post_init__(self):
     check(self)
@@ -312,6 +315,12 @@ class Settings:
       raise ValueError("tokenizer.alignment must be 0 or hold the schema's "
                        f"{fields} fields with verdicts where tokenizer.verdicts is 'vectors', "
                        f'got {self.tokenizer.alignment}')
+    single = [a.name for a in schema_of(self).attributes('candidate')
+              if a.kind not in ('set', 'text')]
+    for name in self.evaluate.groups:
+      if name not in single:
+        raise ValueError("evaluate.groups must be candidates' attributes of one value, some of "
+                         f'{single}, got {name!r}')
     if self.certify.k > self.policy.list_length:
       raise ValueError(f'certify.k must be at most policy.list_length = {self.policy.list_length}, '
                        f'got {self.certify.k}')

@@ -14,12 +14,13 @@ from jobrec_jax.pipeline.compare import Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import BOUND, STAGE_2, UNIFORM
 from jobrec_jax.pipeline.provenance import told
-from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.pipeline.scores import HELD_OUT, split_of
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
 from jobrec_jax.pipeline.tasks import Task
 from jobrec_jax.report.compared import ComparedRow
+from jobrec_jax.report.findings import LOSS
 from jobrec_jax.report.results import ResultRow
 from jobrec_jax.schema.files import null_for_nan, read_json
 
@@ -73,11 +74,12 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
 
 
 def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
-  """The rows of a run that tables show: NDCG@5, all of the policy, and pairs."""
+  """The rows of a run that tables show: NDCG@5 on both axes, the policy and losses, and pairs."""
   own = [r for r in member.rows if r.against is None]
   split = own[0].split
   return [(key, row) for key, row in zip(keyed(member), own, strict=True)
-          if row.split == UNIFORM or (row.metric in ('ndcg@5', 'auc') and row.split == split)
+          if row.split == UNIFORM or row.metric == LOSS
+          or (row.metric in ('ndcg@5', 'auc') and split_of(row.split) == split)
           or (row.system in ('policy', BOUND) and row.split in (HELD_OUT, split, STAGE_2))]
 
 

@@ -181,6 +181,30 @@ def preference_against_eligibility(
   return figure
 
 
+def families(curves: Mapping[str, np.ndarray], bound: str, marked: str,
+             narrow: bool = False) -> Figure:
+  """Rankings by one parameter, a line for each family, and the bound that none passes.
+
+  Args:
+    curves: for each family [N, 2] (eligibility, preference) of the five recommended.
+    bound: the family that is drawn as one.
+    marked: the family whose points are shown.
+    narrow: whether the page is.
+  """
+  figure, (axes,) = panels(1, narrow, 6.0, 4.4 if not narrow else 5.8)
+  axes.plot(*curves[bound].T, color=SOFT, linewidth=1.6, label=bound, zorder=0)
+  others = [name for name in curves if name not in (bound, marked)]
+  for i, name in enumerate((marked, *others)):
+    points = {'marker': MARKERS[i], 'markersize': 6, 'zorder': 4} if name == marked else {}
+    axes.plot(*curves[name].T, color=PALETTE[i % len(PALETTE)], linewidth=1.4,
+              linestyle='-' if name == marked else ('--', ':', '-.')[i % 3], label=name, **points)
+  axes.set_xlabel('eligibility of the five recommended (probability)')
+  axes.set_ylabel('preference (probability)')
+  clean(axes)
+  legend(figure, narrow, 2)
+  return figure
+
+
 def reached_against_asked(rows: Sequence[ControlRow], narrow: bool = False) -> Figure:
   """Eligibility reached against the eligibility asked for; on the diagonal it is what was asked.
 
@@ -308,27 +332,33 @@ def reliability_diagram(bins: Reliability, p: np.ndarray, narrow: bool = False) 
 
 
 class Separation(NamedTuple):
-  """An expert's correlations with both truths: plain, and each given the other."""
+  """An expert's correlations with both truths: plain, and each given the other.
+
+  Attributes:
+    expert: its name.
+    plain, given: with P and with Q.
+    perfect: where the own truth itself stands, plain: the truths correlate.
+  """
 
   expert: str
   plain: tuple[Interval, Interval]
   given: tuple[Interval, Interval]
+  perfect: tuple[float, float]
 
 
-def separation(experts: Sequence[Separation], between: float, narrow: bool = False) -> Figure:
+def separation(experts: Sequence[Separation], narrow: bool = False) -> Figure:
   """De-conflation: arrows from plain to partial correlations with P (across) and Q (up).
 
   Args:
     experts: that of preference should end on the horizontal axis, that of qualification on the
       vertical one.
-    between: the correlation of P and Q themselves, which puts perfect experts beside the axes.
     narrow: whether the page is.
   """
   figure, (axes,) = panels(1, narrow, 5.6, 4.6 if not narrow else 4.4)
   for line in (axes.axhline, axes.axvline):
     line(0, color=SOFT, linewidth=1.1)
-  axes.plot([1, between], [between, 1], linestyle='none', marker='x', color=SOFT, markersize=6,
-            label='the truths themselves, plain')
+  axes.plot(*np.transpose([e.perfect for e in experts]), linestyle='none', marker='x', color=SOFT,
+            markersize=6, label='the truths themselves, plain')
   for i, e in enumerate(experts):
     (x0, y0), (x1, y1) = e.plain, e.given
     for (x, y), fill, words in (((x0, y0), BACK, 'plain'),

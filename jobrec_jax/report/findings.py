@@ -22,9 +22,12 @@ Verdict = Literal['yes', 'no', 'open']
 MARKS: dict[Verdict, str] = {'yes': '✓', 'no': '✗', 'open': '~'}
 EXPERTS = {'preference': 'preference expert', 'qualification': 'qualification expert'}
 LETTERS = {'preference': 'P', 'qualification': 'Q'}
+WITHIN = ', within candidates'  # whose own mean changes no ranking of jobs
 METRIC, METRIC_NAME = 'ndcg@5', 'NDCG@5'
 CHANCE = 'canary: constant'  # all scores alike: in expectation over ties it is at chance
 ELIGIBILITY = 'true eligibility@5'
+LOSS, AT_EQUAL = 'loss of true preference@5', 'true preference@5 at equal eligibility'
+PLUG_IN = 'plug-in p_pref + μ p_qual'  # two lines of code, one parameter, nothing trained
 KEPT = 0.01  # C so near to tau has reached it
 BY_LUCK = 0.025  # how often a 95% interval lies above the truth
 
@@ -50,7 +53,7 @@ def findings(rows: Sequence[ResultRow]) -> list[Finding]:
     rows: of results.json, in any number; what they lack is not spoken of.
   """
   parts: tuple[Callable[[Sequence[ResultRow]], Iterator[Finding]], ...] = (
-      _rivals, _blanked, _prediction, _truth, _price, _kept, _separation, _calibration,
+      _rivals, _blanked, _prediction, _truth, _price, _kept, _plug_in, _separation, _calibration,
       _canaries, _below_chance)
   return [finding for part in parts for finding in part(rows)]
 
@@ -138,8 +141,8 @@ def _truth(rows: Sequence[ResultRow]) -> Iterator[Finding]:
 
 def _price(rows: Sequence[ResultRow]) -> Iterator[Finding]:
   """What the highest requirement brings in eligible recommendations, and costs in preference."""
-  eligible = sorted((r for r in rows if r.metric == ELIGIBILITY and r.tau is not None
-                     and not r.against), key=lambda r: r.tau)
+  eligible = [r for r in rows if r.metric == ELIGIBILITY and r.tau is not None and not r.against]
+  eligible = sorted((r for r in eligible if r.split == eligible[0].split), key=lambda r: r.tau)
   if len(eligible) < 2:
     return
   first, last = eligible[0], eligible[-1]
@@ -182,18 +185,47 @@ def _kept(rows: Sequence[ResultRow]) -> Iterator[Finding]:
                 f'{_estimate(lost)}.', place, 'no' if lost.high < 0 else 'open')
 
 
+def _plug_in(rows: Sequence[ResultRow]) -> Iterator[Finding]:
+  """Whether the policy keeps more anywhere than a plug-in that nobody trains."""
+  for kind in ('true', 'labelled'):
+    loss, equal = (name.replace('true', kind) for name in (LOSS, AT_EQUAL))
+    lost = {(r.system, r.against): r for r in rows if r.metric == loss}
+    gaps = [r for r in rows if r.metric == equal and r.against == PLUG_IN
+            and math.isfinite(r.value)]
+    if not {('policy', None), (PLUG_IN, None), ('policy', PLUG_IN)} <= lost.keys() or not gaps:
+      continue
+    better, most = [r for r in gaps if r.low > 0], max(gaps, key=lambda r: r.low)
+    own, rival, gap = (lost[key] for key in (
+        ('policy', None), (PLUG_IN, None), ('policy', PLUG_IN)))
+    means = (f'against the frontier of the {"truth" if kind == "true" else "labels"} it loses '
+             f'{_estimate(own)} on average, the plug-in {_estimate(rival)}')
+    if better:
+      text = (f'At {len(better)} of {len(gaps)} requirements the policy keeps more {kind} '
+              f'preference than the {PLUG_IN} at equal eligibility, where luck alone would let '
+              f'{BY_LUCK * len(gaps):.2g}; most clearly at τ {most.tau:.4g}, {_estimate(most)} '
+              f'more; {means}.')
+    else:
+      text = (f'At no requirement can more {kind} preference be told in the policy than in the '
+              f'{PLUG_IN} at equal eligibility: {means}. It is a dial for the requirement and no '
+              'more.')
+    verdict = 'yes' if better else 'no' if gap.low > 0 else 'open'
+    told = most if better else gap
+    yield Finding(text, (differences(told.split, told.perspective), pair_name(told)), verdict)
+
+
 def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:
   """Whether each expert follows its own truth, and given that not the other's."""
   for perspective, expert in EXPERTS.items():
     own = LETTERS[perspective]
     (other,) = set(LETTERS.values()) - {own}
     found = {r.metric: r for r in rows if r.system == expert and r.metric.startswith('correlation')}
-    mine = found.get(f'correlation with {own} given {other}')
-    theirs = found.get(f'correlation with {other} given {own}')
+    within, start = (WITHIN, 'Within candidates, given') if own == 'P' else ('', 'Given')
+    mine = found.get(f'correlation with {own} given {other}{within}')
+    theirs = found.get(f'correlation with {other} given {own}{within}')
     if not (mine and theirs and math.isfinite(mine.value) and math.isfinite(theirs.value)):
       continue
     follows, clean = mine.low > 0, theirs.low <= 0 <= theirs.high
-    text = (f'Given {other}, the {expert} {"follows" if follows else "does not follow"} {own} '
+    text = (f'{start} {other}, the {expert} {"follows" if follows else "does not follow"} {own} '
             f'(partial correlation {_estimate(mine)}); given {own}, '
             f'{"nothing of" if clean else "something of"} {other} '
             f'{"can be told" if clean else "is left"} in it ({_estimate(theirs)}).')

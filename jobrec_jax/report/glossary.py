@@ -34,8 +34,22 @@ RUN = (
     ('cold candidates', 'Candidates that training has not seen, with jobs that it has. Both cold: '
      'the jobs are new as well.'),
     ('held-out lists', "Lists of the size and sampling of stage 2's, of cold candidates."),
+    ('jobs of a candidate, candidates of a job', 'The two axes of a ranking. Preference is ranked '
+     'by the first, qualification by the second, and each also by the other, on the same pairs.'),
+    ('plug-in', "A ranking by one parameter on the experts' probabilities, which nobody trains: "
+     'p_pref + μ p_qual, or p_pref of those first that pass a threshold or the rules. p_pref is '
+     's_pref as a probability.'),
+    ('loss of true preference@5', "What is missing to the truth's bound where both are as eligible "
+     'as the policy is at its τ, on average over τ.'),
+    ('Spearman within a candidate', 'The rank correlation with the truth over the jobs of one '
+     'candidate, 1 for the right order; the mean over candidates. Alike within a job.'),
+    ('error of logit, variance', 'How the error of a logit is spread: over what all jobs of a '
+     "candidate share, what all candidates of a job share, and the pair's own."),
+    ('coverage, Gini, popularity', 'Of the five recommended: the share of jobs that somebody is '
+     'shown; how uneven jobs are shown, 0 for evenly; the mean share of applications in training.'),
     ('de-conflation', "Each expert learns its own truth and nothing of the other's: its partial "
-     'correlation with the other, given its own, is 0.'),
+     'correlation with the other, given its own, is 0. Preference is centred within candidates '
+     'first, for a function of the candidate changes no ranking of jobs.'),
     ('calibration error', 'The mean distance of predicted and observed eligibility over bins of '
      'as many pairs each.'),
     ('hypervolume', 'The area that points (J, C) dominate: one number for a whole frontier.'),

@@ -3,7 +3,7 @@
 Rows are those of a study's results.json, as plain mappings with None for what is no number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import statistics
 from typing import Any
 
@@ -13,6 +13,8 @@ Row = Mapping[str, Any]
 MARKS = {BETTER: ' ▲', WORSE: ' ▼', OTHER: ' (τ)'}
 SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
            'logistic regression', 'schema rules', 'popularity', 'canary: constant')
+RIVALS = SYSTEMS[3:6]
+ACROSS = ', candidates of a job', ', jobs of a candidate'  # of preference, of qualification
 
 
 def differences(results: Mapping[str, Any]) -> str:
@@ -87,13 +89,23 @@ def over_runs(rows: Sequence[Row], **where: Any) -> str:
 
 def ranking(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
   """A metric of every system that has it, for both perspectives, from the values of one variant."""
-  plain = {'split': rows[0]['split'], 'metric': metric, 'tau': None}
-  lines = ['| system | preference | qualification |', '|---|---:|---:|']
+  return _ranking(rows, metric, ('', ''), 'preference | qualification')
+
+
+def across(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
+  """The same along the other axis."""
+  return _ranking(rows, metric, ACROSS, 'preference, candidates of a job | '
+                                        'qualification, jobs of a candidate')
+
+
+def _ranking(rows: Sequence[Row], metric: str, axes: tuple[str, str], head: str) -> str:
+  plain, split = {'metric': metric, 'tau': None}, rows[0]['split']
+  lines = [f'| system | {head} |', '|---|---:|---:|']
   by_title = {name.removeprefix('canary: '): (name, name) for name in SYSTEMS}
   by_title['the truth (ceiling)'] = 'true P (ceiling)', 'true Q (ceiling)'
   for title, systems in by_title.items():
-    cells = [over_runs(rows, system=system, perspective=p, **plain)
-             for system, p in zip(systems, ('preference', 'qualification'))]
+    cells = [over_runs(rows, system=system, perspective=p, split=f'{split}{axis}', **plain)
+             for system, p, axis in zip(systems, ('preference', 'qualification'), axes)]
     if any(cells):
       lines.append(f'| {title} | {" | ".join(cells)} |')
   return '\n'.join(lines)
@@ -134,11 +146,40 @@ def kept(rows: Sequence[Row]) -> str:
   return '\n'.join(lines)
 
 
+def losses(rows: Sequence[Row]) -> str:
+  """What the policy and plug-ins lose of preference against the truth's own frontier."""
+  lines = ['| loss of true preference@5 at equal true eligibility | mean ± sd over runs |',
+           '|---|---:|']
+  found = [r for r in rows if r['metric'] == 'loss of true preference@5']
+  for system in dict.fromkeys(r['system'] for r in found):
+    own = [r for r in found if r['system'] == system]
+    reached = [r for r in own if r['value'] is not None]
+    cell = over_runs(reached) if len(reached) == len(own) else (
+        f'reached by {len(reached)} of {len(own)} runs')
+    lines.append(f'| {system} | {cell} |')
+  return '\n'.join(lines)
+
+
 def pairs(rows: Sequence[Row]) -> str:
-  """Calibration and de-conflation over uniform pairs of held-out candidates."""
+  """Calibration and de-conflation over uniform pairs of held-out candidates.
+
+  Of rivals how far they follow the other truth, given their own or not.
+  """
+  return _pairs(rows, lambda system, metric: (
+      metric.startswith(('correlation', 'calibration'))
+      and (' given ' in metric or system not in RIVALS)))
+
+
+def errors(rows: Sequence[Row]) -> str:
+  """Rank correlations with the own truth within a candidate or a job, and errors by part."""
+  return _pairs(rows, lambda system, metric: metric.startswith(('Spearman', 'error')))
+
+
+def _pairs(rows: Sequence[Row], shown: Callable[[str, str], bool]) -> str:
   split = 'uniform test pairs'
   lines = [f'| {split} | mean ± sd over runs |', '|---|---:|']
-  found = dict.fromkeys((r['system'], r['metric']) for r in rows if r['split'] == split)
+  found = [x for x in dict.fromkeys((r['system'], r['metric']) for r in rows
+                                    if r['split'] == split) if shown(*x)]
   for system, metric in found:
     cell = over_runs(rows, system=system, metric=metric, split=split)
     lines.append(f'| {system}: {metric} | {cell} |')

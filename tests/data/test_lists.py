@@ -8,19 +8,18 @@ import pytest
 
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
-    Grid,
     calibration_halves,
     candidates_of,
     catalogue_of,
     labelled_lists,
     load_lists,
     policy_lists,
-    sampled_lists,
     save_lists,
     truth_lists,
     uniform_lists,
     warm_jobs,
 )
+from jobrec_jax.data.sampled_lists import Grid, sampled_lists
 from jobrec_jax.data.training_lists import (
     LabelledLists,
     SampledLists,
@@ -228,6 +227,32 @@ def test_policy_lists(dataset, split):
   assert counts.max() - counts.min() <= 1
 
 
+def test_what_a_candidate_applied_to_in_another_split_is_no_negative(dataset):
+  """Training candidates' applications that the test keeps."""
+  lists, log = policy_lists(dataset, 'train', items=8, count=400, seed=2), dataset.interactions
+  def applied(split):
+    mine = log.of(split)
+    return set(zip(*(getattr(mine, k)[mine.preference == 1].tolist() for k in (
+        'candidate', 'job'))))
+  kept = {u for u, _ in applied('warm')} & set(lists.candidate[:, 0].tolist())
+  assert kept  # there are some who could meet theirs
+  negative = lists.mask & ~lists.relevance
+  shown = set(zip(lists.candidate[negative].tolist(), lists.job[negative].tolist()))
+  assert not shown & applied('warm') and not shown & applied('train')
+  # Who applied to all but one job, in whatever split, has lists of two.
+  u, jobs = int(log.candidate[log.split == 0][0]), warm_jobs(dataset)
+  mine = log.candidate == u
+  few = log.where(~mine)
+  all_but_one = dataclasses.replace(few, **{f.name: np.append(getattr(few, f.name), x).astype(
+      getattr(few, f.name).dtype) for f, x in zip(dataclasses.fields(few), (
+          np.full(len(jobs) - 1, u), jobs[1:], np.ones(len(jobs) - 1), np.full(len(jobs) - 1, -1),
+          np.where(np.arange(len(jobs) - 1) < 2, 0, 3), np.ones(len(jobs) - 1)))})
+  lists = policy_lists(dataclasses.replace(dataset, interactions=all_but_one), 'train', 8, 400, 2)
+  rows = lists.candidate[:, 0] == u
+  assert rows.any() and (lists.mask[rows].sum(1) == 2).all()
+  assert (lists.job[rows][:, 0] == jobs[0]).all()
+
+
 def test_policy_lists_follow_from_the_seed(dataset):
   same = [policy_lists(dataset, 'train', 6, 40, seed).fingerprint() for seed in (1, 1, 2)]
   assert same[0] == same[1] != same[2]
@@ -242,14 +267,17 @@ def test_policy_lists_are_as_long_and_as_many_as_the_data_allow(dataset):
   log = dataset.interactions.of('train')
   chosen = (log.preference == 1) & np.isin(log.job, jobs)
   wanted = {u: set(log.job[chosen & (log.candidate == u)].tolist()) for u in log.candidate[chosen]}
-  some = {u: x for u, x in wanted.items() if len(x) < 6}
+  whole = dataset.interactions
+  taken = {u: set(whole.job[(whole.candidate == u) & (whole.preference == 1)]) & set(jobs)
+           for u in wanted}
+  some = {u: x for u, x in wanted.items() if len(taken[u]) < 6}
   assert set(lists.candidate[:, 0]) == set(some) and len(lists) == sum(map(len, some.values()))
-  assert lists.job.shape[1] == max(7 - len(x) for x in some.values()) < 50
+  assert lists.job.shape[1] == max(7 - len(taken[u]) for u in some) < 50
   assert not lists.mask.all() and (lists.relevance.sum(1) == 1).all()
   for u, job, mask, relevant in zip(lists.candidate, lists.job, lists.mask, lists.relevance):
     listed = job[mask].tolist()
     assert listed == sorted(set(listed)) and mask[:len(listed)].all()
-    assert set(listed) == set(jobs.tolist()) - some[u[0]] | {int(job[relevant][0])}
+    assert set(listed) == set(jobs.tolist()) - taken[u[0]] | {int(job[relevant][0])}
     assert int(job[relevant][0]) in some[u[0]] and mask[relevant].all()
     assert np.isin(job[~mask], jobs).all()
 
@@ -344,9 +372,12 @@ def test_stored_lists_come_back_and_are_checked(tmp_path, market):
   lists = {p: truth_lists(truth, p, np.arange(20), np.arange(10)) for p in ('preference',
                                                                             'qualification')}
   save_lists(path, lists)
+  lists['other'] = truth_lists(truth, 'preference', np.arange(20), np.arange(10), 0, 'job')
+  save_lists(path, lists)
   back = load_lists(path)
-  assert {k: (v.perspective, v.fingerprint()) for k, v in back.items()} == {
-      k: (k, v.fingerprint()) for k, v in lists.items()}
+  assert {k: (v.perspective, v.centre, v.fingerprint()) for k, v in back.items()} == {
+      k: (v.perspective, v.centre, v.fingerprint()) for k, v in lists.items()}
+  assert [v.centre for v in back.values()] == ['candidate', 'job', 'job']
   assert [p.name for p in tmp_path.iterdir()] == ['lists.npz']
   arrays = dict(np.load(path))
   del arrays['preference|job']

@@ -11,6 +11,7 @@ from jobrec_jax.evaluate.eligibility import (
 from jobrec_jax.evaluate.leave_one_out import (
     expected_eligibility_without,
     ranking_metrics_without,
+    top_means,
     violation_rate_without,
 )
 from jobrec_jax.evaluate.ranking import ranking_metrics
@@ -48,6 +49,18 @@ def test_every_metric_without_every_item(seed, levels):
     np.testing.assert_allclose(violation[at, i], violation_rate_at_k(scores, q, rest, 3)[at],
                                rtol=1e-10, atol=1e-12)
   assert checked > 500
+
+
+@pytest.mark.parametrize('k', [1, 3, 20])
+def test_means_of_the_top_with_and_without_every_item(k):
+  scores, relevance, mask, q = drawn(7)
+  mask[0] = False
+  whole, without = top_means(scores, {'q': q, 'y': relevance}, mask, k)
+  for name, value in (('q', q), ('y', relevance)):
+    np.testing.assert_allclose(whole[name], 1 - violation_rate_at_k(scores, value, mask, k))
+    np.testing.assert_allclose(without[name], 1 - violation_rate_without(scores, value, mask, k),
+                               rtol=1e-10, atol=1e-12)
+  assert np.isnan(whole['q'][0]) and np.isfinite(whole['q']).any()
 
 
 @pytest.mark.parametrize('temperature', [0.02, 0.7])

@@ -82,8 +82,8 @@ def test_whatever_takes_probabilities_of_pairs_refuses_others(value):
     with pytest.raises(ValueError, match=rf'^p must be .*, got {value} in row 2 '):
       holm(p)
     groups = Groups(np.arange(3), np.arange(3), (3, 3))
-    with pytest.raises(ValueError, match=rf'^q must be .*, got {value} in row 2 '):
-      deconflation_rows(y, y, y, p, groups)
+    with pytest.raises(ValueError, match=rf'^Q must be .*, got {value} in row 2 '):
+      deconflation_rows(y, (y, p), 'preference', groups)
 
 
 def test_points_that_are_not_finite_are_named():

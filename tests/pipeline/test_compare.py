@@ -33,7 +33,7 @@ def row(system, metric, perspective='policy', split=UNIFORM, tau=None, against=N
 ROWS = [row(PREFERENCE, 'ndcg@5', 'preference', SPLIT),
         row('logistic regression', 'ndcg@5', 'preference', SPLIT),
         row(QUALIFICATION, 'calibration error', 'qualification'),
-        row(PREFERENCE, 'correlation with Q given P'),
+        row(PREFERENCE, 'correlation with Q given P, within candidates'),
         row(PREFERENCE, 'mean_rank', 'preference', SPLIT),
         row(PREFERENCE, 'ndcg@5', 'preference', SPLIT, against='logistic regression')]
 
@@ -71,7 +71,8 @@ def test_verdicts_know_what_is_better():
       f'{PREFERENCE} preference ndcg@5, {SPLIT}': 'better',
       f'logistic regression preference ndcg@5, {SPLIT}': 'the same',
       f'{QUALIFICATION} qualification calibration error, {UNIFORM}': 'better',  # lower
-      f'{PREFERENCE} correlation with Q given P, {UNIFORM}': 'better',  # nearer to 0, and higher
+      # Nearer to 0, and higher:
+      f'{PREFERENCE} correlation with Q given P, within candidates, {UNIFORM}': 'better',
       f'{PREFERENCE} preference mean_rank, {SPLIT}': 'better'}  # lower
   back = compare_systems(systems, 'other', everything=True)
   assert {r.verdict for r in back if r.system == 'base'} == {'worse', 'the same'}
@@ -90,9 +91,11 @@ def test_verdicts_know_what_is_better():
 def test_the_headline_is_less_than_everything_and_holm_counts_what_is_shown():
   systems = {'base': [jittered(BASE, s) for s in range(3)],
              'other': [jittered(OTHER, s) for s in range(3)]}
-  shown = [r.metric.split(',')[0] for r in compare_systems(systems, 'base') if r.system == 'base']
-  assert shown == [f'{PREFERENCE} preference ndcg@5', f'{QUALIFICATION} qualification calibration '
-                   'error', f'{PREFERENCE} correlation with Q given P']
+  rows = [r for r in compare_systems(systems, 'base') if r.system == 'base']
+  shown = [r.metric.rsplit(',', 1)[0] for r in rows]
+  assert shown == [f'{PREFERENCE} preference ndcg@5',
+                   f'{QUALIFICATION} qualification calibration error',
+                   f'{PREFERENCE} correlation with Q given P, within candidates']
 
 
 def test_what_a_run_does_not_reach_is_not_tested():

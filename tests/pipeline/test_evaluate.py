@@ -1,5 +1,7 @@
 """The evaluation with experts that know the truth in place of trained ones."""
 
+import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -9,16 +11,19 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from jobrec_jax.data.dataset import UNOBSERVED
-from jobrec_jax.data.lists import RankingLists
+from jobrec_jax.data.dataset import TEST_KINDS, UNOBSERVED
+from jobrec_jax.data.lists import RankingLists, truth_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
+from jobrec_jax.evaluate.certification import CertifiedRow, CertifyConfig
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
-from jobrec_jax.pipeline.measures import subject
+from jobrec_jax.pipeline.measures import recommended, subject, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
+from jobrec_jax.pipeline.sections import certified_section
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
+from jobrec_jax.report.findings import AT_EQUAL, LOSS, PLUG_IN, findings
 from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.policy import Policy, PolicyInputs
@@ -55,7 +60,7 @@ def kept_scores(dataset, truth, lists, offsets=0.0):
                                             - np.broadcast_to(offsets, jobs)[j]), codes, lam)
 
 
-def evaluation(folder, dataset, truth, known, offsets=0.0):
+def evaluation(folder, dataset, truth, known, offsets=0.0, groups=()):
   """Runs the stages of an evaluation; `known`: whether the truth is given to it."""
   data = Data(dataset, truth if known else None)
   resources = SimpleNamespace(folder='')
@@ -76,7 +81,7 @@ def evaluation(folder, dataset, truth, known, offsets=0.0):
   inputs = PolicyInputs(jnp.zeros((50, 8, 2, 4)), jnp.zeros((50, 8)), jnp.zeros((50, 8)),
                         jnp.zeros(50, int), jnp.ones((50, 8), bool))
   return run(evaluate.make_evaluation, evaluate.read_evaluation,
-             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings()},
+             {'seed': 0, 'policy': POLICY, 'evaluate': EvaluateSettings(groups=groups)},
              lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
              calibration=Calibrated(CALIBRATION, np.broadcast_to(offsets, len(dataset.jobs))),
              scores=kept_scores(dataset, truth, lists, offsets), inputs=inputs, canaries=canaries,
@@ -104,14 +109,16 @@ def test_no_row_occurs_twice_and_main_numbers_are_finite(evaluated):
 
 @pytest.mark.parametrize('split', ['cold candidates', 'both cold'])
 @pytest.mark.parametrize('perspective', ['preference', 'qualification'])
-def test_true_experts_reach_the_ceiling(evaluated, split, perspective):
-  where = {'split': split, 'perspective': perspective, 'metric': 'ndcg@5', 'against': None,
-           'tau': None}
+@pytest.mark.parametrize('other', [False, True])
+def test_true_experts_reach_the_ceiling(evaluated, split, perspective, other):
+  where = {'split': scores.across(split, perspective)[0] if other else split,
+           'perspective': perspective, 'metric': 'ndcg@5', 'against': None, 'tau': None}
   own = value(evaluated, system=f'{perspective} expert', **where)
   ceiling = value(evaluated, system=subject.CEILINGS[perspective], **where)
   constant = value(evaluated, system='canary: constant', **where)
   assert own.value == pytest.approx(ceiling.value, abs=1e-9)
-  assert own.value > constant.value + 0.1
+  # A candidate's list holds but the four jobs that are cold, most of them open to many.
+  assert own.value > constant.value + (0.05 if other else 0.1)
 
 
 def test_a_constant_scorer_recalls_one_in_n(market, evaluated):
@@ -179,6 +186,125 @@ def test_preference_is_kept_at_equal_eligibility_as_far_as_the_bound_allows(mark
   assert free.value == pytest.approx(expert.value)
 
 
+def test_every_family_is_compared_at_the_policys_eligibilities(market, evaluated):
+  """Experts that know the truth: their plug-in is the truth's own frontier, and loses nothing."""
+  curves = evaluated.families
+  assert list(curves) == [tradeoff.KNOTS, 'policy', subject.BOUND, PLUG_IN, tradeoff.THRESHOLD,
+                          tradeoff.FILTER, tradeoff.DUAL]
+  for metric, side in ((subject.ELIGIBILITY, 0), (subject.TRUE_PREFERENCE, 1)):
+    np.testing.assert_allclose(curves['policy'][:, side], [
+        value(evaluated, system='policy', tau=t, metric=metric).value for t in (0.3, 0.5)])
+  np.testing.assert_allclose(curves[PLUG_IN], curves[subject.BOUND], atol=1e-6)
+  assert value(evaluated, system=PLUG_IN, metric=LOSS).value == pytest.approx(0, abs=1e-6)
+
+  def kept(name, e):
+    """By hand: the best of the points that are eligible enough, and of the lines between."""
+    found = [y for x, y in curves[name] if x >= e]
+    for (x0, y0), (x1, y1) in itertools.pairwise(curves[name].tolist()):
+      if min(x0, x1) < e < max(x0, x1):
+        found.append(y0 + (e - x0) / (x1 - x0) * (y1 - y0))
+    return max(found) if found else math.nan
+  at = curves['policy'][:, 0]
+  lost = {name: np.array([kept(subject.BOUND, e) - kept(name, e) for e in at]) for name in curves}
+  for name in list(curves)[3:]:
+    there = ~np.isnan(lost[name])
+    row = value(evaluated, system=name, metric=LOSS)
+    if not there.any():
+      assert math.isnan(row.value)
+      continue
+    assert row.value == pytest.approx(lost[name][there].mean()) and row.value > -1e-3
+    gap = value(evaluated, system='policy', metric=LOSS, against=name)
+    assert gap.value == pytest.approx((lost['policy'] - lost[name])[there].mean())
+    assert gap.low <= gap.value <= gap.high
+  for tau, more in zip((0.3, 0.5), lost[PLUG_IN] - lost['policy']):
+    row = value(evaluated, system='policy', metric=AT_EQUAL, tau=tau)
+    assert row.value == pytest.approx(more) and row.against == PLUG_IN
+  said = [f for f in findings(evaluated.rows) if PLUG_IN in f.text]
+  assert len(said) == 1 and said[0].text.startswith('At no requirement can more true preference')
+
+
+def test_filters_put_first_what_passes(market, evaluated):
+  dataset, truth = market
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  P, Q = (getattr(truth, k)[lists.candidate, lists.job] for k in ('preference', 'qualification'))
+  rules = scores.rival('schema rules', dataset).fit(dataset, 'qualification').score(
+      lists.candidate.ravel(), lists.job.ravel()).reshape(P.shape).astype(np.float32)
+  for name, score in ((tradeoff.THRESHOLD, Q), (tradeoff.FILTER, rules)):
+    curve = evaluated.families[name]
+    for k, cut in ((0, score.min()), (len(curve) - 1, np.quantile(score, 0.95, method='nearest'))):
+      share = shares(P + 2.0 * (score >= cut - 1e-6))
+      np.testing.assert_allclose(curve[k], [(x * share).mean(0).sum() / 5 for x in (Q, P)],
+                                 atol=1e-6)
+
+
+def shares(score):
+  """The chance of each item to be among the five best of its list, ties drawn at random."""
+  above, level = ((f(score[:, None, :], score[:, :, None])).sum(-1) for f in (
+      np.greater, np.equal))
+  return np.clip((5 - above) / level, 0, 1)
+
+
+def test_what_is_recommended_is_counted_over_the_catalogue(market, evaluated):
+  dataset, truth = market
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  P = truth.preference[lists.candidate, lists.job]
+  share, jobs = shares(P), np.unique(lists.job)
+  count = np.array([share[lists.job == j].sum() for j in jobs])
+  missed = np.array([np.prod(1 - share[lists.job == j]) for j in jobs])
+  train = dataset.interactions.of('train')
+  popular = np.bincount(train.job[train.preference == 1], minlength=24) / (
+      train.preference == 1).sum()
+  about = {'system': subject.PREFERENCE, 'split': 'cold candidates', 'perspective': 'policy'}
+  expected = {recommended.COVERAGE: 1 - missed.mean(),
+              recommended.POPULARITY: (popular[lists.job] * share).sum() / share.sum(),
+              recommended.GINI: abs(count[:, None] - count).mean() / (2 * count.mean())}
+  for metric, known in expected.items():
+    row = value(evaluated, metric=metric, **about)
+    assert row.value == pytest.approx(known) and row.low <= row.value <= row.high
+    free = value(evaluated, system='policy', tau=0.0, metric=metric)
+    assert free.value == pytest.approx(known)  # which ranks by preference alone
+
+
+def test_groups_of_candidates_are_measured_apart(market, tmp_path):
+  dataset, truth = market
+  results = evaluation(tmp_path, dataset, truth, True, groups=('academic_level', 'gpa'))
+  rows = [r for r in results.rows if r.split.startswith('cold candidates, ')
+          and scores.split_of(r.split) == r.split]
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  level = np.array([dataset.candidates[u]['academic_level'] for u in lists.candidate[:, 0]])
+  for name in np.unique(level):
+    of = [r for r in rows if r.split == f'cold candidates, academic_level {name}'
+          and r.system == subject.CEILINGS['preference']]
+    mine = level == name
+    P, Q = (getattr(truth, k)[lists.candidate, lists.job][mine] for k in (
+        'preference', 'qualification'))
+    found = {r.metric: r for r in of}
+    assert set(found) == {'ndcg@5', subject.ELIGIBILITY}
+    assert found[subject.ELIGIBILITY].value == pytest.approx(
+        (Q * shares(P)).sum() / (5 * mine.sum()))
+    assert found[subject.ELIGIBILITY].n == mine.sum()
+  quarters = {r.split: r.n for r in rows if ' gpa ' in r.split and r.metric == subject.ELIGIBILITY
+              and r.system == 'policy'}
+  assert len(quarters) >= 4 and sum(quarters.values()) == 20
+  keys = [(r.system, r.tau, r.split, r.perspective, r.metric, r.against) for r in results.rows]
+  assert len(keys) == len(set(keys))
+
+
+def test_labels_stand_for_truths_where_pairs_have_both(market, tmp_path):
+  """As where outcomes of people who did not apply are known."""
+  dataset, truth = market
+  log = dataset.interactions
+  both = dataclasses.replace(dataset, interactions=dataclasses.replace(
+      log, qualification=truth.eligible[log.candidate, log.job].astype(np.int8)))
+  results = evaluation(tmp_path, both, truth, False)
+  loss = value(results, system=PLUG_IN, metric='loss of labelled preference@5')
+  assert 0 <= loss.value < 1 and 'labelled preference' in ' '.join(
+      f.text for f in findings(results.rows))
+
+
 def test_no_interval_leaves_the_range_of_its_metric(evaluated):
   ends = 0
   for r in evaluated.rows:
@@ -198,11 +324,47 @@ def test_calibration_and_correlations(evaluated):
   assert calibrated.n == own.n == 20 * 24  # every test candidate with every job
 
 
+def test_experts_that_know_the_truth_make_no_error_and_rivals_do(evaluated):
+  for perspective, letter in (('preference', 'P'), ('qualification', 'Q')):
+    def found(metric, system, **more):
+      return value(evaluated, split=subject.UNIFORM, metric=metric, system=system, **more)
+    expert = f'{perspective} expert'
+    for side, n in (('candidate', 20), ('job', 24)):
+      own, rival, rules = (found(f'Spearman with {letter} within a {side}', s) for s in (
+          expert, 'logistic regression', 'schema rules'))
+      assert own.value == pytest.approx(1) and own.n == n and 0.95 > rival.value > rival.low
+      assert rules.high > rules.value > rules.low
+    for part in ('mean', 'variance of candidates', 'variance of jobs', 'variance of pairs'):
+      metric = f'error of logit {letter}, {part}'
+      own, rival = (found(metric, s) for s in (expert, 'logistic regression'))
+      assert own.value == pytest.approx(0, abs=1e-6) and rival.low < rival.value < rival.high
+      assert abs(rival.value) > 0.01
+      assert not [r for r in evaluated.rows if (r.metric, r.system) == (metric, 'popularity')]
+
+
+def test_every_system_is_compared_with_both_truths(market, evaluated):
+  """Preference within candidates, so that popularity's correlations are of jobs alone."""
+  dataset, truth = market
+  u, j = (x.ravel() for x in np.meshgrid(np.unique(dataset.interactions.of(
+      'cold_candidates').candidate), np.arange(24), indexing='ij'))
+  fitted = scores.rival('popularity', dataset).fit(dataset, 'preference')
+  s, P = fitted.score(u, j).astype(np.float32), logit(truth.preference[u, j])
+  centred = [x.reshape(20, 24) - x.reshape(20, 24).mean(1, keepdims=True) for x in (s, P)]
+  found = value(evaluated, system='popularity', metric='correlation with P, within candidates')
+  assert found.value == pytest.approx(np.corrcoef(*(x.ravel() for x in centred))[0, 1], abs=1e-6)
+  for system in ('preference expert', *scores.RIVALS):
+    for metric in ('P', 'Q', 'P given Q', 'Q given P'):
+      assert value(evaluated, system=system,
+                   metric=f'correlation with {metric}, within candidates').n == 480
+  assert value(evaluated, system='schema rules', metric='correlation with P given Q').n == 480
+
+
 def test_without_truths_labels_are_ranked(market, tmp_path):
   dataset, truth = market
   results = evaluation(tmp_path, dataset, truth, False)
-  assert {r.split for r in results.rows} == {'test', 'held-out lists', 'stage 2 lists',
-                                             'test applicants'}
+  assert {r.split for r in results.rows} == {
+      'test', 'test, candidates of a job', 'test, jobs of a candidate', 'held-out lists',
+      'stage 2 lists', 'test applicants'}
   assert not any('true' in r.system or 'true' in r.metric for r in results.rows)
   test = dataset.interactions.of('test')
   assert value(results, system='qualification expert', metric='calibration error').n <= (
@@ -210,6 +372,100 @@ def test_without_truths_labels_are_ranked(market, tmp_path):
   # Applicants' outcomes are not their probabilities, which these experts know.
   assert value(results, system='qualification expert', metric='calibration error').value > 0.01
   assert not [r for r in results.rows if r.metric == 'calibration error by job']  # mostly noise
+
+
+def pairs_of(lists):
+  return sorted(zip(lists.candidate[lists.mask].tolist(), lists.job[lists.mask].tolist()))
+
+
+def test_the_other_axis_ranks_the_same_pairs(market):
+  cases = scores.ranked_lists({'seed': 1, 'candidates': 9, 'source': 'simulated'}, *market, '')
+  assert [c for c in cases if scores.split_of(c[0]) == c[0]] == list(cases)[:4]
+  for (split, perspective), lists in list(cases.items())[:4]:
+    other = cases[scores.across(split, perspective)]
+    assert pairs_of(lists) == pairs_of(other) and len(set(pairs_of(lists))) == lists.job.size
+    assert {lists.centre, other.centre} == {'candidate', 'job'}
+    assert lists.centre == ('candidate' if perspective == 'preference' else 'job')
+    for x in (lists, other):
+      mine = getattr(x, x.centre)
+      assert (mine == mine[:, :1]).all() and len(np.unique(mine[:, 0])) == len(x)
+      truth = market[1].wants if perspective == 'preference' else market[1].eligible
+      np.testing.assert_array_equal(x.relevance, truth[x.candidate, x.job])
+
+
+def test_labels_are_ranked_on_both_axes_where_both_have_contrast(market):
+  s = {'seed': 1, 'candidates': 0, 'source': 'tables'}
+  cases = scores.ranked_lists(s, market[0], None, '')
+  log = market[0].interactions.of('test')
+  lists = cases['test, jobs of a candidate', 'qualification']
+  label = dict(zip(zip(log.candidate.tolist(), log.job.tolist()), log.qualification.tolist()))
+  assert [label[p] for p in zip(lists.candidate[lists.mask].tolist(),
+                                lists.job[lists.mask].tolist())] == (
+                                    lists.relevance[lists.mask].astype(int).tolist())
+  assert (lists.candidate == lists.candidate[:, :1]).all() and lists.centre == 'candidate'
+  both = lists.relevance.sum(1)
+  assert ((both > 0) & (both < lists.mask.sum(1))).all()
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_jobrec_synth_is_ranked_on_both_axes_by_pairs_of_held_out_candidates(market, monkeypatch,
+                                                                            known):
+  """Its stored lists of 1 + n are drawn by their outcome, some of training candidates."""
+  dataset, truth = market
+  log = dataset.interactions
+  trained = np.unique(log.of('train').candidate)
+  held = np.unique(log.of('cold_candidates').candidate)
+  every = np.arange(24)
+  stored = {f'{p}_{kind}': truth_lists(truth, p, held if 'candidates' in kind or 'both' in kind
+                                       else trained, every)
+            for kind in TEST_KINDS for p in ('preference', 'qualification')}
+  monkeypatch.setattr('jobrec_jax.data.market.jobrec_synth.reader.read_synth_lists',
+                      lambda folder, size: stored)
+  cases = scores.ranked_lists({'seed': 0, 'candidates': 7, 'source': 'jobrec_synth',
+                               'size': 'tiny'}, dataset, truth if known else None, '')
+  lists = scores.EvaluationLists(cases, None)
+  assert lists.split == 'cold candidates' and cases['warm', 'preference'] is stored[
+      'preference_warm']
+  for perspective in ('preference', 'qualification'):
+    pairs = lists.pair_cases(perspective)
+    of = {int(u) for case in pairs for u in cases[case].candidate.ravel()}
+    assert of and of <= set(held.tolist()) and not of & set(trained.tolist())
+    if known:
+      assert pairs == [(scores.FULL, perspective)] and len(of) == 7
+      assert pairs_of(cases[pairs[0]]) == pairs_of(cases[scores.across(*pairs[0])])
+      assert cases[pairs[0]].job.size == 7 * 24
+    else:
+      assert {split for split, _ in pairs} <= {scores.across(split, perspective)[0] for split in (
+          'cold candidates', 'both cold')}
+      label = {(u, j): x for u, j, x in zip(log.candidate.tolist(), log.job.tolist(),
+                                            getattr(log, perspective).tolist())}
+      for case in pairs:
+        found = cases[case]
+        assert [label[p] == 1 for p in zip(found.candidate[found.mask].tolist(),
+                                           found.job[found.mask].tolist())] == (
+                                               found.relevance[found.mask].tolist())
+
+
+def test_no_pair_is_scored_twice(market, monkeypatch, tmp_path):
+  dataset, truth = market
+  cases = scores.ranked_lists({'seed': 1, 'candidates': 0, 'source': 'simulated'}, *market, '')
+  seen = []
+
+  class Slow:
+    def fit(self, data, perspective):
+      return self
+
+    def score(self, u, j):
+      seen.append(len(set(zip(u.tolist(), j.tolist()))) == len(u) == 20 * 24)
+      return u * 100.0 + j
+  monkeypatch.setattr(scores, 'rival', lambda name, data: Slow())
+  bench = SimpleNamespace(folder=tmp_path, settings={'rival': 'popularity'}, inputs={
+      'data': Data(dataset, truth), 'lists': scores.EvaluationLists(cases, None)})
+  scores.make_rival(bench)
+  assert seen == [True, True]
+  for case, found in scores.read_list_scores(bench).items():
+    lists = cases[tuple(case.split('/'))]
+    np.testing.assert_array_equal(found, lists.candidate * 100.0 + lists.job)
 
 
 def test_a_sample_of_candidates_is_evaluated_where_it_is_asked_for(market, tmp_path):
@@ -330,3 +586,12 @@ def test_kept_scores_are_looked_up_by_pair(market):
   np.testing.assert_array_equal(kept.of(lists).preference,
                                 logit(truth.preference[lists.candidate, lists.job]))
   assert kept.lam_of(lists).shape == (3, 5, 3)
+
+
+def test_two_certificates_are_not_told_as_if_they_held_together():
+  c = CertifyConfig(alpha=0.4, delta=0.1, k=3)
+  rows = [CertifiedRow(loss, 'learn then test', 0.5, 0.7, 0.7, 0.7, 60)
+          for loss in ('whole distribution', 'top 3')]
+  (section,) = certified_section(c, rows)
+  assert ('Each certificate is one alone: that both of learn-then-test hold together has a '
+          'probability of at least 0.8.') in section.text

@@ -138,7 +138,8 @@ def test_decisions_that_no_test_job_has_both_of_are_left_out_with_the_reason(who
       in_test(log) & (log.qualification == 0), 1, log.qualification))
   check_sizes(Settings(), Data(dataset, None))
   lists = lists_of(dataset, tmp_path)
-  assert set(lists.cases) == {('test', PREFERENCE)} and lists.held_out is not None
+  assert list(lists.cases) == [('test', PREFERENCE), ('test, candidates of a job', PREFERENCE)]
+  assert lists.held_out is not None
   (text,) = said(dataset, lists)
   count = (dataset.interactions.of('test').qualification >= 0).sum()
   assert text.startswith('How the qualification expert ranks, and how right p_qual is, was not '

@@ -55,7 +55,7 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'features.states': None, 'backbone.path': None,
          'backbone.adapter': None, 'tokenizer.alignment': 30,
          'model.head_widths': (16,), 'tokenizer.without_layers': ('interest',),
-         'mesh.data': 1, 'data.schema': None}
+         'mesh.data': 1, 'data.schema': None, 'evaluate.groups': ('gpa',)}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
 WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}}}
 

@@ -145,8 +145,8 @@ def test_the_record_names_every_artefact(tiny_run):
   assert {p.name for p in tiny_run.store.folder.iterdir() if not p.name.startswith('.')} == set(
       record['artefacts'].values())
   assert set(record['report']) == {'results.json', 'results.md', 'report.html'}
-  names = ('tradeoff', 'predicted_frontier', 'control', 'ranking', 'separation', 'reliability',
-           'training', 'policy_training')
+  names = ('tradeoff', 'families', 'predicted_frontier', 'control', 'ranking', 'separation',
+           'reliability', 'training', 'policy_training')
   for name in names:
     assert (tiny_run / f'figures/{name}.png').read_bytes().startswith(b'\x89PNG')
     assert (tiny_run / f'figures/{name}.pdf').read_bytes().startswith(b'%PDF')

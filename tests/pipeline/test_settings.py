@@ -131,6 +131,8 @@ def test_the_list_is_long():
     ({'sweep.rules': ((0.3, 0.0, -0.1, 0.0),)}, 'sweep.rules'),
     ({'sweep.rules': ((0.3, 0.0, 0.0, 1.0),)}, 'sweep.rules'),
     ({'refine.perspectives': ()}, 'refine.perspectives'),
+    ({'evaluate.groups': ('skills',)}, 'evaluate.groups'),  # a set
+    ({'evaluate.groups': ('no such',)}, 'evaluate.groups'),
     ({'refine.verdicts': 6}, 'refine.verdicts'),
     ({'refine.people': ('a', 'a')}, 'refine.people'),
     ({'market.domain': 'chess'}, 'market.domain')])

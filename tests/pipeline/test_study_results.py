@@ -27,7 +27,15 @@ ROWS = [('preference expert', None, SPLIT, 'preference', 'ndcg@5', 0.6),
         ('policy', 0.0, SPLIT, 'preference', 'ndcg@5', 0.6),
         ('policy', 0.5, SPLIT, 'preference', 'ndcg@5', 0.5),
         ('qualification expert', None, 'uniform test pairs', 'qualification', 'calibration error',
-         0.1)]
+         0.1),
+        ('qualification expert', None, f'{SPLIT}, jobs of a candidate', 'qualification', 'ndcg@5',
+         0.65),
+        ('plug-in p_pref + μ p_qual', None, SPLIT, 'policy', 'loss of true preference@5', 0.05),
+        ('popularity', None, 'uniform test pairs', 'policy',
+         'correlation with Q given P, within candidates', 0.2),
+        ('popularity', None, 'uniform test pairs', 'policy', 'correlation with Q', 0.3),
+        ('popularity', None, 'uniform test pairs', 'preference',
+         'Spearman with P within a candidate', 0.25)]
 
 
 def member(seed: int, plus: float) -> Member:
@@ -74,6 +82,12 @@ def test_tables_mark_what_is_told_apart(results):
   assert '| preference expert | 0.600 ± 0.004 |  |' in study_tables.ranking(rows)
   assert study_tables.ranking(rows).count('\n') == 3  # of a system without values there is no row
   assert study_tables.ranking(rows, 'auc').count('\n') == 1
+  assert '| qualification expert |  | 0.650 ± 0.004 |' in study_tables.across(rows)
+  assert '| plug-in p_pref + μ p_qual | 0.050 ± 0.004 |' in study_tables.losses(rows)
+  assert 'popularity: correlation with Q given P, within' in study_tables.pairs(rows)
+  assert 'popularity: correlation with Q |' not in study_tables.pairs(rows)
+  assert 'popularity: Spearman' in study_tables.errors(rows)
+  assert study_tables.errors(rows).count('\n') == 2
   assert '| 1 of 1 | 0.500 |  |  |  | 0.600 ± 0.004 | 0.500 ± 0.004 |' in study_tables.policy(rows)
   assert 'calibration error | 0.100 ± 0.004' in study_tables.pairs(rows)
   with pytest.raises(ValueError, match='one row a run, got 6'):

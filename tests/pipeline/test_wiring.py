@@ -18,7 +18,7 @@ from jobrec_jax.pipeline.measures.subject import (
     STAGE_2,
     UNIFORM,
 )
-from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS
+from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS, split_of
 from jobrec_jax.scoring.calibration import fit_calibration
 from tests.pipeline.tiny import tiny_settings
 
@@ -40,6 +40,9 @@ class Kept:
     stages = road.evaluation.inputs
     self.rivals = {name: run.get(stages[name]) for name in RIVALS}
     self.canaries, self.blanked = run.get(stages['canaries']), run.get(stages['blanked'])
+    wanted = self.lists.wanted
+    self.blanked_at = {(int(u), int(j)): float(x) for u, j, x in zip(
+        wanted.candidate.ravel(), wanted.job.ravel(), self.blanked.ravel())}
     at = {int(code): i for i, code in enumerate(self.scores.codes)}
     self.pair = lambda u, j: at[int(u) * len(self.dataset.jobs) + int(j)]
 
@@ -72,7 +75,7 @@ class Kept:
     if system == QUALIFICATION:
       return self.s_qual(u, j)
     if system == BLANKED:
-      return float(self.blanked[n, i])
+      return self.blanked_at[int(u), int(j)]
     if system == CEILINGS['preference']:
       return float(self.truth.preference[u, j])
     if system == CEILINGS['qualification']:
@@ -161,7 +164,7 @@ def test_every_ranking_row(kept):
         relevance = [bool(x) for x in lists.relevance[n]]
         scores = [kept.score(system, case, n, i, u, j) for i, u, j in pairs]
         eligible = None
-        if case[1] == 'preference':
+        if lists.centre == 'candidate':
           eligible = [float(kept.truth.qualification[u, j]) for _, u, j in pairs]
         by_list.append(measures(scores, relevance, eligible))
       by_system[system] = by_list
@@ -179,14 +182,16 @@ def test_every_ranking_row(kept):
         row = kept.row(expert, *case, 'ndcg@5', against=rival)
         assert row.value == pytest.approx(value, rel=1e-5, abs=1e-6)
         checked += 1
-  assert checked > 400
+  assert checked > 800
 
 
 def test_relevance_is_the_latent_outcome_and_position_says_nothing(kept):
-  for (_, perspective), lists in kept.lists.cases.items():
+  for (where, perspective), lists in kept.lists.cases.items():
+    assert (lists.centre == 'candidate') == (
+        perspective == 'preference') ^ (where != split_of(where))
     outcome = kept.truth.wants if perspective == 'preference' else kept.truth.eligible
     np.testing.assert_array_equal(lists.relevance, outcome[lists.candidate, lists.job])
-    assert len({tuple(row) for row in np.argsort(lists.job if perspective == 'preference'
+    assert len({tuple(row) for row in np.argsort(lists.job if lists.centre == 'candidate'
                                                  else lists.candidate, axis=1).tolist()}) > 1
 
 
@@ -202,7 +207,7 @@ def test_the_lists_are_of_their_splits(kept):
   for (split, _), lists in kept.lists.cases.items():
     assert not train & set(lists.candidate.ravel().tolist())
     jobs = set(lists.job.ravel().tolist())
-    assert jobs == warm if split == 'cold candidates' else not jobs & warm
+    assert jobs == warm if split_of(split) == 'cold candidates' else not jobs & warm
 
 
 def test_every_row_of_the_policy(kept):
@@ -274,7 +279,9 @@ def test_the_policy_on_stage_2s_lists(kept):
 
 
 def test_calibration_and_correlation_rows(kept):
-  pairs = [(int(u), int(j)) for case, lists in kept.lists.cases.items() if case[1] == 'preference'
+  cases = kept.lists.pair_cases('preference')
+  assert cases == [('cold candidates', 'preference'), ('both cold', 'preference')]
+  pairs = [(int(u), int(j)) for lists in map(kept.lists.cases.get, cases)
            for u, j in zip(lists.candidate.ravel(), lists.job.ravel())]
   q = np.array([float(kept.truth.qualification[u, j]) for u, j in pairs])
   p = np.array([float(kept.truth.preference[u, j]) for u, j in pairs])
@@ -303,12 +310,31 @@ def test_calibration_and_correlation_rows(kept):
     rest = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)]
     return np.corrcoef(*rest)[0, 1]
   P, Q = logit(p), logit(q)
-  for system, s, own, other, letters in ((PREFERENCE, s_pref, P, Q, 'PQ'),
-                                         (QUALIFICATION, s_qual, Q, P, 'QP')):
-    expected = {f'correlation with {letters[0]}': np.corrcoef(s, own)[0, 1],
-                f'correlation with {letters[1]}': np.corrcoef(s, other)[0, 1],
-                f'correlation with {letters[0]} given {letters[1]}': partial(s, own, other),
-                f'correlation with {letters[1]} given {letters[0]}': partial(s, other, own)}
+  candidates = np.array([u for u, _ in pairs])
+
+  def within(x):
+    return x - np.array([x[candidates == u].mean() for u in candidates])
+  logistic = {perspective: np.concatenate([kept.rivals['logistic regression'][f'{w}/{perspective}']
+                                           .ravel() for w in where])
+              for perspective, where in (
+                  ('preference', ('cold candidates', 'both cold')),
+                  ('qualification', ('cold candidates, jobs of a candidate',
+                                     'both cold, jobs of a candidate')))}
+  of_lists = [kept.lists.cases[f'{w}, jobs of a candidate', 'qualification']
+              for w in ('cold candidates', 'both cold')]
+  at = {(int(u), int(j)): x for (u, j), x in zip(
+      ((u, j) for lists in of_lists for u, j in zip(lists.candidate.ravel(), lists.job.ravel())),
+      logistic['qualification'])}
+  l_qual = np.array([at[pair] for pair in pairs])
+  for system, s, own, other, letters, end in (
+      (PREFERENCE, *map(within, (s_pref, P, Q)), 'PQ', ', within candidates'),
+      ('logistic regression', *map(within, (logistic['preference'], P, Q)), 'PQ',
+       ', within candidates'),
+      (QUALIFICATION, s_qual, Q, P, 'QP', ''), ('logistic regression', l_qual, Q, P, 'QP', '')):
+    expected = {f'correlation with {letters[0]}{end}': np.corrcoef(s, own)[0, 1],
+                f'correlation with {letters[1]}{end}': np.corrcoef(s, other)[0, 1],
+                f'correlation with {letters[0]} given {letters[1]}{end}': partial(s, own, other),
+                f'correlation with {letters[1]} given {letters[0]}{end}': partial(s, other, own)}
     for metric, value in expected.items():
       assert kept.row(system, UNIFORM, 'policy', metric).value == pytest.approx(value, abs=1e-4)
 

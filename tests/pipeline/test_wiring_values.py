@@ -47,7 +47,8 @@ def test_offsets_are_shifts_of_the_calibrated_logit(kept):
 
 def test_the_recalibrated_rows_add_the_offsets(kept):
   """The errors of bins of equal mass, sorted by what is predicted, to the last digit."""
-  pairs = [(int(u), int(j)) for case, lists in kept.lists.cases.items() if case[1] == 'preference'
+  pairs = [(int(u), int(j)) for case in kept.lists.pair_cases('preference')
+           for lists in [kept.lists.cases[case]]
            for u, j in zip(lists.candidate.ravel(), lists.job.ravel())]
   q = np.array([float(kept.truth.qualification[u, j]) for u, j in pairs])
   z = np.array([kept.z(u, j) for u, j in pairs])

@@ -15,6 +15,7 @@ from jobrec_jax.report.figures import (
   TradeoffPoint,
   certified_eligibility,
   estimates,
+  families,
   policy_curves,
   preference_against_eligibility,
   reached_against_asked,
@@ -95,13 +96,28 @@ def test_estimates_stand_in_their_order_and_colour():
 
 
 def test_arrows_lead_from_plain_to_partial():
-  expert = Separation('preference', (around(0.6), around(0.3)), (around(0.5), around(0.1)))
-  (axes,) = separation([expert], 0.2).axes
+  expert = Separation('preference', (around(0.6), around(0.3)), (around(0.5), around(0.1)),
+                      (1.0, 0.2))
+  (axes,) = separation([expert]).axes
+  (crosses,) = (line for line in axes.lines if line.get_marker() == 'x')
+  assert list(zip(*crosses.get_data())) == [(1.0, 0.2)]
   plain, given = axes.containers
   assert (plain.lines[0].get_xdata()[0], plain.lines[0].get_ydata()[0]) == (0.6, 0.3)
   assert (given.lines[0].get_xdata()[0], given.lines[0].get_ydata()[0]) == (0.5, 0.1)
   (arrow,) = axes.texts
   assert (arrow.xy, arrow.xyann) == ((0.5, 0.1), (0.6, 0.3))
+
+
+def test_families_are_lines_and_one_has_points():
+  curves = {name: np.array([[0.5, 0.9 - i / 10], [0.7, 0.6 - i / 10]])
+            for i, name in enumerate(('the bound', 'policy', 'plug-in', 'filter'))}
+  (axes,) = families(curves, 'the bound', 'policy').axes
+  drawn = {line.get_label(): line for line in axes.lines}
+  assert set(drawn) == set(curves)
+  for name, line in drawn.items():
+    np.testing.assert_array_equal(np.transpose(line.get_data()), curves[name])
+    assert (line.get_marker() == 'None') == (name != 'policy')
+  assert len({line.get_color() for line in axes.lines}) == 4
 
 
 def test_reached_draws_true_eligibility_only_where_known():

@@ -126,6 +126,25 @@ def test_preference_kept_at_equal_eligibility(kept, words, verdict):
   assert text.startswith(words) and found == verdict
 
 
+@pytest.mark.parametrize('more, gap, words, verdict', [
+    ((0.1, 0.01), -0.05, 'At 1 of 2 requirements the policy keeps more true preference than the '
+     'plug-in p_pref + μ p_qual at equal eligibility, where luck alone would let 0.05; most '
+     'clearly at τ 0.5, 0.100 [0.050, 0.150] more; against the frontier of the truth it loses '
+     '0.100 [0.050, 0.150] on average, the plug-in 0.120 [0.070, 0.170].', 'yes'),
+    ((0.01, 0.02), 0.01, 'At no requirement can more true preference be told in the policy than in '
+     'the plug-in p_pref + μ p_qual at equal eligibility: ', 'open'),
+    ((-0.1, NAN), 0.1, 'It is a dial for the requirement and no more.', 'no')])
+def test_the_policy_beside_a_plug_in_that_nobody_trains(more, gap, words, verdict):
+  case, plug_in = ('cold candidates', 'policy'), 'plug-in p_pref + μ p_qual'
+  loss = 'loss of true preference@5'
+  rows = [row('policy', loss, 0.1, case=case), row(plug_in, loss, 0.12, case=case),
+          row('policy', loss, gap, case=case, against=plug_in)]
+  rows += [row('policy', 'true preference@5 at equal eligibility', x, tau=t, case=case,
+               against=plug_in) for t, x in zip((0.5, 0.6), more)]
+  text, found = said(rows)
+  assert words in text and found == verdict
+
+
 @pytest.mark.parametrize('own, other, words, verdict', [
     (0.6, 0.01, 'follows P (partial correlation 0.600 [0.550, 0.650]); given P, nothing of Q can '
      'be told in it', 'yes'),
@@ -133,8 +152,11 @@ def test_preference_kept_at_equal_eligibility(kept, words, verdict):
     (0.01, 0.0, 'does not follow P', 'no')])
 def test_separation(own, other, words, verdict):
   case = ('uniform test pairs', 'policy')
-  text, found = said([row('preference expert', 'correlation with P given Q', own, case=case),
-                      row('preference expert', 'correlation with Q given P', other, case=case)])
+  within = ', within candidates'
+  text, found = said([
+      row('preference expert', f'correlation with P given Q{within}', own, case=case),
+      row('preference expert', f'correlation with Q given P{within}', other, case=case)])
+  assert text.startswith('Within candidates, given Q, the preference expert ')
   assert words in text and found == verdict
 
 

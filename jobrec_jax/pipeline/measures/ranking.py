@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.evaluate.eligibility import violation_rate_at_k
 from jobrec_jax.evaluate.leave_one_out import ranking_metrics_without, violation_rate_without
 from jobrec_jax.evaluate.list_means import ListMeans
@@ -21,7 +22,7 @@ from jobrec_jax.pipeline.measures.subject import (
     row_slices,
     some,
 )
-from jobrec_jax.pipeline.scores import RIVALS, Case, case_scores
+from jobrec_jax.pipeline.scores import RIVALS, Case, case_scores, pair_codes
 
 
 def ranking_measures(of: Subject) -> tuple[list[Measured], dict[str, Values]]:
@@ -55,18 +56,28 @@ def systems(of: Subject, case: Case) -> Iterator[tuple[str, np.ndarray]]:
   if of.truth is not None:
     yield CEILINGS[perspective], getattr(of.truth, perspective)[lists.candidate, lists.job]
   yield from case_scores(of.inputs, case)
-  if case == (of.lists.split, 'preference'):
-    yield BLANKED, of.inputs['blanked']
+  if perspective == 'preference':
+    yield from blanked(of, lists)
+
+
+def blanked(of: Subject, lists: RankingLists) -> Iterator[tuple[str, np.ndarray]]:
+  """The preference expert without narratives, of lists all of whose pairs it has read so."""
+  if (of.lists.split, 'preference') in of.lists.cases:
+    kept, codes = (pair_codes(x, of.scores.jobs) for x in (of.lists.wanted, lists))
+    if np.isin(codes, kept).all():
+      order = np.argsort(kept, axis=None)
+      at = order[np.searchsorted(kept.ravel(), codes, sorter=order)]
+      yield BLANKED, of.inputs['blanked'].ravel()[at]
 
 
 def measure(of: Subject, case: Case, scores: np.ndarray) -> ListMeans:
-  """Each list's metrics; of candidates' lists also the true Q and P of the best five."""
+  """Each list's metrics; where it is of a candidate also the true Q and P of the best five."""
   lists, means = of.lists.cases[case], ListMeans(of.groups)
   for at in row_slices(lists):
     part = some(lists, at)
     ranked = scores[at], part.relevance, part.mask
     values, without = ranking_metrics(*ranked), ranking_metrics_without(*ranked)
-    if of.truth is not None and case[1] == 'preference':
+    if of.truth is not None and lists.centre == 'candidate':
       for name, truth in ((ELIGIBILITY, of.truth.qualification),
                           (TRUE_PREFERENCE, of.truth.preference)):
         true = truth[part.candidate, part.job], part.mask, 5

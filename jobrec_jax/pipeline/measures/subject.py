@@ -93,7 +93,7 @@ def row_slices(lists: RankingLists) -> Iterator[slice]:
     yield slice(start, start + rows)
 
 
-def some(lists: RankingLists, at: slice) -> RankingLists:
+def some(lists: RankingLists, at: slice | np.ndarray) -> RankingLists:
   """Some of the lists."""
   return RankingLists(lists.perspective, *(x[at] for x in (
-      lists.candidate, lists.job, lists.relevance, lists.mask)))
+      lists.candidate, lists.job, lists.relevance, lists.mask)), lists.centre)

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from jobrec_jax.data.dataset import SPLITS, TEST_KINDS, Interactions
-from jobrec_jax.data.lists import Grid, RankingLists, sampled_lists
+from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.simulator import Market, MarketConfig, make_market
+from jobrec_jax.data.sampled_lists import Grid, sampled_lists
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 VERSIONS = {'1': '1.1.0', '2': '2.0.0'}  # of the builder, by `market.version`
