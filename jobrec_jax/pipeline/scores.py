@@ -1,6 +1,6 @@
 """What every system says of the held-out lists: drawn once, scored once, kept for every measure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import hashlib
 from typing import Any, NamedTuple
@@ -8,12 +8,9 @@ from typing import Any, NamedTuple
 from absl import logging
 import numpy as np
 
-from jobrec_jax.baselines.alignments import AlignmentFeatures
+from jobrec_jax.baselines import rivals
 from jobrec_jax.baselines.base import Baseline
-from jobrec_jax.baselines.logistic import Logistic
-from jobrec_jax.baselines.popularity import Popularity
 from jobrec_jax.baselines.random_scorer import Constant, Random
-from jobrec_jax.baselines.rules import Rules
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.lists import (
     RankingLists,
@@ -35,7 +32,6 @@ from jobrec_jax.scoring.features import PairScores
 from jobrec_jax.scoring.policy import Alone
 
 HELD_OUT = 'held-out lists'
-RIVALS = ('popularity', 'schema rules', 'logistic regression')
 Case = tuple[str, str]  # split, perspective
 
 
@@ -228,32 +224,15 @@ def read_blanked(bench: Bench) -> np.ndarray:
   return load_array(bench.folder / 'preference.npy')
 
 
-def rival(name: str, dataset: Dataset) -> Baseline:
-  """A rival of the experts, not fitted yet."""
-  match name:
-    case 'popularity':
-      return Popularity()
-    case 'schema rules':
-      return Rules(AlignmentFeatures(dataset))
-    case 'logistic regression':
-      return Logistic(AlignmentFeatures(dataset))
-  raise ValueError(f'rival must be one of {RIVALS}, got {name!r}')
-
-
-def rivals_of(dataset: Dataset, perspective: str) -> tuple[str, ...]:
-  """The rivals there are: where all labels of train are alike, the rules, which learn nothing."""
-  labels = getattr(dataset.interactions.of('train'), perspective)
-  return RIVALS if (labels == 0).any() and (labels == 1).any() else ('schema rules',)
-
-
 def make_rival(bench: Bench) -> None:
   """Fits a rival for each perspective that it can learn and scores all lists of that one."""
   dataset, name = bench.inputs['data'].dataset, bench.settings['rival']
+  rivals.check_installed([name])
   cases, scored = bench.inputs['lists'].cases, {}
   for perspective in PERSPECTIVES:
     mine = [case for case in cases if case[1] == perspective]
-    if mine and name in rivals_of(dataset, perspective):
-      fitted = rival(name, dataset).fit(dataset, perspective)
+    if mine and rivals.RIVALS[name].can_learn(dataset, perspective):
+      fitted = rivals.make_rival(name, dataset).fit(dataset, perspective)
       scored |= {'/'.join(case): list_scores(fitted, cases[case]) for case in mine}
   save_arrays(bench.folder / 'scores.npz', scored)
 
@@ -299,10 +278,16 @@ def read_list_scores(bench: Bench) -> dict[str, np.ndarray]:
   return load_arrays(bench.folder / 'scores.npz')
 
 
+def rivals_among(systems: Iterable[str]) -> list[str]:
+  """The rivals among some names, in the order in which they are shown."""
+  there = set(systems)
+  return [name for name in rivals.RIVALS if name in there]
+
+
 def case_scores(inputs: Any, case: Case) -> Iterator[tuple[str, np.ndarray]]:
   """The rivals' and the canaries' scores of a case, in the order in which they are shown."""
   prefix = '/'.join(case)
-  for name in RIVALS:
+  for name in rivals_among(inputs):
     if prefix in inputs[name]:
       yield name, inputs[name][prefix]
   for key, values in inputs['canaries'].items():

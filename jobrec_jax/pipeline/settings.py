@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+from jobrec_jax.baselines import rivals
 from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.simulator import MarketConfig
 from jobrec_jax.data.tables.definition import read_schema
@@ -210,9 +211,12 @@ class EvaluateSettings:
   # Held-out candidates whose pairs are ranked, drawn at random; 0: all.
   candidates: Annotated[int, at_least(0)] = 0
   level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
+  # Who the experts stand beside, some of `baselines.rivals.RIVALS`.
+  rivals: tuple[str, ...] = rivals.DEFAULT
 
   def __post_init__(self):
     check(self)
+    rivals.check_names(self.rivals)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from jobrec_jax.baselines.rivals import DEFAULT, make_rival
 from jobrec_jax.data.dataset import UNOBSERVED
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
@@ -71,7 +72,7 @@ def evaluation(folder, dataset, truth, known, offsets=0.0):
       'seed': 0, 'held_out': 30, 'list_length': 8, 'candidates': 0, 'source': 'simulated',
       'size': ''})
   rivals = {name: run(scores.make_rival, scores.read_list_scores, {'rival': name}, lists=lists)
-            for name in scores.RIVALS}
+            for name in DEFAULT}
   canaries = run(scores.make_canaries, scores.read_list_scores, {'seed': 0}, lists=lists)
   inputs = PolicyInputs(jnp.zeros((50, 8, 2, 4)), jnp.zeros((50, 8)), jnp.zeros((50, 8)),
                         jnp.zeros(50, int), jnp.ones((50, 8), bool))
@@ -121,7 +122,7 @@ def test_a_constant_scorer_recalls_one_in_n(market, evaluated):
 
 
 def test_differences_are_paired_and_blanking_loses(evaluated):
-  for rival in (*scores.RIVALS, subject.BLANKED):
+  for rival in (*DEFAULT, subject.BLANKED):
     row = value(evaluated, split='cold candidates', perspective='preference', against=rival)
     rows = [value(evaluated, split='cold candidates', perspective='preference', tau=None,
                   metric='ndcg@5', system=s, against=None) for s in (subject.PREFERENCE, rival)]
@@ -290,7 +291,7 @@ def test_rivals_learn_the_perspective_whose_lists_they_rank(market, tmp_path):
   found = scores.read_list_scores(bench)
   assert set(found) == {'a/preference', 'a/qualification'}
   for perspective in ('preference', 'qualification'):
-    fitted = scores.rival('popularity', dataset).fit(dataset, perspective)
+    fitted = make_rival('popularity', dataset).fit(dataset, perspective)
     np.testing.assert_array_equal(found[f'a/{perspective}'], scores.list_scores(
         fitted, lists['a', perspective]))
   assert (found['a/preference'] != found['a/qualification']).any()
