@@ -7,9 +7,10 @@
   python -m experiments.study --study=... --shard=0/4          every fourth run: plain job arrays
 
 The same command resumes. --config is what the variants change; configs/small.py makes a try of
-minutes. What came out is printed and kept in WORKDIR/results.md and report.html; the intervals and
-p-values are experiments.compare's, on WORKDIR/runs/VARIANT/*. Exit status 1: a stage failed; the
-others are made. docs/tutorial.md goes through one.
+minutes. What came out is printed and kept in WORKDIR/results.md and report.html, every system of
+the first variant beside every other in systems.md and systems.tex; the intervals and p-values are
+experiments.compare's, on WORKDIR/runs/VARIANT/*. Exit status 1: a stage failed; the others are
+made. docs/tutorial.md goes through one.
 """
 
 import sys
@@ -43,7 +44,8 @@ def main(run: Run) -> None:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
     if made.lost:
       print(f'Of {len(runs)} runs {len(made.complete)} came through: the table is of these.\n')
-    print(f'{text(results)}\n{costs(origin)}\nThe whole report: {run / "report.html"}')
+    print(f'{text(results)}\n{costs(origin)}\nThe whole report: {run / "report.html"}\n'
+          f'Every system beside the others: {run / "systems.md"}')
   print(study_run.told(made))
   if made.failures:
     sys.exit(1)

@@ -8,6 +8,7 @@ not seen, is ranked by `Popularity`; an item without one scores 0.
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
+import warnings
 
 import numpy as np
 from scipy import sparse
@@ -116,7 +117,9 @@ class ItemKNN(Collaborative):
   def _learn(self, setting: int, x: sparse.csr_matrix) -> Similar:
     from implicit.nearest_neighbours import CosineRecommender  # here, for it takes a second
     model = CosineRecommender(K=min(setting, x.shape[1]), num_threads=1)
-    model.fit(x, show_progress=False)
+    with warnings.catch_warnings():  # of a conversion inside of it
+      warnings.simplefilter('ignore')
+      model.fit(x, show_progress=False)
     return Similar(x, model.similarity.toarray())
 
 

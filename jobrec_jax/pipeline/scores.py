@@ -224,6 +224,11 @@ def read_blanked(bench: Bench) -> np.ndarray:
   return load_array(bench.folder / 'preference.npy')
 
 
+def rival_stage(name: str) -> str:
+  """The name of the stage that fits a rival."""
+  return f'rival-{name.replace(" ", "-").lower()}'
+
+
 def make_rival(bench: Bench) -> None:
   """Fits a rival for each perspective that it can learn and scores all lists of that one."""
   dataset, name = bench.inputs['data'].dataset, bench.settings['rival']
