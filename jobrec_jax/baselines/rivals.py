@@ -25,6 +25,7 @@ class Rival:
     warm_only: whether it knows by their interactions alone whom it ranks for, so that whom training
       has not seen it ranks by popularity.
     package: what must be installed beside the library; '' for nothing.
+    encoder: what must be fetched, of `weights.fetch.ENCODERS`; '' for nothing.
   """
 
   make: Callable[[Dataset], Baseline]
@@ -33,6 +34,7 @@ class Rival:
   logit: bool = False
   warm_only: bool = False
   package: str = ''
+  encoder: str = ''
 
   def can_learn(self, dataset: Dataset, perspective: str) -> bool:
     """Whether the train split holds the labels that it needs."""
@@ -71,6 +73,7 @@ RIVALS: dict[str, Rival] = {
     'popularity': Rival(_plain('popularity', 'Popularity')),
     'schema rules': Rival(_on_schema('rules', 'Rules'), 'nothing'),
     'BM25': Rival(_plain('bm25', 'BM25'), 'nothing', package='bm25s'),
+    'MiniLM': Rival(_plain('embeddings', 'MiniLM'), 'nothing', encoder='minilm'),
     'ItemKNN': _collaborative('ItemKNN'),
     'EASE': _collaborative('EASE', package=''),
     'WMF': _collaborative('WMF'),
@@ -79,6 +82,8 @@ RIVALS: dict[str, Rival] = {
     'naive': Rival(_with_words(naive), labels=naive, logit=True),
     'logistic regression': Rival(_on_schema('logistic', 'Logistic'), logit=True),
     'boosted trees with words': Rival(_on_schema('words', 'TreesWords'), logit=True),
+    'logistic regression with MiniLM': Rival(_on_schema('embeddings', 'LogisticMiniLM'), logit=True,
+                                             encoder='minilm'),
     'logistic regression with words': Rival(_with_words(observed), logit=True),
 }
 DEFAULT = ('popularity', 'schema rules', 'logistic regression', 'logistic regression with words')
@@ -91,8 +96,14 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_installed(names: Sequence[str]) -> None:
-  """Raises ValueError: a rival stands on a package that is not there."""
+  """Raises ValueError: a rival stands on a package or an encoder that is not there."""
   for name in names:
+    encoder = RIVALS[name].encoder
+    if encoder:
+      from jobrec_jax.weights import fetch  # here, for few ask
+      if not fetch.has_encoder(encoder):
+        raise ValueError('evaluate.rivals must name rivals whose encoder was fetched, got '
+                         f'{name!r}; python -m jobrec_jax.weights.fetch {encoder}, or leave it out')
     package = RIVALS[name].package
     if package and importlib.util.find_spec(package) is None:
       raise ValueError(f'evaluate.rivals must name rivals that are installed, got {name!r}, which '

@@ -7,7 +7,7 @@ share; b those of the free texts alone, in a space of its own for each side. The
 lets a linear model learn that some words of one side go with other words of the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,6 +24,8 @@ from jobrec_jax.baselines.tuning import best_of, log_loss
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.schema.render import is_missing, render_entity, rendered_attributes
 
+Matrix = np.ndarray | sparse.csr_matrix
+Embed = Callable[[Sequence[str]], np.ndarray]
 SIDES = ('candidate', 'job')
 COMPONENTS = 16  # of a, and of b of each side
 
@@ -85,18 +87,19 @@ class Reader:
   def __init__(self, texts: Sequence[str], ngrams: int):
     self._words = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
     read = self._words.build_analyzer()
-    self.width = 0
+    self._components = None
     if any(read(text) for text in texts):  # else there is no word to count
-      counted = self._words.fit_transform(texts)
-      self.width = min(COMPONENTS, *counted.shape)
-      self._components = TruncatedSVD(
-          self.width, algorithm='randomized', random_state=0).fit(sparse.csr_matrix(counted))
+      self._components = _components(sparse.csr_matrix(self._words.fit_transform(texts)))
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    """[N, width] float64."""
-    if not self.width:
+    """[N, width] float64; a width of 0 where the texts to fit to held no word."""
+    if self._components is None:
       return np.zeros((len(texts), 0))
     return self._components.transform(self._words.transform(texts))
+
+
+def _components(x: Matrix) -> TruncatedSVD:
+  return TruncatedSVD(min(COMPONENTS, *x.shape), random_state=0).fit(x)
 
 
 class PairWords:
@@ -109,9 +112,11 @@ class PairWords:
     alignments: the schema's part.
     crossed: whether b_u ⊗ b_j is among them.
     ngrams: the longest n-gram.
+    embed: [N, D] of free texts, in place of tf-idf; None for tf-idf.
   """
 
-  def __init__(self, dataset: Dataset, alignments: AlignmentFeatures, crossed: bool, ngrams: int):
+  def __init__(self, dataset: Dataset, alignments: AlignmentFeatures, crossed: bool, ngrams: int,
+               embed: Embed | None = None):
     self._alignments = alignments
     train = dataset.interactions.of('train')
     seen = {side: np.unique(getattr(train, side)) for side in SIDES}
@@ -120,8 +125,15 @@ class PairWords:
     self._a = [shared(whole[side]) for side in SIDES]
     self._b = None
     if crossed:
-      free = {side: free_texts(dataset, side) for side in SIDES}
-      self._b = [Reader([free[side][i] for i in seen[side]], ngrams)(free[side]) for side in SIDES]
+      self._b = []
+      for side in SIDES:
+        texts = free_texts(dataset, side)
+        if embed is None:
+          self._b.append(Reader([texts[i] for i in seen[side]], ngrams)(texts))
+        else:
+          x = embed(texts)
+          there = x[seen[side]].any()
+          self._b.append(_components(x[seen[side]]).transform(x) if there else x[:, :0])
 
   def chunks(self, candidate: np.ndarray, job: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """(rows, [n, width] float64 features of theirs), some 65,000 rows at a time."""
@@ -148,6 +160,7 @@ class _WithWords:
 
   name: str
   settings: Sequence
+  _embed: Embed | None = None
 
   def __init__(self, features: AlignmentFeatures, labels: Labels = observed):
     self._features, self._labels = features, labels
@@ -169,7 +182,8 @@ class _WithWords:
       key = setting.crossed, setting.ngrams
       if key not in prepared:
         prepared.clear()  # one at a time, for they are wide
-        words, scaler = PairWords(dataset, self._features, *key), StandardScaler(copy=False)
+        words = PairWords(dataset, self._features, *key, self._embed)
+        scaler = StandardScaler(copy=False)
         prepared[key] = words, scaler, scaler.fit_transform(
             words(train.candidate, train.job)), (
                 scaler.transform(words(held.candidate, held.job)) if held.both else None)

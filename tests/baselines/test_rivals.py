@@ -3,13 +3,14 @@ but train and, for tuning, validation is learnt from."""
 
 import dataclasses
 import logging
+import zlib
 
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-from jobrec_jax.baselines import base, rivals, tuning, words
+from jobrec_jax.baselines import base, embeddings, rivals, tuning, words
 from jobrec_jax.baselines.alignments import AlignmentFeatures
 from jobrec_jax.baselines.collaborative import EASE, ItemKNN, Similar
 from jobrec_jax.baselines.popularity import Popularity
@@ -18,10 +19,12 @@ from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
 from jobrec_jax.pipeline.settings import EvaluateSettings
 from jobrec_jax.schema.comparators import AtLeast, Semantic
 from jobrec_jax.schema.schema import AlignedField, Attribute, Entity, Layer, Schema
+from jobrec_jax.weights import fetch
 
 CANDIDATES, JOBS = 60, 16
 TRAIN, VALIDATION, TEST = (SPLITS.index(s) for s in ('train', 'validation', 'test'))
-READING = [n for n in rivals.RIVALS if n.endswith('words') or n in ('conflated', 'naive')]
+READING = [n for n in rivals.RIVALS if n.endswith(('words', 'with MiniLM')) or n in (
+    'conflated', 'naive')]
 COLLABORATIVE = [n for n, r in rivals.RIVALS.items() if r.warm_only]
 SCHEMA = Schema(
     'toy', candidate=(Attribute('gpa', 'number', low=0, high=4), Attribute('about', 'text')),
@@ -70,6 +73,19 @@ def few(monkeypatch):
   monkeypatch.setattr(words.LogisticWords, 'settings', (
       LogisticSetting(True, 1, 0.3), LogisticSetting(False, 1, 0.3)))
   monkeypatch.setattr(words.TreesWords, 'settings', (TreesSetting(True, 1, 8),))
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch):
+  """In place of MiniLM's: each word has a direction of its own."""
+  def embed(texts):
+    out = np.zeros((len(texts), 64), np.float32)
+    for row, text in enumerate(texts):
+      for word in text.split():
+        out[row, zlib.crc32(word.encode()) % 64] += 1
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+  monkeypatch.setattr(embeddings, 'minilm', lambda: embed)
+  monkeypatch.setattr(fetch, 'has_encoder', lambda name: True)
 
 
 def shuffled(dataset):
@@ -127,20 +143,21 @@ def test_labels_of_the_test_and_records_of_the_unseen_change_no_score(dataset, n
   np.testing.assert_array_equal(a, b)
 
 
-def test_bm25_ranks_shared_words_first_and_reads_no_label(dataset):
+@pytest.mark.parametrize('name', ['BM25', 'MiniLM'])
+def test_shared_words_come_first_and_no_label_is_read(dataset, name):
   records = tuple(dataclasses.replace(e, attributes={**e.attributes, 'about': SAYS[i % 2][1]})
                   for i, e in enumerate(dataset.candidates[:-1]))
   same = dataclasses.replace(dataset, candidates=(*records, Entity('nothing', {})))
   log = same.interactions
   blind = with_log(same, preference=np.full(len(log), -1, np.int8))
   for perspective in ('preference', 'qualification'):
-    fitted = rivals.make_rival('BM25', same).fit(same, perspective)
+    fitted = rivals.make_rival(name, same).fit(same, perspective)
     kept = log.candidate < CANDIDATES - 1
     scores = fitted.score(log.candidate[kept], log.job[kept])
     goes = (log.candidate[kept] + log.job[kept]) % 2 == 0
     assert scores[goes].min() > scores[~goes].max()
     np.testing.assert_array_equal(
-        scores, rivals.make_rival('BM25', blind).fit(blind, perspective).score(
+        scores, rivals.make_rival(name, blind).fit(blind, perspective).score(
             log.candidate[kept], log.job[kept]))
     assert np.isfinite(fitted.score(np.array([CANDIDATES - 1]), np.array([0]))).all()
 
@@ -228,9 +245,10 @@ def test_data_without_a_word_leave_the_margins(dataset):
   log = mute.interactions
   features = AlignmentFeatures(mute)
   assert words.Reader(['', '1 2'], 2)(['', 'word']).shape == (2, 0)
-  crossed = PairWords(mute, features, True, 2)
-  assert crossed(log.candidate, log.job).shape[1] == PairWords(mute, features, False, 2)(
-      log.candidate, log.job).shape[1]
+  for embed in (None, lambda texts: np.zeros((len(texts), 4))):
+    crossed = PairWords(mute, features, True, 2, embed)
+    assert crossed(log.candidate, log.job).shape == PairWords(mute, features, False, 2)(
+        log.candidate, log.job).shape
   fitted = LogisticWords(features).fit(mute, 'qualification')
   assert np.isfinite(fitted.score(log.candidate, log.job)).all()
 
@@ -253,10 +271,10 @@ def test_who_can_learn_from_what(dataset):
   log = dataset.interactions
   applied = with_log(dataset, preference=np.where(log.preference == 1, 1, -1).astype(np.int8))
   can = [name for name, r in rivals.RIVALS.items() if r.can_learn(applied, 'preference')]
-  assert can == ['schema rules', 'BM25', *COLLABORATIVE, 'conflated', 'naive']
+  assert can == ['schema rules', 'BM25', 'MiniLM', *COLLABORATIVE, 'conflated', 'naive']
   silent = with_log(dataset, qualification=np.full(len(log), -1, np.int8))
   can = [name for name, r in rivals.RIVALS.items() if r.can_learn(silent, 'qualification')]
-  assert can == ['schema rules', 'BM25']
+  assert can == ['schema rules', 'BM25', 'MiniLM']
   with pytest.raises(ValueError, match='both classes'):
     rivals.make_rival('conflated', silent).fit(silent, 'preference')
   with pytest.raises(ValueError, match='must hold positive labels of qualification, got none'):
@@ -271,5 +289,8 @@ def test_names_are_checked_and_so_is_what_is_installed(dataset, monkeypatch):
   assert EvaluateSettings(rivals=()).rivals == ()
   monkeypatch.setattr(rivals.importlib.util, 'find_spec', lambda name: None)
   rivals.check_installed(('EASE', *rivals.DEFAULT))
+  monkeypatch.setattr(fetch, 'has_encoder', lambda name: False)
+  with pytest.raises(ValueError, match=r"got 'MiniLM'; python -m jobrec_jax.weights.fetch minilm"):
+    rivals.make_rival('MiniLM', dataset)
   with pytest.raises(ValueError, match=r"got 'BM25', which stands on bm25s; pip install 'jobrec"):
     rivals.make_rival('BM25', dataset)
