@@ -1,6 +1,6 @@
 """Sentence embeddings of a real encoder, all-MiniLM-L6-v2: a BERT of six layers, forward alone.
 
-  e(text) = n(mean over tokens of the last layer),   n(x) = x / |x|
+  e(text) = n(sum over tokens of the last layer),   n(x) = x / |x|
 
 Plain NumPy: some ten million weights and texts of some fifty words need no device.
 
@@ -46,23 +46,23 @@ class Encoder:
     self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
     self._tokenizer.no_padding()
     self._tokenizer.enable_truncation(LENGTH)
+    self._known: dict[str, np.ndarray] = {}  # both perspectives and all settings ask for the same
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """[N, D] float32 of length 1; zeros for a text without a letter. Each distinct one once."""
-    distinct, place = np.unique(np.asarray(texts, dtype=object).astype(str), return_inverse=True)
-    ids = [e.ids for e in self._tokenizer.encode_batch(list(distinct))]
-    out = np.zeros((len(distinct), self.width), np.float32)
-    order = sorted((i for i, t in enumerate(distinct) if t.strip()), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), BATCH):
-      rows = order[start:start + BATCH]
-      tokens = np.zeros((len(rows), len(ids[rows[-1]])), np.int64)
-      for row, i in enumerate(rows):
-        tokens[row, :len(ids[i])] = ids[i]
-      lengths = np.array([len(ids[i]) for i in rows])
-      mask = np.arange(tokens.shape[1]) < lengths[:, None]
-      mean = (self.states(tokens, mask) * mask[..., None]).sum(1) / lengths[:, None]
-      out[rows] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    return out[place]
+    new = sorted({t for t in texts if t.strip()} - self._known.keys())
+    read = sorted(zip((e.ids for e in self._tokenizer.encode_batch(new)), new),
+                  key=lambda pair: len(pair[0]))
+    for start in range(0, len(read), BATCH):
+      rows, names = zip(*read[start:start + BATCH])
+      lengths = np.array([len(ids) for ids in rows])
+      tokens = np.zeros((len(rows), lengths[-1]), np.int64)
+      mask = np.arange(lengths[-1]) < lengths[:, None]
+      tokens[mask] = np.concatenate(rows)
+      total = (self.states(tokens, mask) * mask[..., None]).sum(1)
+      self._known |= zip(names, total / np.linalg.norm(total, axis=1, keepdims=True))
+    nothing = np.zeros(self.width, np.float32)
+    return np.stack([self._known.get(t, nothing) for t in texts])
 
   def states(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """[B, L, D] the last layer's states of [B, L] tokens, where `mask` is true."""
