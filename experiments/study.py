@@ -7,9 +7,10 @@
   python -m experiments.study --study=... --shard=0/4          every fourth run: plain job arrays
 
 The same command resumes. --config is what the variants change; configs/small.py makes a try of
-minutes. What came out is kept in WORKDIR/results.md and report.html; the command for intervals and
-p-values is printed. The log has a line a stage at most, and every warning; with --v=1 all lines.
-Exit status 1: a stage failed; the others are made. docs/tutorial.md goes through one.
+minutes. What came out is kept in WORKDIR/results.md and report.html, every system of the first
+variant beside every other in systems.md and systems.tex; the command for intervals and p-values is
+printed. The log has a line a stage at most, and every warning; with --v=1 all lines. Exit status 1:
+a stage failed; the others are made. docs/tutorial.md goes through one.
 """
 
 import sys

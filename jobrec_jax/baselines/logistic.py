@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jobrec_jax.baselines.alignments import AlignmentFeatures
-from jobrec_jax.baselines.base import train_labels
+from jobrec_jax.baselines.base import both_classes
 from jobrec_jax.data.dataset import Dataset
 
 
@@ -24,17 +24,14 @@ class Logistic:
     Raises:
       ValueError: no such interaction, or all of one class.
     """
-    train, labels = train_labels(dataset, perspective)
-    if labels.all() or not labels.any():
-      raise ValueError(f'all {len(labels)} train labels of {perspective} are {int(labels[0])}: '
-                       'logistic regression needs both classes')
+    train = both_classes(dataset, perspective)
     self._features.check_made_for(dataset)
-    x = np.empty((len(train), self._features.width))
+    x = np.empty((len(train.label), self._features.width))
     for rows, features in self._features.chunks(train.candidate, train.job):
       x[rows] = features
     # Scaled in place: the one array that grows with the pairs.
     self._model = make_pipeline(StandardScaler(copy=False), LogisticRegression(max_iter=1000))
-    self._model.fit(x, labels)
+    self._model.fit(x, train.label)
     return self
 
   def score(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:

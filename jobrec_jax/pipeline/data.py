@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from absl import logging
 import numpy as np
 
+from jobrec_jax.baselines.rivals import check_installed
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.files.jsonl import read_jsonl
 from jobrec_jax.data.files.paper_csv import read_published
@@ -167,8 +168,9 @@ def check_sizes(settings: Settings, data: Data) -> None:
   Of a perspective that no label teaches nothing is asked: see `perspectives`.
 
   Raises:
-    ValueError: with what must be there and what came.
+    ValueError: with what must be there and what came; or a rival is not installed.
   """
+  check_installed(settings.evaluate.rivals)
   dataset, truth = data
   taught = perspectives(dataset)
   if not taught:

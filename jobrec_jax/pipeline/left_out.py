@@ -1,11 +1,12 @@
 """What of the road a run's data leave out, and why, in sentences for the report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from jobrec_jax.baselines.rivals import RIVALS
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.pipeline.perspectives import has_contrast, perspectives, split_sizes, why_absent
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.scores import EvaluationLists, rivals_of
+from jobrec_jax.pipeline.scores import EvaluationLists
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 SAYS = {'preference': 'who applied', 'qualification': 'who was accepted and who was rejected'}
@@ -22,10 +23,7 @@ def left_out(run: Run) -> list[str]:
           for p in PERSPECTIVES if p not in taught]
   if truth is None:
     said += _unmeasured(dataset, taught, lists)
-  if 'preference' in taught and len(rivals_of(dataset, 'preference')) == 1:
-    said.append('Popularity and logistic regression are no rivals in preference here: every label '
-                'of it in the train split is yes, which teaches them nothing.')
-  return said
+  return said + _rivals(dataset, taught, run.settings.evaluate.rivals)
 
 
 def _absent(dataset: Dataset, perspective: str, tables: bool) -> str:
@@ -37,6 +35,22 @@ def _absent(dataset: Dataset, perspective: str, tables: bool) -> str:
           f'(pairs: {split_sizes(dataset)}). What says {SAYS[perspective]} is {column}. Without '
           'both experts there is no policy, no requirement τ, and nothing measured of them; '
           f'{WITHOUT[perspective]}.')
+
+
+def _rivals(dataset: Dataset, taught: Sequence[str], names: Sequence[str]) -> list[str]:
+  """Rivals that the labels teach nothing, and those that know nobody new."""
+  said = []
+  for perspective in taught:
+    lost = [name for name in names if not RIVALS[name].can_learn(dataset, perspective)]
+    if lost:
+      said.append(f'No rivals in {perspective} here: {", ".join(lost)}. The labels of the train '
+                  'split that they learn from are all alike or absent, which teaches them nothing.')
+  warm = [name for name in names if RIVALS[name].warm_only]
+  if warm:
+    said.append(f'{", ".join(warm)}: knowing whom they rank for by interactions alone, they rank '
+                'by popularity where training has seen none, so for every cold candidate in '
+                'preference and every cold job in qualification.')
+  return said
 
 
 def _unmeasured(dataset: Dataset, taught: tuple[str, ...],

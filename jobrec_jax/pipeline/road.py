@@ -96,9 +96,9 @@ def road(settings: Settings) -> Road:
                     scores.make_scores, scores.read_scores)
   blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
                   scores.read_blanked)
-  rivals = {name: Stage(f'rival-{name.replace(" ", "-")}', 1, {'rival': name},
+  rivals = {name: Stage(scores.rival_stage(name), 1, {'rival': name},
                         {'data': of_data, 'lists': lists}, scores.make_rival,
-                        scores.read_list_scores) for name in scores.RIVALS}
+                        scores.read_list_scores) for name in s.evaluate.rivals}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
   evaluation = Stage('evaluation', 6, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},

@@ -8,12 +8,9 @@ from typing import Any, NamedTuple
 from absl import logging
 import numpy as np
 
-from jobrec_jax.baselines.alignments import AlignmentFeatures
+from jobrec_jax.baselines import rivals
 from jobrec_jax.baselines.base import Baseline
-from jobrec_jax.baselines.logistic import Logistic
-from jobrec_jax.baselines.popularity import Popularity
 from jobrec_jax.baselines.random_scorer import Constant, Random
-from jobrec_jax.baselines.rules import Rules
 from jobrec_jax.data.dataset import SPLITS, Dataset, Truth
 from jobrec_jax.data.lists import (
     CENTRES,
@@ -37,8 +34,6 @@ from jobrec_jax.scoring.policy import Alone
 
 HELD_OUT, FULL = 'held-out lists', 'full ranking'
 SAMPLED = 200  # held-out candidates of jobrec_synth whose pairs with all jobs are ranked
-RIVALS = ('popularity', 'schema rules', 'logistic regression')
-LOGITS = ('logistic regression',)  # rivals whose score is a logit
 Case = tuple[str, str]  # split (or where else the lists are of), perspective
 # What a perspective's lists hold along the other axis.
 ACROSS = {'preference': 'candidates of a job', 'qualification': 'jobs of a candidate'}
@@ -304,32 +299,20 @@ def read_blanked(bench: Bench) -> np.ndarray:
   return load_array(bench.folder / 'preference.npy')
 
 
-def rival(name: str, dataset: Dataset) -> Baseline:
-  """A rival of the experts, not fitted yet."""
-  match name:
-    case 'popularity':
-      return Popularity()
-    case 'schema rules':
-      return Rules(AlignmentFeatures(dataset))
-    case 'logistic regression':
-      return Logistic(AlignmentFeatures(dataset))
-  raise ValueError(f'rival must be one of {RIVALS}, got {name!r}')
-
-
-def rivals_of(dataset: Dataset, perspective: str) -> tuple[str, ...]:
-  """The rivals there are: where all labels of train are alike, the rules, which learn nothing."""
-  labels = getattr(dataset.interactions.of('train'), perspective)
-  return RIVALS if (labels == 0).any() and (labels == 1).any() else ('schema rules',)
+def rival_stage(name: str) -> str:
+  """The name of the stage that fits a rival."""
+  return f'rival-{name.replace(" ", "-").lower()}'
 
 
 def make_rival(bench: Bench) -> None:
   """Fits a rival for each perspective that it can learn and scores all lists of that one."""
   dataset, name = bench.inputs['data'].dataset, bench.settings['rival']
+  rivals.check_installed([name])
   jobs, scored = len(dataset.jobs), {}
   for perspective in PERSPECTIVES:
     mine = {case: x for case, x in bench.inputs['lists'].cases.items() if case[1] == perspective}
-    if mine and name in rivals_of(dataset, perspective):
-      fitted = rival(name, dataset).fit(dataset, perspective)
+    if mine and rivals.RIVALS[name].can_learn(dataset, perspective):
+      fitted = rivals.make_rival(name, dataset).fit(dataset, perspective)
       codes = distinct(list(mine.values()), jobs)
       scores = fitted.score(*divmod(codes, jobs)).astype(np.float32)  # each pair once
       scored |= {'/'.join(case): scores[np.searchsorted(codes, pair_codes(lists, jobs))]
@@ -378,10 +361,16 @@ def read_list_scores(bench: Bench) -> dict[str, np.ndarray]:
   return load_arrays(bench.folder / 'scores.npz')
 
 
+def rivals_among(systems: Iterable[str]) -> list[str]:
+  """The rivals among some names, in the order in which they are shown."""
+  there = set(systems)
+  return [name for name in rivals.RIVALS if name in there]
+
+
 def case_scores(inputs: Any, case: Case) -> Iterator[tuple[str, np.ndarray]]:
   """The rivals' and the canaries' scores of a case, in the order in which they are shown."""
   prefix = '/'.join(case)
-  for name in RIVALS:
+  for name in rivals_among(inputs):
     if prefix in inputs[name]:
       yield name, inputs[name][prefix]
   for key, values in inputs['canaries'].items():

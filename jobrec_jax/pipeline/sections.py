@@ -28,7 +28,7 @@ from jobrec_jax.pipeline.measures.tradeoff import KNOTS, POLICY
 from jobrec_jax.pipeline.policy import TrainedPolicy
 from jobrec_jax.pipeline.provenance import UNKNOWN, told
 from jobrec_jax.pipeline.run import Run
-from jobrec_jax.pipeline.scores import FULL, HELD_OUT, RIVALS, split_of
+from jobrec_jax.pipeline.scores import FULL, HELD_OUT, rivals_among, split_of
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import plain
 from jobrec_jax.pipeline.store import read_about
@@ -91,7 +91,7 @@ def group_of(system: str) -> str:
   """How a system is drawn."""
   if system.startswith(CANARY):
     return 'canaries'
-  return 'ceiling' if CEILING in system else 'rivals' if system in RIVALS else 'experts'
+  return 'ceiling' if CEILING in system else 'rivals' if rivals_among([system]) else 'experts'
 
 
 def comparison_section(run: Run, results: Evaluation) -> Section:
@@ -146,7 +146,8 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
   eligibility = find(rows, ELIGIBILITY)
   preference = find([r for r in rows if r.perspective == 'preference'], 'ndcg@5')
   if eligibility:  # only truths tell how eligible a recommendation is
-    shown = ('policy', PREFERENCE, QUALIFICATION, *RIVALS, CEILINGS['preference'])
+    systems = dict.fromkeys(system for system, _ in eligibility)
+    shown = ('policy', PREFERENCE, QUALIFICATION, *rivals_among(systems), CEILINGS['preference'])
     series = {s: [figures.TradeoffPoint(tau, eligibility[s, tau], preference[s, tau])
                   for system, tau in eligibility if system == s] for s in shown}
     lines = {"truth's bound, P + μ Q": bounds.ranked_truth,

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+from jobrec_jax.baselines import rivals
 from jobrec_jax.data.market.domain import load_domain
 from jobrec_jax.data.market.simulator import MarketConfig
 from jobrec_jax.data.tables.definition import read_schema
@@ -219,9 +220,12 @@ class EvaluateSettings:
   # Attributes of candidates, by name: NDCG and eligibility of each of their values, of numbers by
   # quarters of the candidates.
   groups: tuple[str, ...] = ()
+  # Who the experts stand beside, some of `baselines.rivals.RIVALS`.
+  rivals: tuple[str, ...] = rivals.DEFAULT
 
   def __post_init__(self):
     check(self)
+    rivals.check_names(self.rivals)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""The files that a person opens after a study: results.md and report.html."""
+"""The files that a person opens after a study: results.md, report.html, and every system beside
+every other as systems.md and systems.tex."""
 
 from collections.abc import Mapping
 from pathlib import Path
 import shlex
 from typing import Any
 
-from jobrec_jax.pipeline.measures.subject import TRUE_PREFERENCE
+from jobrec_jax.baselines.rivals import RIVALS
+from jobrec_jax.pipeline.measures.subject import PREFERENCE, QUALIFICATION, TRUE_PREFERENCE
 from jobrec_jax.pipeline.reasons import duration
+from jobrec_jax.pipeline.scores import rival_stage, rivals_among
 from jobrec_jax.pipeline.study import Study
 from jobrec_jax.pipeline.study_results import (
     ORIGIN,
@@ -21,11 +24,14 @@ from jobrec_jax.pipeline.study_run import Made, todo
 from jobrec_jax.report import study_tables
 from jobrec_jax.report.compared import OTHER, sampled
 from jobrec_jax.report.html import Section
-from jobrec_jax.report.results import Table
+from jobrec_jax.report.results import Table, to_latex, to_markdown
 from jobrec_jax.report.study import write_page
 from jobrec_jax.schema.files import write_json, write_text
 
 Origin = dict[str, Any]
+TRAINING = ('tokenizer', 'warm_up', 'censoring', 'cooperative')
+WARM = ('† knows whom it ranks for by interactions alone: whom training has not seen it ranks by '
+        'popularity.')
 KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '
        '▲ better, ▼ worse: told apart at {share:.0%} after correction for all tests of the table '
        '(Holm), over {over}. = stands on the same results.')
@@ -39,12 +45,14 @@ KEPT = (' At 10% of the way: the true preference of the best five where their tr
 
 def write_study(study: Study, made: Made, folder: Path, store: Path,
                 level: float) -> tuple[Results, Origin]:
-  """Writes results.json, origin.json, results.md and report.html of the runs that are complete."""
+  """Writes results.json, origin.json, results.md, systems.md, systems.tex and report.html of the
+  runs that are complete."""
   results = study_results(study, read_runs(made.complete, store), level)
   write_json(folder / RESULTS, results, indent=1)
   origin = study_origin(todo(made.complete), store)
   write_json(folder / ORIGIN, origin, indent=1)
   write_text(folder / 'results.md', text(results))
+  write_systems(folder, results, origin)
   write_page(folder / 'report.html', study.question, compared_rows(results), purposes(results), [
       ('variants', str(len(study.variants))), ('complete runs', str(len(made.complete))),
       ('runs that lack something', str(len(made.lost))),
@@ -55,6 +63,26 @@ def write_study(study: Study, made: Made, folder: Path, store: Path,
           ('versions', ', '.join(f'{name} {v}' for name, v in origin['versions'].items()))]),
        *failures(made)])
   return results, origin
+
+
+def write_systems(folder: Path, results: Results, origin: Origin) -> None:
+  """Writes systems.md and systems.tex: of the first variant every system × measure, and seconds."""
+  rows, took = results['systems'], origin['stages']
+  seconds = {name: took[stage][1] / took[stage][0] for name in rivals_among(
+      r['system'] for r in rows) if (stage := rival_stage(name)) in took}
+  expert = [took[name][1] / took[name][0] for name in TRAINING if name in took]
+  seconds |= dict.fromkeys((PREFERENCE, QUALIFICATION), sum(expert)) if expert else {}
+  warm = [name for name, rival in RIVALS.items() if rival.warm_only]
+  tables = study_tables.systems(rows, seconds, warm)
+  noted = any('†' in row[0] for table in tables for row in table.rows)
+  runs = rows[0]['runs'] if rows else 0
+  notes = [f"{results['question']} Means over {runs} runs with intervals at "
+           f"{results['level']:.0%}; seconds of the stage that fits a rival and scores its lists, "
+           'and of the stages that train both experts.', *([WARM] if noted else [])]
+  write_text(folder / 'systems.md', '\n'.join([*(f'{n}\n' for n in notes),
+                                               *map(to_markdown, tables)]))
+  write_text(folder / 'systems.tex', '\n'.join([*(f'% {n}' for n in notes), '',
+                                                *map(to_latex, tables)]))
 
 
 def purposes(results: Results) -> list[tuple[str, str]]:

@@ -8,8 +8,10 @@ Nothing in results.json depends on when, where or in which order the runs were m
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+import re
 from typing import Any
 
+from jobrec_jax.evaluate.comparison import combine
 from jobrec_jax.pipeline.compare import Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
 from jobrec_jax.pipeline.measures.subject import BOUND, STAGE_2, UNIFORM
@@ -21,11 +23,12 @@ from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
 from jobrec_jax.pipeline.tasks import Task
 from jobrec_jax.report.compared import ComparedRow
 from jobrec_jax.report.findings import LOSS
-from jobrec_jax.report.results import ResultRow
+from jobrec_jax.report.results import ResultRow, range_of
 from jobrec_jax.schema.files import null_for_nan, read_json
 
 RESULTS, ORIGIN = 'results.json', 'origin.json'
 Results = dict[str, Any]
+SHOWN = re.compile(r'ndcg@5\b.*|true (eligibility|preference)@5')  # of a table of systems
 
 
 def read_runs(runs: Sequence[RunOfStudy], store: Path) -> dict[str, list[Member]]:
@@ -53,7 +56,8 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
 
   Returns:
     'question', 'variants' (name -> purpose), 'changes' (name -> settings), 'level', 'compared'
-    (rows of `ComparedRow`), and 'values' (the main numbers of each run).
+    (rows of `ComparedRow`), 'systems' (of the reference, see `system_rows`), and 'values' (the main
+    numbers of each run).
   """
   compared = []
   if study.reference in systems:
@@ -64,6 +68,7 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
       'changes': {name: plain(dict(v.changes)) for name, v in study.variants.items()},
       'level': level,
       'compared': [null_for_nan(row._asdict()) for row in compared],
+      'systems': system_rows(systems.get(study.reference, ()), level),
       'values': [null_for_nan({'variant': name, 'data_seed': m.data_seed, 'seed': m.seed,
                                'requirement': key.requirement, 'tau': row.tau,
                                'system': row.system, 'split': row.split,
@@ -71,6 +76,33 @@ def study_results(study: Study, systems: Mapping[str, Sequence[Member]], level: 
                                'value': row.value})
                  for name, members in systems.items() for m in members
                  for key, row in main_rows(m)]}
+
+
+def system_rows(members: Sequence[Member], level: float) -> list[dict[str, Any]]:
+  """Every system's mean over runs with its interval: what knows no requirement, measure by measure.
+
+  Args:
+    members: the runs of a variant.
+    level: of the intervals, which hold over data seeds and training seeds; see `combine`.
+
+  Returns:
+    'system', 'split', 'perspective', 'metric', 'value', 'low', 'high', 'runs'; a measure that some
+    run lacks is left out.
+  """
+  found = [{key[:1] + key[2:]: estimate for key, estimate in keyed(m).items()
+            if not key.requirement and SHOWN.fullmatch(key.metric)} for m in members]
+  rows = []
+  for key in found[0] if found else ():
+    if not all(key in of_run for of_run in found):
+      continue
+    by_data: dict[int, list] = {}
+    for member, of_run in zip(members, found):
+      by_data.setdefault(member.data_seed, []).append(of_run[key])
+    mean, (least, most) = combine(list(by_data.values()), level), range_of(key[-1])
+    numbers = {'value': mean.value, 'low': max(mean.low, least), 'high': min(mean.high, most)}
+    rows.append(null_for_nan(dict(zip(('system', 'split', 'perspective', 'metric'), key))
+                             | numbers | {'runs': len(members)}))
+  return rows
 
 
 def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:

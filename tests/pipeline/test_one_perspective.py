@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jobrec_jax
+from jobrec_jax.baselines.rivals import DEFAULT, RIVALS
 from jobrec_jax.data.dataset import SPLITS
 from jobrec_jax.data.files.records import entity_json
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
@@ -56,12 +57,13 @@ def in_test(log):
   return log.split == SPLITS.index('test')
 
 
-def said(dataset, lists=None, source='tables'):
+def said(dataset, lists=None, source='tables', rivals=DEFAULT):
   """The sentences of a run over these data."""
   found = {'data': Data(dataset, None), 'lists': lists}
   return left_out(SimpleNamespace(
       road=SimpleNamespace(data='data', lists='lists'), get=found.get,
-      settings=SimpleNamespace(data=SimpleNamespace(source=source))))
+      settings=SimpleNamespace(data=SimpleNamespace(source=source),
+                               evaluate=SimpleNamespace(rivals=rivals))))
 
 
 def lists_of(dataset, folder, length=6):
@@ -159,12 +161,16 @@ def test_a_log_of_applications_alone_is_measured_on_an_applied_job_among_others(
   mine = lists.cases['test', PREFERENCE]
   assert (mine.relevance.sum(1) == 1).all() and mine.job.shape[1] == 6
   assert (lists.held_out is None) == alone
-  assert scores.rivals_of(dataset, PREFERENCE) == ('schema rules',)
-  assert scores.rivals_of(whole, PREFERENCE) == scores.RIVALS
+  for data, able in ((dataset, ['schema rules']), (whole, list(DEFAULT))):
+    assert [n for n in DEFAULT if RIVALS[n].can_learn(data, PREFERENCE)] == able
   texts = said(dataset, lists)
   assert len(texts) == 2 + alone
   assert 'lists of one applied job among up to 6 that training sees' in texts[-2]
-  assert texts[-1].startswith('Popularity and logistic regression are no rivals in preference')
+  assert texts[-1].startswith('No rivals in preference here: popularity, logistic regression, '
+                              'logistic regression with words. The labels of the train split')
+  *before, last = said(dataset, lists, rivals=('BM25', 'EASE', 'WMF', 'conflated'))
+  assert len(before) == len(texts) - 1 + alone  # alone, nobody is known to be accepted
+  assert last.startswith('EASE, WMF: knowing whom they rank for by interactions alone, they rank ')
 
 
 def test_labels_that_are_not_there_are_not_refined(whole):
@@ -199,7 +205,7 @@ def test_one_expert_is_trained_measured_and_reported(finished):
   (other,) = {PREFERENCE, QUALIFICATION} - {mine}
   systems = {r.system for r in results.rows}
   assert f'{mine} expert' in systems and f'{other} expert' not in systems
-  assert {'popularity', 'schema rules', 'logistic regression'} <= systems
+  assert set(DEFAULT) <= systems
   assert {r.perspective for r in results.rows} == {mine}
   assert 'policy' not in systems and results.attainable is None and not results.taus
   page = (run / 'report.html').read_text()

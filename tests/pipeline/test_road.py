@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 
+from jobrec_jax.baselines.rivals import DEFAULT
 from jobrec_jax.pipeline.road import FREE, proof_stage, road, selection_stage, sweep_stage
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -49,7 +50,8 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'market.rho_x': 0.3, 'model.kv_heads': 2, 'model.head_width': 18, 'lora.targets': ('q',),
          'model.heads': 4, 'sweep.rules': ((0.1, 0.0, 0.0, 0.0),), 'policy.taus': (0.4,),
          'tokenizer.vocab_size': 700, 'tokenizer.phrases': None, 'data.folder': '/another',
-         'sweep.seeds': (4,), 'sweep.learning_rates': (0.1,), 'data.known_faults': ('a',),
+         'evaluate.rivals': ('schema rules', 'EASE'), 'sweep.seeds': (4,),
+         'sweep.learning_rates': (0.1,), 'data.known_faults': ('a',),
          'refine.perspectives': ('preference',), 'refine.people': ('x', 'y', 'z', 'w'),
          'refine.error_rates': (0.1, 0.2, 0.3), 'experts.fixed_weights': (0.2, 0.8),
          'features.states': None, 'backbone.path': None,
@@ -133,8 +135,10 @@ def test_a_setting_enters_the_stages_that_it_changes(key, tmp_path):
   a, b = stages(base), stages(new)
   own = {name for name in a if name not in b or any(
       a[name].identity[part] != b[name].identity[part] for part in ('settings', 'files'))}
-  gone = {'proof'} if key == 'data.source' else {}
-  assert own == OWN[place(key, OWN)] | set(gone)
+  gone = {'data.source': {'proof'}, 'experts.censoring': {'censoring'}, 'evaluate.rivals': {
+      'rival-popularity', 'rival-logistic-regression',
+      'rival-logistic-regression-with-words'}}.get(key, set())
+  assert own == OWN[place(key, OWN)] | gone
   later = {name for name in a if name in b and a[name].key != b[name].key}
   for name, stage in b.items():  # and whatever stands on these is another one
     if name in a and {s.name for s in stage.walk()} & own:
@@ -157,7 +161,8 @@ STANDS_ON = {
     'lists': 'data', 'scores': 'data experts tokenizer policy lists',
     'blanked': 'data experts tokenizer lists', 'canaries': 'data lists',
     'rival-popularity': 'data lists', 'rival-schema-rules': 'data lists',
-    'rival-logistic-regression': 'data lists', 'selection': 'data',
+    'rival-logistic-regression': 'data lists',
+    'rival-logistic-regression-with-words': 'data lists', 'selection': 'data',
     'certified': 'data experts tokenizer calibration policy lists scores',
     'proof': 'data experts tokenizer calibration policy lists scores',
     'sweep': 'data experts tokenizer calibration policy lists scores inputs',
@@ -183,6 +188,6 @@ def test_every_stage_stands_on_what_it_names():
     assert set(found[name].inputs) == set(wanted.split()), name
   for name, stage in found.items():
     for what, other in stage.inputs.items():
-      if what not in ('popularity', 'schema rules', 'logistic regression'):
+      if what not in DEFAULT:
         assert other.name == {'experts': 'cooperative'}.get(what, what), (name, what)
       assert other.key == found[other.name].key

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from jobrec_jax.baselines.rivals import DEFAULT
 from jobrec_jax.pipeline import cluster
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,10 @@ def test_a_killed_worker_changes_no_number(tiny_folder, tmp_path):
   (own,) = (tiny_folder / 'store').glob('evaluation-*/results.json')
   there = tmp_path / 'study/store' / own.parent.name / 'results.json'
   assert there.read_bytes() == own.read_bytes()
+  lines = (tmp_path / 'study/systems.md').read_text().splitlines()
+  for name in DEFAULT:
+    assert any(re.fullmatch(rf'\| {name} \| .* \| \d+\.\d \|', line) for line in lines), name
+  assert r'\toprule' in (tmp_path / 'study/systems.tex').read_text()
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):

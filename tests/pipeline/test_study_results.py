@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from benchmarks import pages
+from jobrec_jax.evaluate.comparison import combine
 from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.compare import Member
 from jobrec_jax.pipeline.study import Study, Variant, members
-from jobrec_jax.pipeline.study_report import ending, key, text
+from jobrec_jax.pipeline.study_report import ending, key, text, write_systems
 from jobrec_jax.pipeline.study_results import read_results, study_results
 from jobrec_jax.pipeline.study_run import Made
 from jobrec_jax.report import study_tables
-from jobrec_jax.report.results import ResultRow
+from jobrec_jax.report.results import ResultRow, Table, to_latex
 from tests.pipeline.tiny import tiny_settings
 
 SPLIT = 'cold candidates'
@@ -120,6 +121,41 @@ def test_a_study_ends_with_the_command_that_compares_its_runs(results, tmp_path)
       f"/runs/base/* '{folder}/runs/good/data-5-seed-3' '{folder}/runs/good/data-5-seed-4'")
   for few in (runs[:1], runs[1:2]):  # no other variant, and no reference
     assert 'python -m' not in ending(results, Made(few, [], {}), folder)
+
+
+def test_every_system_stands_beside_the_others(results, tmp_path):
+  """Means over runs with their interval, in Markdown and LaTeX, with what the stages took."""
+  rows = results['systems']
+  assert [(r['system'], r['metric'], r['runs']) for r in rows] == [
+      ('preference expert', 'ndcg@5', 3), ('qualification expert', 'ndcg@5', 3)]  # no policy's
+  members = [member(s, 0.0) for s in range(3)]
+  expected = combine([[m.estimates[0] for m in members]])
+  assert (rows[0]['value'], rows[0]['low'], rows[0]['high']) == pytest.approx(expected[:3])
+  one = rows[0] | {'value': 0.5, 'low': 0.4, 'high': 0.6, 'metric': 'ndcg@5 by job'}
+  shown = [*rows, *({**one, 'system': name} for name in ('WMF', 'schema rules')),
+           {**one, 'split': 'both cold', 'low': None, 'high': None}]
+  origin = {'stages': {'rival-wmf': [2, 5.0], 'warm_up': [3, 30.0], 'cooperative': [3, 60.0]}}
+  write_systems(tmp_path, results | {'systems': shown}, origin)
+  page = (tmp_path / 'systems.md').read_text()
+  assert '| system | preference ndcg@5 | qualification ndcg@5 | preference ndcg@5 by job |' in page
+  assert '| WMF † |  |  | 0.500 [0.400, 0.600] | 2.5 |' in page
+  assert '| schema rules |  |  | 0.500 [0.400, 0.600] |  |' in page
+  assert page.count('| preference expert | 0.') == 2 and '| 30.0 |' in page
+  assert '† knows whom it ranks for' in page and 'over 3 runs' in page
+  page = (tmp_path / 'systems.tex').read_text()
+  assert r'WMF $\dagger$ &  &  & 0.500 [0.400, 0.600] & 2.5 \\' in page
+  assert page.count(r'\toprule') == page.count(r'\end{tabular}') == 2
+  assert r'\begin{tabular}{lrrrr}' in page
+  assert study_tables.systems([], {}) == []
+
+
+def test_latex_escapes_what_it_must():
+  table = Table('a', ('x_y', '50%'), (('#1 & co', '−0.1 [−0.2, 0.0]'), ('~^', '0.2')),
+                frozenset({(1, 1)}), frozenset({(0, 1)}))
+  lines = to_latex(table).splitlines()
+  assert lines[3] == r'x\_y & 50\% \\'
+  assert lines[5] == r'\#1 \& co & $-$0.1 [$-$0.2, 0.0] $\approx$ \\'
+  assert lines[6] == r'\textasciitilde{}\textasciicircum{} & \textbf{0.2} \\'
 
 
 def test_preference_at_equal_eligibility_stands_in_every_table():

@@ -18,7 +18,7 @@ from jobrec_jax.pipeline.measures.subject import (
     STAGE_2,
     UNIFORM,
 )
-from jobrec_jax.pipeline.scores import HELD_OUT, RIVALS, split_of
+from jobrec_jax.pipeline.scores import HELD_OUT, rivals_among, split_of
 from jobrec_jax.scoring.calibration import fit_calibration
 from tests.pipeline.tiny import tiny_settings
 
@@ -38,7 +38,7 @@ class Kept:
     self.results = run.get(road.evaluation)
     self.inputs = run.get(road.inputs)
     stages = road.evaluation.inputs
-    self.rivals = {name: run.get(stages[name]) for name in RIVALS}
+    self.rivals = {name: run.get(stages[name]) for name in rivals_among(stages)}
     self.canaries, self.blanked = run.get(stages['canaries']), run.get(stages['blanked'])
     wanted = self.lists.wanted
     self.blanked_at = {(int(u), int(j)): float(x) for u, j, x in zip(
@@ -175,7 +175,7 @@ def test_every_ranking_row(kept):
         assert row.n == n and not row.low > row.value and not row.high < row.value
         checked += 1
     expert = PREFERENCE if case[1] == 'preference' else QUALIFICATION
-    for rival in (*RIVALS, BLANKED):
+    for rival in (*kept.rivals, BLANKED):
       if rival in by_system:
         value, _ = mean([a['ndcg@5'] - b['ndcg@5'] if a['ndcg@5'] is not None else None
                          for a, b in zip(by_system[expert], by_system[rival])])

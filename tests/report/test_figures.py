@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from jobrec_jax.baselines.rivals import RIVALS
 from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.eligibility import reliability
 from jobrec_jax.evaluate.statistics import Interval
@@ -78,6 +79,19 @@ def test_tradeoff_joins_points_by_tau_and_labels_its_ends():
   horizontal = learned.lines[2][0].get_segments()[0]
   np.testing.assert_allclose(horizontal[:, 0], [0.1, 0.25])
   assert [t.get_text() for t in figure.legends[0].get_texts()] == ['bound', 'learned', 'bm25']
+
+
+@pytest.mark.parametrize('narrow', [False, True])
+def test_names_of_all_rivals_fit_below_the_tradeoff(narrow):
+  names = ('policy', 'preference expert', 'qualification expert', *RIVALS, 'true P (ceiling)')
+  figure = preference_against_eligibility(
+      {name: [TradeoffPoint(None, around(0.3), around(0.3))] for name in names},
+      {"truth's bound, P + μ Q": np.eye(2), 'exact dual, s_pref + μ p_qual': np.eye(2)},
+      narrow=narrow)
+  figure.draw_without_rendering()
+  box = figure.legends[0].get_window_extent()
+  assert len(figure.legends[0].get_texts()) == len(names) + 2
+  assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 def test_estimates_stand_in_their_order_and_colour():

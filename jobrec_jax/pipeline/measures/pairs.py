@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jobrec_jax.baselines.rivals import RIVALS
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.evaluate.deconflation import deconflation_rows, logit, truth_correlation
 from jobrec_jax.evaluate.eligibility import calibration_estimates
@@ -17,7 +18,7 @@ from jobrec_jax.pipeline.measures.subject import (
     Measured,
     Subject,
 )
-from jobrec_jax.pipeline.scores import LOGITS, RIVALS, case_scores
+from jobrec_jax.pipeline.scores import case_scores
 from jobrec_jax.report.findings import EXPERTS, LETTERS, WITHIN
 from jobrec_jax.schema.schema import PERSPECTIVES
 
@@ -118,7 +119,7 @@ def truth_measures(of: Subject) -> list[Measured]:
         scores = np.asarray(of.calibration.logit(scores))
       rows += correlation_measures(of, grid, perspective, system, scores)
       rows += rank_measures(of, grid, perspective, system, scores)
-      if system in (*EXPERTS.values(), *LOGITS):
+      if system in EXPERTS.values() or RIVALS[system].logit:
         rows += part_measures(of, grid, perspective, system, scores)
   u, j = grid.candidate.ravel(), grid.job.ravel()
   truths = tuple(grid.true[name].ravel() for name in PERSPECTIVES)

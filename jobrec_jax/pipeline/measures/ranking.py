@@ -22,7 +22,7 @@ from jobrec_jax.pipeline.measures.subject import (
     row_slices,
     some,
 )
-from jobrec_jax.pipeline.scores import RIVALS, Case, case_scores, pair_codes
+from jobrec_jax.pipeline.scores import Case, case_scores, pair_codes, rivals_among
 
 
 def ranking_measures(of: Subject) -> tuple[list[Measured], dict[str, Values]]:
@@ -42,7 +42,7 @@ def ranking_measures(of: Subject) -> tuple[list[Measured], dict[str, Values]]:
     expert = PREFERENCE if case[1] == 'preference' else QUALIFICATION
     paired += [Measured(expert, None, *case, 'ndcg@5',
                         by_system[expert]['ndcg@5'] - by_system[rival]['ndcg@5'], rival)
-               for rival in (*RIVALS, BLANKED) if rival in by_system]
+               for rival in (*rivals_among(by_system), BLANKED) if rival in by_system]
   return rows + paired, values
 
 
