@@ -20,7 +20,7 @@ from scipy.special import entr, softmax, xlogy
 Objective = Literal['expected_score', 'info_nce']
 Constraint = Literal['inequality', 'equality']
 
-_CHUNK = 2**15  # numbers of one temporary, which so stays in a core's cache
+_CHUNK = 2**14  # numbers of one temporary, which so stays in a core's cache
 _STEPS = 200  # of Newton; ten are usual
 _SAMPLE = 16  # one list in so many gives a large population its first guess
 
@@ -242,6 +242,7 @@ def list_chunks(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
     raise ValueError(f'tau must be finite and [M] or [M, {size}], got {tau.shape}')
   rows = int(np.clip(_CHUNK // max(q.shape[1], width), 1, len(q)))
   parts = -(-len(q) // rows)
+  rows = -(-len(q) // parts)  # so that little is padding
   index = np.resize(np.arange(len(q)), (parts, rows))
   weight = np.arange(parts * rows).reshape(parts, rows) < len(q)
   lists = Lists(np.where(mask, scores, 0.0)[index], np.where(mask, q, 0.0)[index], mask[index],

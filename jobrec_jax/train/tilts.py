@@ -16,7 +16,7 @@ from jobrec_jax.scoring.policy import PolicyInputs, Tilts, head_lambda
 from jobrec_jax.train.policy import PolicyConfig, policy_loss
 
 EDGE = 1e-4  # share of the attainable range: nearer to an end, a multiplier has none
-BETWEEN = 8  # parts of the way from a knot to the next, mu is solved for at the end of each
+BETWEEN = 16  # parts of the way from a knot to the next, mu is solved for at the end of each
 BETTER = 1e-5  # a loss that is less by a smaller share is rounding
 
 
