@@ -33,11 +33,11 @@ class Recommendation:
   Attributes:
     job_id: its id in the catalogue.
     title: what people know it by; its id where it has no title.
-    score: the policy's logit `s = s_pref + lam z_qual`; jobs are ranked by it.
+    score: the policy's logit `s = s_pref + mu p_qual + lam z_qual`; jobs are ranked by it.
     preference: s_pref, a logit.
     qualification: p_qual, the calibrated probability of being qualified.
-    lam: how far eligibility counts for this pair. It is nan where one expert was trained alone, as
-      is what the other would say.
+    lam: what stage 2 learned of this pair beside mu, which is alike for all; 0 where nothing. It is
+      nan where one expert was trained alone, as is what the other would say.
     reasons: for each layer of the schema with verdicts, its fields in words: met, unmet by how
       much, or unknown, and which words are missing.
     copies: ids of the jobs of the catalogue that equal it in every attribute.

@@ -128,7 +128,7 @@ def test_titles_stand_beside_ids_and_control_characters_are_escaped(ranker):
   assert r'p\x1b[2J' in table and r'Turner\nlead \u202eevil' in table
   assert not [c for c in table if (ord(c) < 32 and c != '\n') or c == '\u202e']
   assert table.splitlines()[0].split() == ['rank', 'job', 'title', 'score', 'preference', 'p_qual',
-                                           'lambda']
+                                           'lift']
 
 
 def test_records_are_scored_as_the_schema_writes_them(ranker):

@@ -12,4 +12,6 @@ def get_study() -> Study:
       'softmax-weights': Variant('task weights through a softmax',
                                  {'experts.task_weights': 'softmax'}),
       'no-calibration': Variant('raw logits of qualification', {'experts.calibration': 'none'}),
-      'applied-jobs': Variant('InfoNCE of the applied job', {'policy.objective': 'info_nce'})})
+      'applied-jobs': Variant('InfoNCE of the applied job', {'policy.objective': 'info_nce'}),
+      'lambda-alone': Variant('a learned lambda keeps the requirement, not the exact dual',
+                              {'policy.start': 'preference'})})

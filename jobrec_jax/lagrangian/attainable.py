@@ -79,5 +79,5 @@ def check_attainable(tau: float, attainable: tuple[float, float]) -> None:
   """
   least, greatest = attainable
   if not least - ROUNDING <= tau <= greatest + ROUNDING:
-    raise ValueError(f'tau must lie in [{least:.6g}, {greatest:.6g}], all that the constraint '
+    raise ValueError(f'tau must lie in [{least:.6g}, {greatest:.6g}], all that any policy '
                      f'reaches on these lists and scores, got {tau:g}')

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Verdict = Literal['settled', 'infeasible', 'oscillating', 'unfinished']
+Verdict = Literal['settled', 'infeasible', 'stuck', 'oscillating', 'unfinished']
 
 SWINGS = 4        # Excursions to alternate sides within half of the run that make an oscillation.
 DECAY = 0.75      # An amplitude that shrinks to less than this between quarters is dying out.
@@ -19,7 +19,8 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(multiplier: np.ndarray, violation: np.ndarray, *, cap: float | None = None,
-             tolerance: float, name: str = 'constraint') -> Diagnosis:
+             tolerance: float, name: str = 'constraint',
+             met_at: float | None = None) -> Diagnosis:
   """Tells a settled constraint from an infeasible, an oscillating and an unfinished one.
 
   The first of these that holds of the last quarter of the run (v = tau - C, above 0 where the
@@ -29,6 +30,7 @@ def diagnose(multiplier: np.ndarray, violation: np.ndarray, *, cap: float | None
   oscillating: v leaves the band of the tolerance on alternate sides, and as far as a quarter ago.
   infeasible:  v stays outside of the band on one side and hardly shrinks any more, while mu sits
                at the cap or still moves outwards.
+  stuck:       the same of a constraint that is known to be met at a multiplier `met_at`.
   unfinished:  anything else.
 
   Args:
@@ -37,6 +39,7 @@ def diagnose(multiplier: np.ndarray, violation: np.ndarray, *, cap: float | None
     cap: that of `dual_ascent`.
     tolerance: largest |v| that counts as met, in units of the constraint.
     name: what the message calls the constraint.
+    met_at: the multiplier at which the exact dual meets the constraint; None where that is unknown.
 
   Raises:
     ValueError: histories that are not [T] alike, shorter than 8 or not finite; a tolerance not
@@ -57,6 +60,8 @@ def diagnose(multiplier: np.ndarray, violation: np.ndarray, *, cap: float | None
   if _oscillating(v, tolerance):
     return _oscillating_message(mu, v, name)
   if _infeasible(mu, v, cap, tolerance):
+    if met_at is not None:
+      return _stuck_message(mu, v, met_at, name)
     return _infeasible_message(mu, v, cap, name)
   return _unfinished_message(mu, v, tolerance, name)
 
@@ -122,6 +127,15 @@ def _infeasible_message(mu: np.ndarray, v: np.ndarray, cap: float | None, name: 
                    f'last quarter of {len(v)} steps its violation stayed in [{last.min():.4g}, '
                    f'{last.max():.4g}] and hardly shrank. Ask for at least {least:.4g} {less}, '
                    f'{otherwise}')
+
+
+def _stuck_message(mu: np.ndarray, v: np.ndarray, met_at: float, name: str) -> Diagnosis:
+  last = _quarters(v)[1]
+  return Diagnosis('stuck', f'{name} is within reach, the exact dual meets it at a multiplier of '
+                   f'{met_at:.4g}, but training did not: its multiplier has reached {mu[-1]:.4g}, '
+                   f'yet over the last quarter of {len(v)} steps its violation stayed in '
+                   f'[{last.min():.4g}, {last.max():.4g}]. Start from the exact dual, or give the '
+                   'scores more room')
 
 
 def _unfinished_message(mu: np.ndarray, v: np.ndarray, tolerance: float, name: str) -> Diagnosis:

@@ -20,7 +20,7 @@ from scipy.special import entr, softmax, xlogy
 Objective = Literal['expected_score', 'info_nce']
 Constraint = Literal['inequality', 'equality']
 
-_CHUNK = 2**19  # numbers of one temporary: a few megabytes
+_CHUNK = 2**14  # numbers of one temporary, which so stays in a core's cache
 _STEPS = 200  # of Newton; ten are usual
 _SAMPLE = 16  # one list in so many gives a large population its first guess
 
@@ -242,6 +242,7 @@ def list_chunks(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
     raise ValueError(f'tau must be finite and [M] or [M, {size}], got {tau.shape}')
   rows = int(np.clip(_CHUNK // max(q.shape[1], width), 1, len(q)))
   parts = -(-len(q) // rows)
+  rows = -(-len(q) // parts)  # so that little is padding
   index = np.resize(np.arange(len(q)), (parts, rows))
   weight = np.arange(parts * rows).reshape(parts, rows) < len(q)
   lists = Lists(np.where(mask, scores, 0.0)[index], np.where(mask, q, 0.0)[index], mask[index],
@@ -263,30 +264,36 @@ class _Means(NamedTuple):
   value: jax.Array  # phi
 
 
-def _means(lists: Lists, multiplier: jax.Array, temperature: float, objective: str) -> _Means:
-  """At multipliers [M, G]."""
+def _means(lists: Lists, multiplier: jax.Array, temperature: float, objective: str,
+           known: _Means, busy: jax.Array) -> _Means:
+  """At multipliers [M, G]; a requirement none of whose groups is busy keeps what is known of it."""
 
   def add(sums, part_and_ends, mu: jax.Array):
     part, (least, most) = part_and_ends
     out = OBJECTIVES[objective](part.scores, part.mask, mu[part.group, None] * part.q,
                                 temperature)
-    from_least, from_most = part.q - least[..., None], most[..., None] - part.q
-    above, under = ((out.policy * x).sum(-1) for x in (from_least, from_most))
     # From the nearer end, where the item that has nearly all of pi counts 0.
-    x = jnp.where((above < under)[..., None], from_least, from_most)
+    low = 2 * (out.policy * part.q).sum(-1) < least + most
+    x = jnp.where(low[:, None], part.q - least[:, None], most[:, None] - part.q)
+    near = (out.policy * x).sum(-1)
+    far = most - least - near
     mean = (out.curvature * x).sum(-1) / out.curvature.sum(-1)
-    slope = (out.curvature * (x - mean[..., None]) ** 2).sum(-1)
-    return tuple(s.at[part.group].add(x * part.weight)
-                 for s, x in zip(sums, (above, under, slope, out.value))), None
+    slope = (out.curvature * (x - mean[:, None]) ** 2).sum(-1)
+    found = jnp.where(low, near, far), jnp.where(low, far, near), slope, out.value
+    return tuple(s.at[part.group].add(x * part.weight) for s, x in zip(sums, found)), None
 
-  def means(mu: jax.Array):  # one requirement at a time: the inner root is as hard for all lists
+  def measure(mu: jax.Array) -> _Means:
     sums, _ = jax.lax.scan(functools.partial(add, mu=mu), (jnp.zeros_like(mu),) * 4,
                           (lists, ends))
-    return sums
+    return _Means(*(s / counts for s in sums))
+
+  def means(requirement):  # one at a time: the inner root is as hard for all lists
+    mu, before, open_ = requirement
+    return jax.lax.cond(open_.any(), lambda: measure(mu), lambda: before)
 
   ends = _ends(lists)
   counts = jnp.zeros(multiplier.shape[1]).at[lists.group].add(lists.weight)
-  return _Means(*(s / counts for s in jax.lax.map(means, multiplier)))
+  return jax.lax.map(means, (multiplier, known, busy))
 
 
 def _attainable(lists: Lists, size: int) -> tuple[jax.Array, jax.Array]:
@@ -325,7 +332,10 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
     """The logit of where C lies between the least and the greatest attainable value."""
     return jnp.log(jnp.maximum(above, 1e-300)) - jnp.log(jnp.maximum(under, 1e-300))
 
-  free = reached(_means(lists, jnp.zeros((1, tau.shape[1])), temperature, objective))[0]  # [G]
+  means = functools.partial(_means, lists, temperature=temperature, objective=objective)
+  nothing = jnp.zeros((1, tau.shape[1]))
+  at_zero = means(nothing, known=_Means(*[nothing] * 4), busy=nothing == 0)
+  free = reached(at_zero)[0]  # [G]
   idle = inequality & (free >= tau)
   # A range without width, or a tau at or beyond its ends, has no finite multiplier.
   inside = (tau > least) & (tau < most)
@@ -347,13 +357,14 @@ def _solve(lists: Lists, tau: jax.Array, guess: jax.Array, temperature: float, t
     beyond = s.mu + jnp.where(below, reach, -reach)
     proposal = jnp.where(bad, jnp.where(bounded, (low + high) / 2, beyond), proposal)
     mu = jnp.where(busy, proposal, s.mu)
-    return _Search(mu, low, high, _means(lists, mu, temperature, objective), s.step + 1)
+    return _Search(mu, low, high, means(mu, known=s.at, busy=busy), s.step + 1)
 
   infinite = jnp.full_like(tau, jnp.inf)
   start = jnp.where(idle, 0.0, jnp.maximum(guess, 0.0) if inequality else guess)
+  known = jax.tree.map(lambda x: jnp.broadcast_to(x, tau.shape), at_zero)
   s = jax.lax.while_loop(
       lambda s: open_(s).any() & (s.step < _STEPS), newton,
-      _Search(start, -infinite, infinite, _means(lists, start, temperature, objective), 0))
+      _Search(start, -infinite, infinite, means(start, known=known, busy=start != 0), 0))
   c = reached(s.at)
   feasible = idle | (jnp.abs(c - tau) <= tolerance)
   mu = jnp.where(feasible, s.mu, jnp.nan)

@@ -7,6 +7,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 HeadKind = Literal['conditioned', 'separate', 'scalar', 'off']
 
@@ -16,8 +17,8 @@ class PolicyHead(nn.Module):
 
   x = ([h_pref; h_qual] - mean) / scale, constants that training takes from its lists: states of a
   pretrained decoder have most in common, and what tells pairs apart is a small part of them.
-  Every kind starts at lambda = 0 and s = s_pref, so that the policy sets out from pure preference
-  and moves only as far as the multiplier pushes it; the last layer of an MLP starts at zero.
+  Every kind starts at lambda = 0, so that the policy sets out from s_pref + mu p_qual, and with
+  mu = 0 from pure preference; the last layer of an MLP starts at zero.
 
   Attributes:
     bound: the greatest absolute value of lambda; see `clip_with_inward_gradient`.
@@ -25,8 +26,8 @@ class PolicyHead(nn.Module):
     outputs: K, the requirements; `at_requirement` reads between them.
     kind: what raw_k is. 'conditioned': MLP(x)_k, hidden layers shared by all requirements.
       'separate': MLP_k(x), which share nothing. 'scalar': a number, alike for all pairs; it is
-      learned as a multiple of the last width, whose steps are as large as an MLP's. 'off': 0, the
-      policy is preference alone.
+      learned as a multiple of the last width, whose steps are as large as an MLP's. 'off': 0, and
+      nothing is learned.
   """
 
   bound: float = 10.0
@@ -133,16 +134,33 @@ def at_requirement(lam: jax.Array, knots: jax.Array, tau: jax.Array | float) -> 
   return lam @ weights
 
 
-def policy_scores(s_pref: jax.Array, lam: jax.Array, z_qual: jax.Array) -> jax.Array:
-  """s = s_pref + lambda * z_qual: a positive lambda raises pairs that are likely eligible.
+def only_outputs(params: dict, kind: HeadKind, kept: np.ndarray) -> dict:
+  """The parameters of a head whose lambda is 0 at the requirements that are not `kept` [K]."""
+  match kind:
+    case 'scalar':
+      return params | {'number': params['number'] * kept}
+    case 'separate':
+      last = jax.tree.map(lambda x: (x.T * kept).T, params['each']['lambda'])  # K comes first
+      return params | {'each': params['each'] | {'lambda': last}}
+    case 'conditioned':
+      return params | {'lambda': jax.tree.map(lambda x: x * kept, params['lambda'])}
+  return params
+
+
+def policy_scores(s_pref: jax.Array, lam: jax.Array, z_qual: jax.Array,
+                  mu: jax.Array | float = 0.0) -> jax.Array:
+  """s = s_pref + mu * p_qual + lambda * z_qual, p_qual = sigmoid(z_qual).
+
+  A positive mu or lambda raises pairs that are likely eligible.
 
   Args:
     s_pref: preference logits, [...].
     lam: [...] of the policy head.
     z_qual: calibrated qualification logits, [...].
+    mu: the price of a unit of C, alike for all pairs.
 
   Returns:
     [...] logits of the policy over a list, before its temperature.
   """
   chex.assert_equal_shape([s_pref, lam, z_qual])
-  return s_pref + lam * z_qual
+  return s_pref + mu * jax.nn.sigmoid(z_qual) + lam * z_qual

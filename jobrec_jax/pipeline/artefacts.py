@@ -27,7 +27,7 @@ from jobrec_jax.schema.files import (
 )
 from jobrec_jax.schema.schema import Entity, Schema
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.policy import Alone, Policy
+from jobrec_jax.scoring.policy import Alone, Policy, Tilts
 
 PyTree = Any
 ALONE = 'alone.json'
@@ -213,9 +213,10 @@ def load_policy(folder: Path) -> tuple[Policy | Alone, tuple[float, float] | Non
   try:
     knots = np.asarray(about['knots'], np.float32)
     head = PolicyHead(widths=(about['width'],), bound=about['bound'], outputs=len(knots),
-                      kind=about.get('head', 'conditioned'))  # of older runs
+                      kind=about['head'])
     policy = Policy(head, load_params(folder / 'params.safetensors'), knots,
-                    about['temperature'], about['constraint'])
+                    about['temperature'], about['constraint'],
+                    Tilts(*map(np.asarray, about['tilts'])))
     low, high = map(float, about['attainable'])
   except (KeyError, TypeError) as error:
     raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error

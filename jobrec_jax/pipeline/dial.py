@@ -28,8 +28,8 @@ def make_dial(bench: Bench) -> None:
   kept = bench.inputs['scores']
   experts = kept.of(lists)
   p_qual = np.asarray(calibration.probability(experts.qualification))
-  scores, lam = policy.at(kept.lam_of(lists), experts.preference,
-                          np.asarray(calibration.logit(experts.qualification)), policy.knots)
+  scores, _ = policy.at(kept.lam_of(lists), experts.preference,
+                        np.asarray(calibration.logit(experts.qualification)), policy.knots)
   order = np.argsort(-np.where(lists.mask, scores, -np.inf), axis=-1, kind='stable')
   measured = measures(scores, order, lists, (experts.preference, p_qual), truth,
                       policy.temperature)
@@ -38,7 +38,8 @@ def make_dial(bench: Bench) -> None:
       's_pref': experts.preference[row], 'p_qual': p_qual[row], **(
           {} if truth is None else {'P': truth.preference[lists.candidate[row], lists.job[row]],
                                     'Q': truth.qualification[lists.candidate[row], lists.job[row]]})
-  }, lam[:, row]) | {'measures': _rounded({k: v[:, row] for k, v in measured.items()})}
+  }, scores[:, row] - experts.preference[row]) | {
+      'measures': _rounded({k: v[:, row] for k, v in measured.items()})}
       for row in rows]
   used = sorted({int(pair) for c in shown for pair in c['pairs']})
   write_json(bench.folder / 'dial.json', {
@@ -89,7 +90,7 @@ def measures(scores: np.ndarray, order: np.ndarray, lists: RankingLists,
 
 
 def _candidate(dataset: Dataset, lists: RankingLists, row: int, order: np.ndarray,
-               values: dict[str, np.ndarray], lam: np.ndarray) -> dict[str, Any]:
+               values: dict[str, np.ndarray], lift: np.ndarray) -> dict[str, Any]:
   """One list: its candidate, the best jobs at each knot, and each of these pairs once."""
   candidate = dataset.candidates[lists.candidate[row, 0]]
   count = int(lists.mask[row].sum())
@@ -105,7 +106,7 @@ def _candidate(dataset: Dataset, lists: RankingLists, row: int, order: np.ndarra
         'reasons': reasons, **{k: round(float(v[column]), 4) for k, v in values.items()}}
   return {**_about(dataset.schema, 'candidate', candidate), 'pairs': pairs,
           'ranked': [[int(lists.job[row, c]) for c in at] for at in best],
-          'lam': [[round(float(lam[k, c]), 3) for c in at] for k, at in enumerate(best)]}
+          'lift': [[round(float(lift[k, c]), 3) for c in at] for k, at in enumerate(best)]}
 
 
 def _about(schema: Schema, side: str, entity: Entity) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import RankingLists, policy_lists
 from jobrec_jax.evaluate.control import tau_grid
-from jobrec_jax.lagrangian.attainable import attainable_range, check_attainable
+from jobrec_jax.lagrangian.attainable import check_attainable
 from jobrec_jax.lagrangian.diagnosis import diagnose
-from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.models.policy import PolicyHead, input_statistics
 from jobrec_jax.pipeline.artefacts import load_alone, load_policy, save_alone, save_params
 from jobrec_jax.pipeline.experts import scorer
 from jobrec_jax.pipeline.perspectives import perspectives, why_absent
@@ -24,6 +24,7 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_arrays, save_arrays, write_json
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.policy import (
+    NO_TILTS,
     Alone,
     Policy,
     PolicyInputs,
@@ -39,9 +40,10 @@ from jobrec_jax.train.policy import (
     make_policy_trainer,
     policy_trial,
 )
+from jobrec_jax.train.tilts import align, attainable, exact_start
 
 PyTree = Any
-MARGIN = 0.08  # share of the attainable range above the last knot
+MARGIN = 0.08  # share of the attainable range beyond the outer knots
 SETTLED, COURSE = 0.01, 8  # a multiplier has settled so near its tau; fewer epochs say nothing
 
 
@@ -50,8 +52,8 @@ class TrainedPolicy(NamedTuple):
 
   Attributes:
     policy: for every tau in its range.
-    attainable: the least and greatest C that lambda in its bounds can reach.
-    history: the course of the means over epochs, [epochs, K] each.
+    attainable: the least and greatest C that any policy reaches there.
+    history: the course of the means over epochs, [epochs, K] each; empty where nothing is learned.
   """
 
   policy: Policy
@@ -100,12 +102,13 @@ def make_head(p: PolicySettings, outputs: int) -> PolicyHead:
   return PolicyHead(widths=(p.width,), bound=p.bound, outputs=outputs, kind=p.head)
 
 
-def reach(p: PolicySettings, inputs: PolicyInputs) -> tuple[float, float]:
-  """The least and greatest C that lambda in [-bound, bound] can reach; see `attainable_range`."""
-  low, high = (np.asarray(inputs.preference - sign * p.bound * abs(inputs.z_qual))
-               for sign in (1, -1))
-  return attainable_range(low, high, jax.nn.sigmoid(inputs.z_qual), np.asarray(inputs.mask),
-                          p.temperature)
+def learns(p: PolicySettings) -> bool:
+  """Whether training can better what it starts from.
+
+  The exact dual's policy is the best there is for the expected score on the lists and scores that
+  training sees, with any head: from there an optimiser would make steps of rounding alone.
+  """
+  return p.head != 'off' and not (p.start == 'exact' and p.objective == 'expected_score')
 
 
 class Fitted(NamedTuple):
@@ -117,31 +120,31 @@ class Fitted(NamedTuple):
 
 
 def fit(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> Fitted:
-  """A head with an output for each tau; 'off' learns nothing, and one epoch measures it."""
-  if p.head == 'off':
-    p = dataclasses.replace(p, epochs=1)
+  """A head with an output for each tau."""
   logging.info('policy: compiling %d epochs for %d requirements as one program', p.epochs,
                len(taus))
   return Fitted(*speed.timed(make_policy_trainer(make_head(p, len(taus)), p), inputs,
-                             trial_of(p, taus, seed)))
+                             trial_of(p, inputs, taus, seed)))
 
 
-def trial_of(p: PolicySettings, taus: np.ndarray, seed: int) -> PolicyTrial:
-  return policy_trial(p, taus, streams.seed32(seed, 'policy') >> 1)  # JAX wants an int32
+def trial_of(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: int) -> PolicyTrial:
+  start = exact_start(p, inputs, taus) if p.start == 'exact' else ()
+  return policy_trial(p, taus, streams.seed32(seed, 'policy') >> 1, *start)  # JAX wants an int32
 
 
 def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
   """The C that comes without any requirement.
 
-  The expected score is greatest at lambda = 0; what serves the applied jobs best is learned, by
+  The expected score is greatest at s = s_pref; what serves the applied jobs best is learned, by
   the conditioned head where there is none, so that the grid of tau is that of a policy with one.
   """
   if p.head == 'off':
     p = dataclasses.replace(p, head='conditioned')
   scores = inputs.preference
   if p.objective == 'info_nce':
-    free = fit(p, inputs, np.zeros(1, np.float32), seed).result
-    scores = head_scores(make_head(p, 1), free.params, inputs)[0]
+    nothing = np.zeros(1, np.float32)
+    free = fit(p, inputs, nothing, seed).result
+    scores = head_scores(make_head(p, 1), free.params, inputs, nothing)[0]
   return float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
 
 
@@ -158,8 +161,19 @@ def requirements(p: PolicySettings, attainable: tuple[float, float]) -> list[flo
   return asked
 
 
+def knots_of(p: PolicySettings, attainable: tuple[float, float]) -> np.ndarray:
+  """[K] requirements from end to end of what is attainable, a margin inside, and of what is asked.
+
+  An inequality's least C is reached with mu = 0. Any other end is a limit, at an infinite mu.
+  """
+  (low, high), asked = attainable, requirements(p, attainable)
+  margin = MARGIN * (high - low)
+  first = low if p.constraint == 'inequality' else min(low + margin, *asked)
+  return np.linspace(first, max(high - margin, *asked), p.knots, dtype=np.float32)
+
+
 def make_policy(bench: Bench) -> None:
-  """Trains one head for all knots; its range covers whatever `policy.taus` asks for."""
+  """One policy for all knots; its range covers whatever `policy.taus` asks for."""
   p: PolicySettings = bench.settings['policy']
   inputs: PolicyInputs | Alone = bench.inputs['inputs']
   if isinstance(inputs, Alone):
@@ -167,25 +181,34 @@ def make_policy(bench: Bench) -> None:
     save_alone(bench.folder, inputs)
     return
   seed = bench.settings['seed']
-  low, high = reach(p, inputs)
+  low, high = attainable(inputs, p.constraint, p.temperature)
   if p.constraint == 'inequality':
     low = unconstrained(p, inputs, seed)
   logging.info("policy: C can lie in [%.4f, %.4f] on stage 2's lists", low, high)
-  asked = requirements(p, (low, high))
-  knots = np.linspace(low, max(high - MARGIN * (high - low), *asked), p.knots, dtype=np.float32)
-  fitted = fit(p, inputs, knots, seed)
-  result = fitted.result
-  history = {k: np.asarray(v) for k, v in result.history.items()}
-  if not all(np.isfinite(x).all() for x in history.values()):
-    raise ValueError('policy: the loss must stay finite, got a value that is not; lower '
-                     f'policy.learning_rate = {p.learning_rate:g}')
-  report_multipliers(history, knots)
-  show(bench, fitted, knots)
-  save_params(bench.folder / 'params.safetensors', jax.device_get(result.params))
+  knots = knots_of(p, (low, high))
+  history, params = {}, input_statistics(inputs.hidden[..., 0, :], inputs.hidden[..., 1, :],
+                                         inputs.mask)
+  if learns(p):
+    fitted = fit(p, inputs, knots, seed)
+    history = {k: np.asarray(v) for k, v in fitted.result.history.items()}
+    if not all(np.isfinite(x).all() for x in history.values()):
+      raise ValueError('policy: the loss must stay finite, got a value that is not; lower '
+                       f'policy.learning_rate = {p.learning_rate:g}')
+    report_multipliers(p, inputs, history, knots)
+    show(bench, fitted, knots)
+    params = fitted.result.params
+  head = make_head(p if learns(p) else dataclasses.replace(p, head='off'), len(knots))
+  tilts = NO_TILTS
+  if p.start == 'exact':
+    params, tilts, kept = align(head, params, p, inputs, knots)
+    logging.info('policy: training betters the exact dual at %d of %d requirements; mu is %.3g to '
+                 '%.3g', kept.sum(), len(kept), tilts.mu.min(), tilts.mu.max())
+  save_params(bench.folder / 'params.safetensors', jax.device_get(params))
   save_arrays(bench.folder / 'history.npz', history)
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
-      'head': p.head, 'width': p.width, 'bound': p.bound, 'attainable': [low, high],
+      'head': head.kind, 'width': p.width, 'bound': p.bound, 'attainable': [low, high],
+      'tilts': [x.tolist() for x in tilts],
       'list_length': round(float(np.asarray(inputs.mask).sum(1).mean()))})
 
 
@@ -209,17 +232,20 @@ def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:
     if watch.folder is not None:  # one epoch, for a trace of all would be too long
       head = make_head(p, len(knots))
       program = jax.jit(make_policy_trainer(head, dataclasses.replace(p, epochs=1)))
-      trial = trial_of(p, knots, bench.settings['seed'])
+      trial = trial_of(p, inputs, knots, bench.settings['seed'])
       watch.trace(lambda: jax.block_until_ready(program(inputs, trial)))
 
 
-def report_multipliers(history: dict[str, np.ndarray], knots: np.ndarray) -> None:
-  """Logs constraints that did not settle."""
+def report_multipliers(p: PolicySettings, inputs: PolicyInputs, history: dict[str, np.ndarray],
+                       knots: np.ndarray) -> None:
+  """Logs constraints that did not settle. All are within the exact dual's reach."""
   mu, reached = history['multiplier'], history['eligibility']
   if len(mu) < COURSE:
     return
+  exact = exact_start(p, inputs, knots).multipliers
   for k, tau in enumerate(knots):
-    diagnosis = diagnose(mu[:, k], tau - reached[:, k], tolerance=SETTLED, name=f'C >= {tau:.4f}')
+    diagnosis = diagnose(mu[:, k], tau - reached[:, k], tolerance=SETTLED, name=f'C >= {tau:.4f}',
+                         met_at=exact[k])
     if diagnosis.verdict != 'settled':
       logging.info('policy: %s', diagnosis.message)
 

@@ -11,12 +11,15 @@ FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists 
 
 def ranking_table(ranked: RankedJobs, tau: float | None,
                   policy: Policy | Alone | None = None) -> str:
-  """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds."""
+  """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds.
+
+  `lift` is what eligibility adds to preference in the score.
+  """
   titled = any(j.title != j.job_id for j in ranked.jobs)
   columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',
-             'lambda')
+             'lift')
   rows = [((str(i + 1), j.job_id, *((j.title,) if titled else ()),
-            *map(_number, (j.score, j.preference, j.qualification, j.lam))),
+            *map(_number, (j.score, j.preference, j.qualification, j.score - j.preference))),
            _details(j.reasons, j.contradicted, j.copies)) for i, j in enumerate(ranked.jobs)]
   if isinstance(policy, Alone):
     return f'{_table(columns, rows)}\n{ranked_alone(policy)}'

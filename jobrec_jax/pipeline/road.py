@@ -85,7 +85,7 @@ def road(settings: Settings) -> Road:
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
-  of_policy = Stage('policy', 2, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
+  of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 3, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
@@ -115,7 +115,7 @@ def road(settings: Settings) -> Road:
            'calibration': calibration}
   of_frontier = Stage('frontier', 1, {'objective': s.policy.objective}, shown,
                       frontier.make_frontier, frontier.read_frontier)
-  of_dial = Stage('dial', 1, {}, shown, dial.make_dial, dial.read_dial)
+  of_dial = Stage('dial', 2, {}, shown, dial.make_dial, dial.read_dial)
   return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
               data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified,
               of_frontier, of_dial)
@@ -124,7 +124,7 @@ def road(settings: Settings) -> Road:
 def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
   """Heads trained one for each requirement, beside the one policy and the exact dual."""
   inputs = dict(r.certified.inputs)
-  return Stage('sweep', 1, {'sweep': s.sweep, 'policy': s.policy},
+  return Stage('sweep', 2, {'sweep': s.sweep, 'policy': s.policy},
                inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
 
 

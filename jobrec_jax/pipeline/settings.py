@@ -167,11 +167,15 @@ class PolicySettings(PolicyConfig):
   grid: Annotated[int, at_least(2)] = 6  # how many tau the grid has
   # Requirements that the head is trained for; between them it is linear.
   knots: Annotated[int, at_least(2)] = 12
+  # What lambda starts from and falls back to: the exact dual's policy s_pref + mu p_qual at every
+  # requirement, or preference alone (published), where it must keep the requirement by itself.
+  start: Literal['exact', 'preference'] = 'exact'
   # How lambda depends on pair and requirement: an MLP whose hidden layer all knots share, an MLP
-  # for each knot, a number for each knot, or lambda = 0: the policy keeps no requirement.
+  # for each knot, a number for each knot, or lambda = 0.
   head: HeadKind = 'conditioned'
   width: Annotated[int, at_least(1)] = 64  # hidden width of the head
-  # Lambda lies in [-bound, bound]; at the published 5 it stops the highest requirements.
+  # Lambda lies in [-bound, bound]; by itself it stops the highest requirements, at the published
+  # 5 the earlier.
   bound: Annotated[float, above(0)] = 10.0
 
   def __post_init__(self):

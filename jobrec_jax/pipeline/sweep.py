@@ -100,7 +100,8 @@ def measure(bench: Bench, p: PolicySettings,
   head = make_head(p, 1)
   logging.info('sweep: compiling one program for %d heads', len(trials.seed))
   swept = make_policy_sweep(head, p, make_mesh(bench.resources.mesh))(inputs[STAGE_2], trials)
-  scored = jax.jit(jax.vmap(lambda params, x: head_scores(head, params, x)[0], (0, None)))
+  scored = jax.jit(jax.vmap(
+      lambda params, x: head_scores(head, params, x, np.zeros(1, np.float32))[0], (0, None)))
   asked = [taus[np.argmin(abs(t[0] - taus))] for t in trials.taus]
   points = {}
   for kind, x in inputs.items():

@@ -35,7 +35,7 @@
     const truth = data.known ? ` (truth ${fixed(pair.Q, 2)})` : '';
     const wanted = data.known ? ` · wanted in truth ${fixed(pair.P, 2)}` : '';
     const numbers = make('div', `eligible ${fixed(pair.p_qual, 2)}${truth}${wanted} · s_pref ` +
-        `${fixed(pair.s_pref, 2)} · λ ${fixed(candidate.lam[k][place], 2)}`, 'numbers');
+        `${fixed(pair.s_pref, 2)} · eligibility adds ${fixed(candidate.lift[k][place], 2)}`, 'numbers');
     const reasons = make('ul', '', 'reasons');
     reasons.setAttribute('aria-label', 'Reasons');
     reasons.append(...pair.reasons.map(([words, verdict]) => make('li', words, verdict)));

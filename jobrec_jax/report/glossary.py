@@ -9,11 +9,11 @@ RUN = (
     ('C', 'Eligibility of a list: the mean of p_qual under the policy, C = Σ π p_qual. True C has '
      'Q in place of p_qual.'),
     ('τ (tau)', 'The requirement: the C asked for, on average over lists. At 0 nothing is asked.'),
-    ('λ (lambda)', 'How far eligibility counts for a pair: the policy ranks by '
-     's_pref + λ z_qual.'),
-    ('μ (mu)', 'The multiplier of a requirement in training: the price of a unit of C, in the '
-     "objective's unit. It rises while C is below τ."),
-    ('knot', 'A τ that the policy was trained for; between knots λ is linear in τ.'),
+    ('μ (mu)', 'The multiplier of a requirement: the price of a unit of C, alike for all pairs. '
+     'In training it rises while C is below τ.'),
+    ('λ (lambda)', 'What stage 2 learns of a pair beside μ: the policy ranks by '
+     's_pref + μ p_qual + λ z_qual, with λ = 0 where that is the best.'),
+    ('knot', 'A τ that the policy was made for; between knots λ is linear in τ.'),
     ('J', 'The objective of stage 2, in nats: what the policy keeps of preference.'),
     ('exact dual', 'The best policy for the same frozen scores, solved list by list; no policy '
      'lies above it.'),

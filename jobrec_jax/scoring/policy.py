@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.lagrangian.attainable import ROUNDING
@@ -61,10 +62,11 @@ def eligibility(scores: jax.Array, z_qual: jax.Array, mask: jax.Array,
   return (probabilities(scores, mask, temperature) * jax.nn.sigmoid(z_qual)).sum(-1)
 
 
-def head_scores(head: PolicyHead, params: PyTree, inputs: PolicyInputs) -> jax.Array:
-  """[K, N, J] policy scores at each requirement of the head."""
+def head_scores(head: PolicyHead, params: PyTree, inputs: PolicyInputs,
+                tilts: jax.Array) -> jax.Array:
+  """[K, N, J] policy scores at each requirement of the head, whose mu are `tilts` [K]."""
   lam = head_lambda(head, params, inputs.hidden)
-  return jax.vmap(policy_scores, (None, -1, None))(inputs.preference, lam, inputs.z_qual)
+  return jax.vmap(policy_scores, (None, -1, None, 0))(inputs.preference, lam, inputs.z_qual, tilts)
 
 
 def head_lambda(head: PolicyHead, params: PyTree, hidden: jax.Array) -> jax.Array:
@@ -75,16 +77,39 @@ def head_lambda(head: PolicyHead, params: PyTree, hidden: jax.Array) -> jax.Arra
 compiled_lambda = jax.jit(head_lambda, static_argnums=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Policy:
-  """One policy for every requirement: s = s_pref + lambda(tau) z_qual, pi = softmax(s / T).
+class Tilts(NamedTuple):
+  """mu(tau), the multiplier of p_qual in the policy's score, linear between requirements.
 
   Attributes:
-    head, params: a head of K outputs.
+    taus: [M] requirements, ascending.
+    mu: [M] of each.
+  """
+
+  taus: np.ndarray
+  mu: np.ndarray
+
+  def at(self, tau: float | np.ndarray) -> np.ndarray:
+    """mu at requirements of any shape; beyond an end it is that end's."""
+    return np.interp(tau, self.taus, self.mu)
+
+
+NO_TILTS = Tilts(np.zeros(1), np.zeros(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """One policy for every requirement tau: s = s_pref + mu p_qual + lambda z_qual, of pairs.
+
+  `pi = softmax(s / T)`. mu and lambda depend on tau; mu alone is the exact dual's policy, lambda
+  alone (mu = 0) the published one.
+
+  Attributes:
+    head, params: a head of K outputs, for lambda.
     knots: [K] the requirements that it was trained for, ascending. The first asks for nothing under
       'inequality': there lambda is what it is for every smaller tau.
     temperature: T, as in training; C is what was asked for at this T alone.
     constraint: 'inequality' or 'equality'.
+    tilts: mu at every requirement, solved so that C is what was asked for on stage 2's lists.
 
   Raises:
     ValueError: a field holds what is not allowed.
@@ -95,6 +120,7 @@ class Policy:
   knots: np.ndarray
   temperature: float
   constraint: str = 'inequality'
+  tilts: Tilts = NO_TILTS
 
   def __post_init__(self):
     knots = np.asarray(self.knots)
@@ -109,6 +135,11 @@ class Policy:
       raise ValueError(f'temperature must be a finite number above 0, got {T!r}')
     if self.constraint not in CONSTRAINTS:
       raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
+    taus, mu = map(np.asarray, self.tilts)
+    if not (taus.ndim == 1 and taus.shape == mu.shape and len(taus)
+            and np.isfinite([taus, mu]).all() and (np.diff(taus) > 0).all()):
+      raise ValueError('tilts must be ascending requirements and a finite multiplier for each, got '
+                       f'{taus.tolist()} and {mu.tolist()}')
 
   def check(self, tau: float | np.ndarray | None) -> None:
     """Raises a ValueError that names tau and the trained range where a tau lies outside of it.
@@ -132,8 +163,8 @@ class Policy:
          tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Policy scores and lambda of pairs at one requirement or at several, on the host.
 
-    `s = s_pref + lambda z_qual` with lambda linear in tau between the two knots around it, as
-    `models.policy.at_requirement` reads it.
+    `s = s_pref + mu p_qual + lambda z_qual` with lambda linear in tau between the two knots around
+    it, as `models.policy.at_requirement` reads it.
 
     Args:
       lam: [..., K] lambda at the knots, e.g. of `PairScorer.policy_scores`.
@@ -156,7 +187,10 @@ class Policy:
     corners = np.eye(len(self.knots))
     weights = np.stack([np.interp(tau, self.knots, c) for c in corners], -1)       # [K] or [T, K]
     lam = np.tensordot(weights.astype(np.float32), lam, (-1, -1))
-    return policy_scores(*np.broadcast_arrays(preference, lam, z_qual)), lam
+    mu = self.tilts.at(tau).reshape(np.shape(tau) + (1,) * preference.ndim)
+    # In float64, for mu may be great.
+    scores = preference + (lam * z_qual + mu * expit(z_qual.astype(np.float64)))
+    return scores.astype(np.float32), lam
 
   def score(self, features: ExpertFeatures, calibration: Calibration,
             tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +201,9 @@ class Policy:
 
   def scores_at(self, inputs: PolicyInputs, tau: float) -> jax.Array:
     """[N, J] policy scores of stage 2's lists."""
-    scores = head_scores(self.head, self.params, inputs)
-    # s is linear in lambda, so that it may be read between the knots itself.
-    return at_requirement(jnp.moveaxis(scores, 0, -1), jnp.asarray(self.knots, jnp.float32), tau)
+    lam = at_requirement(head_lambda(self.head, self.params, inputs.hidden),
+                         jnp.asarray(self.knots, jnp.float32), tau)
+    return policy_scores(inputs.preference, lam, inputs.z_qual, float(self.tilts.at(tau)))
 
   def scored(self, scorer: 'PairScorer', candidate: np.ndarray, job: np.ndarray) -> PairScores:
     """What a scorer says of pairs [...], with lambda at every knot."""

@@ -27,9 +27,8 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-# Lambda alike for all pairs may miss a requirement that lambda by pair can reach; its multiplier
-# would double until it is no number.
-LARGEST_MULTIPLIER = {'scalar': 1e12, 'off': 1e12}
+# A head may miss a requirement, and its multiplier would double until it is no number.
+LARGEST_MULTIPLIER = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +72,15 @@ class PolicyTrial(NamedTuple):
 
   Attributes:
     taus: [K] requirements, one for each output of the head.
+    tilts: [K] the mu of p_qual that stays as it is; zeros for lambda alone (published).
+    multipliers: [K] from which the Lagrange multipliers set out.
     seed: int32 scalar; of the initial weights and the order of lists.
     learning_rate, ki, kp, kd, nu: float32 scalars, of AdamW and of the multipliers' rule.
   """
 
   taus: jax.Array
+  tilts: jax.Array
+  multipliers: jax.Array
   seed: jax.Array
   learning_rate: jax.Array
   ki: jax.Array
@@ -86,11 +89,15 @@ class PolicyTrial(NamedTuple):
   nu: jax.Array
 
 
-def policy_trial(config: PolicyConfig, taus: np.ndarray, seed: int) -> PolicyTrial:
-  """The trial that a config describes."""
+def policy_trial(config: PolicyConfig, taus: np.ndarray, seed: int,
+                 tilts: np.ndarray | None = None,
+                 multipliers: np.ndarray | None = None) -> PolicyTrial:
+  """The trial that a config describes; it sets out from preference where nothing else is given."""
   gains = (config.learning_rate, config.dual_learning_rate, config.dual_kp, config.dual_kd,
            config.dual_nu)
-  return PolicyTrial(jnp.asarray(taus, jnp.float32), jnp.int32(seed), *map(jnp.float32, gains))
+  each = (jnp.zeros(len(taus), jnp.float32) if x is None else jnp.asarray(x, jnp.float32)
+          for x in (taus, tilts, multipliers))
+  return PolicyTrial(*each, jnp.int32(seed), *map(jnp.float32, gains))
 
 
 class PolicyResult(NamedTuple):
@@ -101,22 +108,24 @@ class PolicyResult(NamedTuple):
   history: dict[str, jax.Array]
 
 
-def _make_lagrangian(head: PolicyHead, config: PolicyConfig) -> Callable[..., tuple]:
-  """(trainable, frozen, batch, multiplier [K], taus [K]) -> (scalar, metrics [K])."""
+def policy_loss(config: PolicyConfig, scores: jax.Array, inputs: PolicyInputs) -> jax.Array:
+  """The objective to be minimised at policy scores [N, J], the mean over lists."""
   T = config.temperature
+  if config.objective == 'info_nce':
+    return info_nce(scores / T, inputs.positive, inputs.mask).mean()
+  return -expected_score(scores, inputs.preference, inputs.mask, T).mean()
 
-  def loss_of(scores: jax.Array, batch: PolicyInputs) -> jax.Array:
-    if config.objective == 'info_nce':
-      return info_nce(scores / T, batch.positive, batch.mask).mean()
-    return -expected_score(scores, batch.preference, batch.mask, T).mean()
+
+def _make_lagrangian(head: PolicyHead, config: PolicyConfig) -> Callable[..., tuple]:
+  """(trainable, frozen, batch, multiplier [K], trial) -> (scalar, metrics [K])."""
 
   def lagrangian(trainable: PyTree, frozen: PyTree, batch: PolicyInputs, multiplier: jax.Array,
-                 taus: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    scores = head_scores(head, merge_params(trainable, frozen), batch)               # [K, B, J]
-    loss = jax.vmap(loss_of, (0, None))(scores, batch)                               # [K]
+                 trial: PolicyTrial) -> tuple[jax.Array, dict[str, jax.Array]]:
+    scores = head_scores(head, merge_params(trainable, frozen), batch, trial.tilts)  # [K, B, J]
+    loss = jax.vmap(lambda s: policy_loss(config, s, batch))(scores)                 # [K]
     reached = jax.vmap(eligibility, (0, None, None, None))(
-        scores, batch.z_qual, batch.mask, T).mean(-1)                                # [K]
-    total = ((loss + multiplier * (taus - reached)) / (1 + jnp.abs(multiplier))).mean()
+        scores, batch.z_qual, batch.mask, config.temperature).mean(-1)               # [K]
+    total = ((loss + multiplier * (trial.taus - reached)) / (1 + jnp.abs(multiplier))).mean()
     return total, {'loss': loss, 'eligibility': reached}
 
   return lagrangian
@@ -130,7 +139,8 @@ def make_policy_trainer(head: PolicyHead,
   Solves `min_theta max_mu E[L(s_k)] + mu_k (tau_k - C_k)` for the K requirements of the head at
   once, L the InfoNCE or minus the expected score, by a step of AdamW on theta and one of ascent on
   each mu for each batch. A requirement's part is divided by 1 + |mu_k|, so that none outweighs the
-  others in the layers that they share. The last iterate counts; nothing is selected.
+  others in the layers that they share. The last iterate counts; `train.tilts.align` then keeps it
+  where it is better than what it started from.
 
   Reference:
     Stooke et al., Responsive safety in reinforcement learning by PID Lagrangian methods, 2020
@@ -146,18 +156,18 @@ def make_policy_trainer(head: PolicyHead,
     schedule = optax.cosine_decay_schedule(trial.learning_rate, config.epochs * per_epoch)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
     rule = relative(pid(trial.ki, trial.kp, trial.kd, trial.nu))
-    dual = dual_ascent(rule, constraint=config.constraint, cap=LARGEST_MULTIPLIER.get(head.kind))
+    dual = dual_ascent(rule, constraint=config.constraint, cap=LARGEST_MULTIPLIER)
     hidden = inputs.hidden[..., 0, :], inputs.hidden[..., 1, :]
     statistics = input_statistics(*hidden, inputs.mask)
     params = head.init(stream_key(key, 'init'), *hidden)['params'] | statistics
     trainable, frozen = split_params(params, lambda path: path[0] in statistics)
-    state = create_state(trainable, frozen, tx, dual.init(trial.taus.shape))
+    state = create_state(trainable, frozen, tx, dual.init(trial.multipliers))
 
     def step(state: TrainState, rows: jax.Array):
       multiplier = state.duals.multiplier
       (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
           state.trainable, state.frozen, jax.tree.map(lambda x: x[rows], inputs), multiplier,
-          trial.taus)
+          trial)
       updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
       state = state.replace(
           step=state.step + 1, trainable=optax.apply_updates(state.trainable, updates),

@@ -24,6 +24,8 @@ def policy_grid(config: PolicyConfig, taus: Sequence[float], seeds: Sequence[int
                 rules: Sequence[tuple[float, float, float, float]] = ()) -> PolicyTrial:
   """All combinations as stacked trials, the last axis fastest, each with a requirement of its own.
 
+  All set out from preference, with lambda alone to keep the requirement, as published.
+
   Args:
     config: gives the learning rate and the dual rule where none are listed.
     taus, seeds, learning_rates: the axes.
@@ -37,8 +39,9 @@ def policy_grid(config: PolicyConfig, taus: Sequence[float], seeds: Sequence[int
   one = policy_trial(config, np.zeros(1), 0)
   rates = learning_rates or [one.learning_rate]
   gains = rules or [(one.ki, one.kp, one.kd, one.nu)]
-  trials = [PolicyTrial(np.full(1, tau, np.float32), np.int32(seed), np.float32(rate),
-                        *map(np.float32, gain))
+  nothing = np.zeros(1, np.float32)
+  trials = [PolicyTrial(np.full(1, tau, np.float32), nothing, nothing, np.int32(seed),
+                        np.float32(rate), *map(np.float32, gain))
             for tau, seed, rate, gain in itertools.product(taus, seeds, rates, gains)]
   return jax.tree.map(lambda *x: np.stack(x), *trials)
 

@@ -56,6 +56,14 @@ def test_a_really_infeasible_target(constraint, tau, options, held):
   assert found.verdict == 'settled', found.message
 
 
+def test_what_the_exact_dual_meets_is_never_infeasible():
+  mu, v = train(0.1, tau=1.5)
+  assert diagnose(mu, v, tolerance=TOLERANCE).verdict == 'infeasible'
+  found = diagnose(mu, v, tolerance=TOLERANCE, name='parity', met_at=42.6)
+  assert found.verdict == 'stuck' and 'infeasible' not in found.message
+  assert 'parity is within reach' in found.message and 'a multiplier of 42.6' in found.message
+
+
 def test_a_real_oscillation_and_each_piece_of_advice():
   """With no curvature of its own the loss does not damp the pair of x and mu at all."""
   problem = {'tau': 0.5, 'constraint': 'equality', 'curvature': 0.0, 'steps': 800}

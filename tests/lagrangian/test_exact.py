@@ -245,35 +245,3 @@ def test_a_policy_that_equals_an_end_to_rounding_is_led_to_the_middle():
   found = solve_dual(np.array([[4.0, 2.0]]), np.array([[0.2, 0.7]]), np.ones((1, 2), bool),
                      np.array([0.5]), objective='expected_score', temperature=0.05)
   np.testing.assert_allclose(found.multiplier, (0.05 * np.log(1.5) + 2) / 0.5, rtol=1e-9)
-
-
-ODD = {  # rng -> scores and q of one list
-  'far apart': lambda rng: (rng.uniform(-10, 10, 6), rng.uniform(size=6)),
-  'two items': lambda rng: (rng.normal(0, 3, 2), rng.uniform(size=2)),
-  'hardly eligible': lambda rng: (rng.normal(0, 3, 8), rng.uniform(0, 0.05, 8)),
-  'bimodal': lambda rng: (rng.normal(0, 2, 10), rng.permutation([0.02, 0.98] * 5)),
-  'saturated': lambda rng: (rng.normal(0, 2, 10), 1 - 10 ** -rng.uniform(1, 6, 10)),
-  'ties': lambda rng: (rng.choice([0.0, 1.0, 2.0], 6), rng.permutation([0.1, 0.5, 0.9] * 2)),
-}
-
-
-@pytest.mark.parametrize('kind', ODD)
-@pytest.mark.parametrize('objective', OBJECTIVES)
-@pytest.mark.parametrize('temperature', [1.0, 0.05])
-@pytest.mark.parametrize('constraint', ['inequality', 'equality'])
-def test_every_requirement_inside_the_range_is_solved(kind, objective, temperature, constraint):
-  rng = np.random.default_rng(0)
-  for _ in range(20):
-    scores, q = (x[None] for x in ODD[kind](rng))
-    mask = np.ones(q.shape, bool)
-    tau = q.min() + np.ptp(q) * np.linspace(0.02, 0.98, 11)
-    found = solve_dual(scores, q, mask, tau, objective=objective, temperature=temperature,
-                       constraint=constraint)
-    assert found.feasible.all() and np.isfinite(found.multiplier).all()
-    pi = policy(scores, q, mask, found.multiplier, objective=objective, temperature=temperature)
-    reached = (pi * q).sum(-1)[:, 0]
-    bound = found.multiplier[:, 0] != 0
-    np.testing.assert_allclose(reached[bound], tau[bound], rtol=0, atol=1e-6)
-    assert (reached >= tau - 1e-6).all()
-    np.testing.assert_allclose(found.gap, found.multiplier * (found.reached - tau[:, None]),
-                               atol=1e-6)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import jobrec_jax
-from jobrec_jax.pipeline.artefacts import load_policy
 from jobrec_jax.pipeline.measures.subject import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.pack import pack
 from jobrec_jax.pipeline.report import report, sweep_report
@@ -71,16 +70,6 @@ def test_every_kind_of_head_goes_the_whole_road(reported, tiny_run, tmp_path, he
 
 
 @pytest.mark.slow
-def test_a_policy_made_before_there_were_kinds_has_the_conditioned_head(tiny_run, tmp_path):
-  made = tiny_run.store.path(tiny_run.road.policy)
-  folder = shutil.copytree(made, tmp_path / 'policy')
-  about = json.loads((folder / 'policy.json').read_text())
-  assert about.pop('head') == 'conditioned'
-  (folder / 'policy.json').write_text(json.dumps(about))
-  assert load_policy(folder)[0].head == load_policy(made)[0].head
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize('change', [{'constraint': 'equality'}, {'objective': 'info_nce'},
                                     {'objective': 'info_nce', 'head': 'off'}])
 def test_published_choices_of_stage_2_go_the_whole_road(reported, change):
@@ -91,6 +80,30 @@ def test_published_choices_of_stage_2_go_the_whole_road(reported, change):
   assert [c.tau for c in results.control] == asked and len(asked) == 4
   assert (run.folder / 'report.html').is_file()
   assert len(recommended(run.folder, run)[1]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('change', [{}, {'constraint': 'equality'}, {'objective': 'info_nce'}])
+def test_from_the_exact_dual_every_requirement_is_kept(reported, tmp_path, change):
+  run, results = reported(policy={'start': 'exact'} | change)
+  trained = run.get(run.road.policy)
+  learned = 'objective' in change
+  assert (trained.policy.head.kind == 'off') != learned and bool(trained.history) == learned
+  asked = [t for t in results.taus if t]
+  reached = {r.tau: r.value for r in results.rows
+             if (r.split, r.metric) == (STAGE_2, 'predicted C')}
+  np.testing.assert_allclose([reached[t] for t in asked], asked, atol=0.01)
+  assert np.isfinite(trained.policy.tilts.mu).all() and (trained.policy.tilts.mu != 0).any()
+  pack(run.folder, tmp_path / 'packed')
+  tables = []
+  for path in (run.folder, tmp_path / 'packed'):
+    loaded, jobs = recommended(path, run)
+    mu = loaded.policy.tilts.at(float(loaded.policy.knots[2]))
+    for j in jobs:
+      z = np.log(j.qualification / (1 - j.qualification))
+      assert j.score == pytest.approx(j.preference + mu * j.qualification + j.lam * z, abs=1e-3)
+    tables.append([j.job_id for j in jobs])
+  assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

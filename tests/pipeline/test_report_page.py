@@ -89,12 +89,13 @@ def test_the_dial_shows_what_the_policy_ranks(tiny_run):
   for i, k in ((0, 0), (1, len(policy.knots) - 1)):
     shown = dial['candidates'][i]
     row = [data.dataset.candidates[u].id for u in lists.candidate[:, 0]].index(shown['id'])
-    scores, lam = policy.at(kept.lam_of(lists)[row], experts.preference[row],
-                            np.asarray(calibration.logit(experts.qualification[row])),
-                            float(policy.knots[k]))
+    scores, _ = policy.at(kept.lam_of(lists)[row], experts.preference[row],
+                          np.asarray(calibration.logit(experts.qualification[row])),
+                          float(policy.knots[k]))
     best = sorted(range(len(scores)), key=lambda j: -scores[j])[:5]
     assert shown['ranked'][k] == [int(lists.job[row, j]) for j in best]
-    np.testing.assert_allclose(shown['lam'][k], lam[best], atol=6e-4)
+    lift = scores - experts.preference[row]
+    np.testing.assert_allclose(shown['lift'][k], lift[best], atol=6e-4)
     q = [data.truth.qualification[lists.candidate[row, 0], lists.job[row, j]] for j in best]
     assert shown['measures']['Q'][k] == pytest.approx(np.mean(q), abs=6e-5)
     pi = np.exp(scores / policy.temperature - (scores / policy.temperature).max())

@@ -19,7 +19,8 @@ from jobrec_jax.train.loop import MetricsWriter
 from jobrec_jax.train.watch import Watching
 from tests.pipeline.tiny import tiny_settings
 
-P = PolicySettings(lists=7, batch=3, list_length=5, epochs=4, width=4, knots=3, grid=2)
+P = PolicySettings(lists=7, batch=3, list_length=5, epochs=4, width=4, knots=3, grid=2,
+                   start='preference')
 
 
 def make_policy(folder, watching):

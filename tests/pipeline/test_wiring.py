@@ -58,15 +58,19 @@ class Kept:
   def p_qual(self, u, j):
     return 1 / (1 + math.exp(-self.z(u, j)))
 
+  def mu(self, tau):
+    return float(np.interp(tau, *self.trained.policy.tilts))
+
   def policy_score(self, u, j, tau):
-    """s_pref + lambda(tau) z, lambda read between the knots."""
+    """s_pref + mu(tau) p_qual + lambda(tau) z, both read between what they are known for."""
     knots, k = self.trained.policy.knots.astype(float), None
     code = int(u) * len(self.dataset.jobs) + int(j)
     lam = self.scores.lam[int(np.flatnonzero(self.scores.policy_codes == code)[0])].astype(float)
     tau = max(tau, knots[0])
     k = max(i for i in range(len(knots) - 1) if knots[i] <= tau + 1e-9)
     share = (tau - knots[k]) / (knots[k + 1] - knots[k])
-    return self.s_pref(u, j) + ((1 - share) * lam[k] + share * lam[k + 1]) * self.z(u, j)
+    lam = (1 - share) * lam[k] + share * lam[k + 1]
+    return self.s_pref(u, j) + self.mu(tau) * self.p_qual(u, j) + lam * self.z(u, j)
 
   def score(self, system, case, n, i, u, j):
     prefix = '/'.join(case)
@@ -268,7 +272,8 @@ def test_the_policy_on_stage_2s_lists(kept):
     total = []
     for n in range(len(q)):
       at = [np.interp(row.tau, knots, lam[n, j]) for j in range(q.shape[1])]
-      scores = [float(kept.inputs.preference[n, j] + at[j] * kept.inputs.z_qual[n, j])
+      scores = [float(kept.inputs.preference[n, j] + kept.mu(row.tau) * q[n, j]
+                      + at[j] * kept.inputs.z_qual[n, j])
                 for j in range(q.shape[1])]
       total.append(sum(w * float(q[n, j]) for j, w in enumerate(softmax(scores, T))))
     assert row.value == pytest.approx(sum(total) / len(total), rel=1e-4)
