@@ -88,6 +88,7 @@ VALUES = {
     'shlex.quote(str(out))': ['examples/shifts/schema.toml'],
     'elsewhere': ['', ' --config.data.folder=examples/shifts'],
     'places': ['runs/mine/runs/base/* runs/mine/runs/hidden/*'],
+    'encoder': ['minilm'],
     'step': ['train_experts', 'fit_policy'], 'script': ['fit_policy', 'evaluate'],
 }
 WRONG = '''
