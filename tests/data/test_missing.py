@@ -19,7 +19,7 @@ from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.render import is_missing, render_alignment, render_entity
 
-LENGTHS = BlockFormat(candidate=512, job=256, alignment=256)  # nothing is cut
+LENGTHS = BlockFormat(candidate=900, job=700, alignment=256)  # nothing is cut
 
 
 @pytest.fixture(scope='module')

@@ -165,12 +165,12 @@ def test_the_corpus_is_of_training_alone(dataset):
 
 
 def test_blocks_hold_the_rendered_text(dataset, tokenizer):
-  blocks = BlockEncoder(dataset, tokenizer, BlockFormat(500, 300, 90))
+  blocks = BlockEncoder(dataset, tokenizer, BlockFormat(900, 700, 90))
   assert not any(blocks.cut.values())
   lists = blocks.candidate_lists(np.array([2, 5]), np.array([[0, 3], [7, 1]]))
   longest = [max(len(tokenizer.encode(render_entity(dataset.schema, side, e)).ids) for e in of)
              for side, of in (('candidate', dataset.candidates), ('job', dataset.jobs))]
-  for array, length, allowed in zip((blocks.candidates, blocks.jobs), longest, (500, 300)):
+  for array, length, allowed in zip((blocks.candidates, blocks.jobs), longest, (900, 700)):
     assert array.shape[1] % 8 == 0 and length <= array.shape[1] < min(length + 8, allowed)
   assert lists['job'].shape[:2] == (2, 2) and lists['alignment'].shape == (2, 2, 90)
 
@@ -187,7 +187,7 @@ def test_blocks_hold_the_rendered_text(dataset, tokenizer):
 
 
 def test_cut_blocks_are_counted_and_padding_stands_behind(dataset, tokenizer):
-  short = BlockEncoder(dataset, tokenizer, BlockFormat(5, 300, 90))
+  short = BlockEncoder(dataset, tokenizer, BlockFormat(5, 700, 90))
   assert short.cut['candidate'] == len(dataset.candidates) and set(short.unread) == {'candidate'}
   assert short.candidates.shape[1] == 5 and (short.candidates[:, 0] != PAD).all()
   long = BlockEncoder(dataset, tokenizer, BlockFormat(300, 300, 90))

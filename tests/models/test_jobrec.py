@@ -306,7 +306,8 @@ def test_each_expert_trains_its_own_parameters(variables):
 def test_dropout_draws_only_in_the_heads_and_only_when_asked(variables):
   data = blocks(False)
   fixed = SCORE(variables, *data)
-  draw = jax.jit(lambda key: MODEL.apply(variables, *data, False, rngs={'dropout': key}))
+  draw = jax.jit(lambda key: MODEL.apply(variables, *data, deterministic=False,
+                                         rngs={'dropout': key}))
   drawn = [draw(jax.random.key(i)) for i in (0, 0, 1)]
   np.testing.assert_array_equal(drawn[0].hidden, fixed.hidden)
   np.testing.assert_array_equal(drawn[0].scores, drawn[1].scores)
