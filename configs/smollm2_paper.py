@@ -20,6 +20,7 @@ def get_config():
   c = smollm2.get_config()
   with c.unlocked():
     c.backbone.dtype = c.model.dtype = 'bfloat16'
+    c.market.texts = 'sentences'
     c.market.candidates, c.market.jobs, c.market.exposure = 1200, 160, 0.9
     c.tokenizer.phrases = c.tokenizer.candidate = c.tokenizer.job = c.tokenizer.alignment = 0
     c.model.attention = 'exact'

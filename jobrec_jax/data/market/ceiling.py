@@ -83,7 +83,7 @@ def expected_preference(market: Market, u: Columns, candidate: np.ndarray,
   """logit P as the best reader without order expects it, who knows every other attribute.
 
   Args:
-    market: of the second version on.
+    market: whose texts are sentences.
     u, candidate, job: as in `Market.logits`.
   """
   u, jobs = (dataclasses.replace(c, latents=c.latents._replace(leanings=expected_leanings(c)))

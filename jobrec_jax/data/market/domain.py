@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.special import expit
 
-from jobrec_jax.data.market import domains, version_1
+from jobrec_jax.data.market import domains, notes
 from jobrec_jax.data.market.grammar import Grammar, Style, write
 from jobrec_jax.schema.comparators import Same
 from jobrec_jax.schema.schema import Attribute, Schema, Value
@@ -363,8 +363,8 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load_domain(name: str, version: str = '2') -> Domain:
-  """The domain of that name, in the words of a version of the market.
+def load_domain(name: str, texts: str = 'sentences') -> Domain:
+  """The domain of that name, with texts of 'sentences' or of 'notes'.
 
   Raises:
     ValueError: there is none.
@@ -372,7 +372,7 @@ def load_domain(name: str, version: str = '2') -> Domain:
   if name not in names():
     raise ValueError(f'domain must be one of {names()}, got {name!r}')
   domain = importlib.import_module(f'{domains.__name__}.{name}').DOMAIN
-  if version == '1':
+  if texts == 'notes':
     return dataclasses.replace(
-        domain, grammar=importlib.import_module(f'{version_1.__name__}.{name}').GRAMMAR)
+        domain, grammar=importlib.import_module(f'{notes.__name__}.{name}').GRAMMAR)
   return domain

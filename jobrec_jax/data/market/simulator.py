@@ -67,16 +67,18 @@ class MarketConfig:
     screening_noise: probability that screening reports the opposite of eligibility.
     missing: share of candidates' optional attributes that are blank.
     verbosity: sentences of a narrative that say nothing of taste.
-    syntax: in [0, 1], share of the statements of taste and of the projects whose words alone do not
-      tell what is meant; their order does.
+    texts: 'notes', a few words each, of which three in ten say what is not wanted: what a small
+      decoder learns to read from a few hundred candidates; or 'sentences', for larger ones.
+    syntax: in [0, 1], share of the 'sentences' of taste and of the projects whose words alone do
+      not tell what is meant; their order does.
     preference_scale, qualification_scale: standard deviation of logit P and logit Q.
     preference_mean, qualification_mean: mean of logit P and logit Q.
     taste: weight of the tastes that narratives show, beside the wishes, in logit P.
     evidence: weight of the projects' evidence beside the requirements in logit Q.
     qualification_pair: share of the variance of logit Q that is of the pair, neither of the
       candidate alone nor of the job; the nearest where rho_x lets it reach no such share.
-    version: '1' draws the first market again, to the bit: it has no `syntax` (three statements in
-      ten are contrasts) and no `qualification_pair` (the share is as it comes, about a fifth).
+    version: '1' draws the first market again, to the bit: it has 'notes' alone and no
+      `qualification_pair` (the share is as it comes, about a fifth).
 
   Raises:
     ValueError: a knob lies outside its range.
@@ -100,6 +102,7 @@ class MarketConfig:
   qualification_mean: float = -0.8
   taste: Annotated[float, within(0, 10)] = 1.2
   evidence: Annotated[float, within(0, 10)] = 1.2
+  texts: Literal['notes', 'sentences'] = 'notes'
   syntax: Annotated[float, within(0, 1)] = 0.5
   qualification_pair: Annotated[float, within(0.05, 0.95)] = 0.4
   version: Literal['1', '2'] = '2'
@@ -107,6 +110,11 @@ class MarketConfig:
   def __post_init__(self):
     check(self)
     load_domain(self.domain)
+
+  @property
+  def table(self) -> Domain:
+    """The domain, in the words that its texts are made of."""
+    return load_domain(self.domain, 'notes' if self.version == '1' else self.texts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Market:
 
   @property
   def domain(self) -> Domain:
-    return load_domain(self.config.domain, self.config.version)
+    return self.config.table
 
   @property
   def blocks(self) -> int:
@@ -269,7 +277,7 @@ def make_market(config: MarketConfig, seed: int,
     warm_test: share of the training candidates' interactions that the test keeps.
   """
   splits = Splits.draw(seed, config.candidates, config.jobs, shares, cold_jobs, warm_test)
-  domain = load_domain(config.domain, config.version)
+  domain = config.table
   jobs = draw_columns(domain, 'job', seed, Block(0, 0, config.jobs), _style(config), 0.0)
   market = Market(config, seed, splits, jobs, Scales(), np.ones(config.jobs))
   pilot = market.columns(0)

@@ -63,7 +63,8 @@ def test_a_logistic_regression_on_words_stays_below_the_ceiling_of_a_statement(n
 
 @pytest.mark.parametrize('name', names())
 def test_the_shares_known_are_what_simulated_texts_give(name):
-  market = make_market(MarketConfig(domain=name, candidates=4000, jobs=10, syntax=0.6), 0)
+  market = make_market(MarketConfig(domain=name, texts='sentences', candidates=4000, jobs=10,
+                                    syntax=0.6), 0)
   columns = market.columns(0)
   known = expected_leanings(columns)
   for axis in range(len(market.domain.grammar.axes)):
@@ -115,10 +116,10 @@ def ndcg(scores, relevance):
 
 def figures(name):
   """What the card prints of a domain: of the default market, data seed 0."""
-  market = make_market(MarketConfig(domain=name), 0)
+  market = make_market(MarketConfig(domain=name, texts='sentences'), 0)
   columns, pairs = market.columns(0), (np.arange(600)[:, None], np.arange(100))
   (p, q), best = market.logits(columns, *pairs), expected_preference(market, columns, *pairs)
-  nothing = make_market(MarketConfig(domain=name, syntax=1.0), 0)
+  nothing = make_market(MarketConfig(domain=name, texts='sentences', syntax=1.0), 0)
   unread = expected_preference(nothing, nothing.columns(0), *pairs)
   wants = market.truth(columns, *pairs).wants
   parts = [' / '.join(f'{100 * share:.0f}' for share in variance_parts(x)) for x in (p, q)]

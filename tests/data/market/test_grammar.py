@@ -113,7 +113,8 @@ def bag_auc(texts, positive):
 
 @pytest.mark.parametrize('name', names())
 def test_where_all_is_turned_a_bag_of_words_reads_neither_taste_nor_evidence(name):
-  market = make_market(MarketConfig(domain=name, candidates=1600, jobs=10, syntax=1.0), 0)
+  market = make_market(MarketConfig(domain=name, texts='sentences', candidates=1600, jobs=10,
+                                    syntax=1.0), 0)
   columns, grammar = market.columns(0), market.domain.grammar
   people = market.candidates(columns)
   narrative, project = (next(t for t in people[0].attributes if t in of) for of in (

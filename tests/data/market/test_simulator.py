@@ -238,7 +238,7 @@ def test_the_second_domain_is_a_table():
   root = Path(jobrec_jax.__file__).parent
   own = {root / name for name in ('schema/nursing.toml', 'schema/shipped.py',
                                   'data/market/domains/nursing.py',
-                                  'data/market/version_1/nursing.py')}
+                                  'data/market/notes/nursing.py')}
   assert all(path.exists() for path in own)
   for path in {*root.rglob('*.py'), *(root.parent / 'experiments').rglob('*.py')} - own:
     assert 'nursing' not in path.read_text().lower(), path

@@ -37,12 +37,13 @@ class World:
 
 
 WORLDS = {
-    'tiny': World(MarketConfig(candidates=200, jobs=40), 40, 20, True,
+    'tiny': World(MarketConfig(candidates=200, jobs=40, texts='sentences'), 40, 20, True,
                   '200 candidates, 40 jobs: for tests and first steps'),
-    'paper': World(MarketConfig(candidates=5000, jobs=100, exposure=0.2), 500, 50, True,
+    'paper': World(MarketConfig(candidates=5000, jobs=100, exposure=0.2, texts='sentences'), 500,
+                   50, True,
                    '5,000 candidates, 100 jobs: the size of the JobRec paper'),
     'large': World(MarketConfig(candidates=100_000, jobs=1000, exposure=0.02,
-                                logging='recommender'), 1000, 100, False,
+                                logging='recommender', texts='sentences'), 1000, 100, False,
                    '100,000 candidates, 1,000 jobs, shown by a recommender'),
 }
 

@@ -1,7 +1,7 @@
 """The words of students and research positions in the first version."""
 
 from jobrec_jax.data.market.grammar import Axis
-from jobrec_jax.data.market.version_1.grammar import Grammar
+from jobrec_jax.data.market.notes.grammar import Grammar
 
 # Two cultures of work: building things together, or thinking them through alone.
 CULTURE = Axis(

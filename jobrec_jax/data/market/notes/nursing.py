@@ -1,7 +1,7 @@
 """The words of nurses and wards in the first version."""
 
 from jobrec_jax.data.market.grammar import Axis
-from jobrec_jax.data.market.version_1.grammar import Grammar
+from jobrec_jax.data.market.notes.grammar import Grammar
 
 TEMPO = Axis(
     candidate=(('sirens', 'hands full', 'split-second calls', 'adrenaline', 'a new face each hour'),
