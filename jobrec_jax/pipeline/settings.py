@@ -144,7 +144,7 @@ class StageSettings(OptimizerConfig):
   batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
   # Measurements of the validation loss, at most twelve a stage, that end it where none is as low as
   # before; the best parameters are kept. 0: nothing is measured, and the last ones are kept.
-  patience: Annotated[int, at_least(0)] = 0
+  patience: Annotated[int, at_least(0)] = 4
 
 
 @dataclasses.dataclass(frozen=True)
