@@ -111,22 +111,6 @@ class ExpertOutputs:
   scores: jax.Array
 
 
-@jax.jit
-def phrase_embeddings(table: jax.Array, pieces: jax.Array) -> jax.Array:
-  """Where `phrases` start: the mean embedding of what each consists of.
-
-  Args:
-    table: [V, D], the decoder's.
-    pieces: [phrases, L] int32 token ids of every phrase, `PAD` behind them.
-
-  Returns:
-    [phrases, D] fp32.
-  """
-  real = (pieces != PAD)[..., None]
-  rows = jnp.take(table, jnp.where(pieces == PAD, 0, pieces), axis=0).astype(jnp.float32)
-  return jnp.where(real, rows, 0).sum(axis=1) / real.sum(axis=1)
-
-
 class JobRec(nn.Module):
   """Scores of every expert for lists of pairs.
 
@@ -146,10 +130,10 @@ class JobRec(nn.Module):
   vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
   pass of its own, and states are kept for each.
 
-  Where pairs have N numbers x, what expert e's head reads is h_e + clip(x * number_scale) numbers_e
-  with `numbers` [E, N, D], zero at the start, and `number_scale` [N], a constant of the data: an
-  amount in words is a few tokens without an order, and a head that has it as a number need not
-  learn to count.
+  Where pairs have N numbers, with x = clip(numbers * number_scale), the head of expert e reads
+  h_e + x numbers_e, and GAIN x . number_weights_e joins its score: `numbers` [E, N, D] and
+  `number_weights` [E, N] start at zero, `number_scale` [N] is a constant of the data. An amount in
+  words is a few tokens without an order.
   """
 
   config: JobRecConfig

@@ -21,7 +21,8 @@ from jobrec_jax.data.tokens import (
   count_tokens,
   phrase_pieces,
 )
-from jobrec_jax.models.jobrec import JobRec, phrase_embeddings
+from jobrec_jax.models.jobrec import JobRec
+from jobrec_jax.models.phrases import phrase_embeddings
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.artefacts import (
   load_calibration,

@@ -10,7 +10,8 @@ import pytest
 
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.jobrec import JobRec, JobRecConfig, phrase_embeddings
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.models.phrases import phrase_embeddings
 
 WORDS, PHRASES = 30, 5
 DECODER = DecoderConfig(

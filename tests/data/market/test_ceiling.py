@@ -82,7 +82,8 @@ def test_the_shares_known_are_what_simulated_texts_give(name):
 
 def expectations(syntax, seed):
   """Slope and offset of logit P against what the best reader expects, and its share."""
-  market = make_market(MarketConfig(candidates=200, jobs=200, syntax=syntax), seed)
+  market = make_market(MarketConfig(candidates=200, jobs=200, texts='sentences', syntax=syntax),
+                       seed)
   columns, pairs = market.columns(0), (np.arange(200)[:, None], np.arange(200))
   truth, best = market.logits(columns, *pairs)[0], expected_preference(market, columns, *pairs)
   slope = ((truth - truth.mean()) * best).mean() / best.var()

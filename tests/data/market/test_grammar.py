@@ -130,7 +130,7 @@ def test_where_all_is_turned_a_bag_of_words_reads_neither_taste_nor_evidence(nam
 
 
 def test_where_nothing_is_turned_a_bag_of_words_reads_both():
-  market = make_market(MarketConfig(candidates=1500, jobs=10, syntax=0.0), 0)
+  market = make_market(MarketConfig(candidates=1500, jobs=10, texts='sentences', syntax=0.0), 0)
   columns = market.columns(0)
   people = market.candidates(columns)
   leans, grade = columns.leanings[:, 0] != 2, columns.latents.grades[:, 0]
@@ -142,7 +142,8 @@ def test_where_nothing_is_turned_a_bag_of_words_reads_both():
 
 def test_the_share_turned_changes_the_telling_alone():
   """Not the attributes, not the truth: what is said with other words is the same."""
-  markets = [make_market(MarketConfig(candidates=60, jobs=20, syntax=s), 1) for s in (0.0, 0.8)]
+  markets = [make_market(MarketConfig(candidates=60, jobs=20, texts='sentences', syntax=s), 1)
+             for s in (0.0, 0.8)]
   few, many = (m.columns(0) for m in markets)
   for name, codes in few.codes.items():
     text = few.domain.attribute('candidate', name).kind == 'text'
