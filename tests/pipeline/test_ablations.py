@@ -108,8 +108,9 @@ def test_from_the_exact_dual_every_requirement_is_kept(reported, tmp_path, chang
 
 @pytest.mark.slow
 def test_a_run_without_stage_1a_and_calibration_goes_the_whole_road(reported):
-  run, results = reported(warm_up={'steps': 0}, cooperative={'steps': 20},
-                          experts={'censoring': 'none', 'calibration': 'none'})
+  run, results = reported(
+      warm_up={'steps': 0}, cooperative={'steps': 20},
+      experts={'censoring': 'none', 'calibration': 'none', 'self_censoring': 'none'})
   assert 'censoring' not in {s.name for s in run.road.evaluation.walk()}
   assert not (run.store.path(run.road.warm_up) / 'metrics.jsonl').exists()
   before, after = (run.get(s).params for s in (run.road.warm_up, run.road.cooperative))

@@ -117,7 +117,7 @@ def test_exported_weights_score_alike(trained, tmp_path):
     assert backbone.tokenizer().get_vocab() == given.tokenizer.get_vocab()
     lengths = {block: getattr(given.form, block) for block in ('candidate', 'job', 'alignment')}
     plain = ModelSpec(dataclasses.replace(spec.tokenizer, phrases=0, **lengths), spec.model,
-                      LoraConfig(), 'float32', True)
+                      LoraConfig(), 'float32', True, c.numbers)
     merged = dataclasses.replace(
         experts, model=make_model(plain, given.tokenizer, backbone),
         params=extras | {'decoder': backbone.load(None)})

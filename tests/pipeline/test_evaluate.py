@@ -229,7 +229,7 @@ def test_filters_put_first_what_passes(market, evaluated):
   lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
       'cold candidates', 'preference']
   P, Q = (getattr(truth, k)[lists.candidate, lists.job] for k in ('preference', 'qualification'))
-  rules = scores.rival('schema rules', dataset).fit(dataset, 'qualification').score(
+  rules = make_rival('schema rules', dataset).fit(dataset, 'qualification').score(
       lists.candidate.ravel(), lists.job.ravel()).reshape(P.shape).astype(np.float32)
   for name, score in ((tradeoff.THRESHOLD, Q), (tradeoff.FILTER, rules)):
     curve = evaluated.families[name]
@@ -421,9 +421,9 @@ def test_jobrec_synth_is_ranked_on_both_axes_by_pairs_of_held_out_candidates(mar
                                        else trained, every)
             for kind in TEST_KINDS for p in ('preference', 'qualification')}
   monkeypatch.setattr('jobrec_jax.data.market.jobrec_synth.reader.read_synth_lists',
-                      lambda folder, size: stored)
-  cases = scores.ranked_lists({'seed': 0, 'candidates': 7, 'source': 'jobrec_synth',
-                               'size': 'tiny'}, dataset, truth if known else None, '')
+                      lambda folder, size, version: stored)
+  asked = {'seed': 0, 'candidates': 7, 'source': 'jobrec_synth', 'size': 'tiny', 'version': '2'}
+  cases = scores.ranked_lists(asked, dataset, truth if known else None, '')
   lists = scores.EvaluationLists(cases, None)
   assert lists.split == 'cold candidates' and cases['warm', 'preference'] is stored[
       'preference_warm']
@@ -459,7 +459,7 @@ def test_no_pair_is_scored_twice(market, monkeypatch, tmp_path):
     def score(self, u, j):
       seen.append(len(set(zip(u.tolist(), j.tolist()))) == len(u) == 20 * 24)
       return u * 100.0 + j
-  monkeypatch.setattr(scores, 'rival', lambda name, data: Slow())
+  monkeypatch.setattr(scores.rivals, 'make_rival', lambda name, data: Slow())
   bench = SimpleNamespace(folder=tmp_path, settings={'rival': 'popularity'}, inputs={
       'data': Data(dataset, truth), 'lists': scores.EvaluationLists(cases, None)})
   scores.make_rival(bench)
