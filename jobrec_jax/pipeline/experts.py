@@ -204,13 +204,11 @@ class _Trainer:
     found = []
     for kind, batch in kinds.items():
       lists = self.lists(kind, 'train', weights)
-      seed = streams.seed32(self.bench.settings['seed'], self._stream(stage, kind))
+      seed = streams.seed32(self.bench.settings['seed'],
+                            f'{stage}, {kind.perspective} lists of one {kind.centre}')
       found.append(list_dataset(MissingLists(lists, self.versions) if self.versions else lists,
                                 self.finisher(kind), batch, seed))
     return found
-
-  def _stream(self, stage: str, kind: losses.Kind) -> str:
-    return f'{stage}, {kind.perspective} lists of one {kind.centre}'
 
   def held_out(self, stage: str, measure: Callable[[Sequence[losses.Kind]], MeasureFn],
                kinds: Mapping[losses.Kind, int]) -> HeldOut | None:
@@ -229,7 +227,8 @@ class _Trainer:
     for kind, size in kinds.items() if patience else ():
       lists = None
       if (getattr(log, kind.perspective) == 1).any():
-        seed = streams.seed32(self.bench.settings['seed'], f'held-out {self._stream(stage, kind)}')
+        seed = streams.seed32(self.bench.settings['seed'],
+                              f'held-out {stage}, {kind.perspective} lists of one {kind.centre}')
         lists = training.fixed_lists(self.lists(kind, 'validation'), size * HELD_OUT_BATCHES, seed)
       if lists is not None:
         found[kind] = self.finisher(kind)(lists)

@@ -51,7 +51,7 @@ def test_late_settings_train_nothing_again():
 
 
 def test_early_settings_make_what_follows_new():
-  late = differing(experts={'beta': 0.5})
+  late = differing(experts={'task_weights': 'fixed'})
   assert 'cooperative' in late and 'warm_up' not in late and 'tokenizer' not in late
   assert 'data' not in differing(seed=4) and 'warm_up' in differing(seed=4)
   assert {'data', 'tokenizer', 'policy', 'evaluation'} <= differing(data={'seed': 6})
@@ -81,7 +81,7 @@ def test_no_two_uses_share_a_stream():
   """But for two that mean to: the sweep's heads are those that the policy would be."""
   names = stream_names()
   assert {'stage 2 lists', 'held-out lists', 'certificate lists', 'certificate check',
-          '{}, {} lists', 'exposed', 'canary'} <= set(names)
+          '{}, {} lists of one {}', 'exposed', 'canary'} <= set(names)
   shared = {name for name in names if names.count(name) > 1}
   assert shared == {'policy'}
 
