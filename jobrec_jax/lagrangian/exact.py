@@ -277,6 +277,10 @@ def _means(lists: Lists, multiplier: jax.Array, temperature: float, objective: s
     x = jnp.where(low[:, None], part.q - least[:, None], most[:, None] - part.q)
     near = (out.policy * x).sum(-1)
     far = most - least - near
+    # For the slope, from an item with much of the curvature, 1e41 where p is 1e-41: times that, a
+    # rounding of another item's mean is greater than the slope, and no step moves.
+    steep = out.curvature >= out.curvature.max(-1, keepdims=True) / 2
+    x = part.q - jnp.where(steep, part.q, -jnp.inf).max(-1, keepdims=True)
     mean = (out.curvature * x).sum(-1) / out.curvature.sum(-1)
     slope = (out.curvature * (x - mean[:, None]) ** 2).sum(-1)
     found = jnp.where(low, near, far), jnp.where(low, far, near), slope, out.value

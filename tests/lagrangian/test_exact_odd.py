@@ -1,11 +1,12 @@
 """Odd lists, each with requirements of its own, as SciPy solves them by bracketing alone."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.optimize.elementwise import bracket_root, find_root
 from scipy.special import log_softmax, logsumexp, softmax
 
-from jobrec_jax.lagrangian.exact import OBJECTIVES, policy, solve_dual
+from jobrec_jax.lagrangian.exact import OBJECTIVES, _Means, _means, list_chunks, policy, solve_dual
 
 ODD = {  # rng -> scores and q of one list
   'far apart': lambda rng: (rng.uniform(-10, 10, 6), rng.uniform(size=6)),
@@ -93,3 +94,16 @@ def test_every_requirement_inside_the_range_is_solved(kind, objective, temperatu
     assert (reached >= tau - 1e-6).all()
     np.testing.assert_allclose(found.gap, found.multiplier * (found.reached - tau[:, None]),
                                atol=1e-6)
+
+
+@pytest.mark.parametrize('gap', [2.0, 5.0, 10.0])
+def test_slope_has_a_closed_form_where_the_scores_leave_one_item(gap):
+  """With p = 1 at q = 0.98 alone, C = 0.02 - 1 / mu below mu = -1 / 0.96, and rises by 1 / mu^2."""
+  rng = np.random.default_rng(2)
+  q, mu = np.array([[0.02] * 5 + [0.98]]), -1 / np.linspace(0.02, 0.94, 50)[:, None]
+  with jax.enable_x64(True):
+    for _ in range(5):
+      scores = np.append(rng.uniform(-0.1, 0, 5) - gap, 0.0)[None]
+      lists, *_ = list_chunks(scores, q, np.ones(q.shape, bool), mu[:, 0])
+      means = _means(lists, mu, 0.05, 'info_nce', _Means(*[np.zeros_like(mu)] * 4), mu != 0)
+      np.testing.assert_allclose(means.slope, 1 / mu**2, rtol=1e-9)
