@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.data import training_lists as training
+from jobrec_jax.data import lists as listing, training_lists as training
 from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.market.simulator import simulate
 from jobrec_jax.data.missing import MissingLists, Versions
@@ -23,7 +23,8 @@ from jobrec_jax.train.experts import Kind
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
 
-SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20}, policy={'list_length': 8},
+SETTINGS = tiny_settings(market={'candidates': 60, 'jobs': 20, 'version': '1'},
+                         policy={'list_length': 8},
                          warm_up={'patience': 5}, cooperative={'patience': 5})
 DOUBT = 0.3
 # Of each stage in the order of its batches: a quarter of 8 lists is around the other side.
@@ -125,7 +126,8 @@ def test_a_share_of_the_lists_is_around_the_other_side(bench, stages, across, si
   of_stage.settings = of_stage.settings | {
       'lists': of_stage.settings['lists'] | {'across': across}}
   trainer = experts._Trainer.of(of_stage)
-  for name, centres in experts.CENTRES.items():
+  for name, centre in listing.CENTRES.items():
+    centres = centre, 'job' if centre == 'candidate' else 'candidate'
     assert trainer.kinds(of_stage.settings['stage'], [name]) == {
         Kind(name, centre): size for centre, size in zip(centres, sizes)}
   of_stage.settings = of_stage.settings | {
