@@ -114,7 +114,7 @@ def batch_losses(model: JobRec, kinds: Sequence[Kind], params: PyTree, batch: Se
     model: the experts.
     kinds: of the parts of the batch.
     params: the model's.
-    batch: lists of each kind, as of `data.lists`, as token blocks.
+    batch: lists of each kind, as of `data.training_lists`, as token blocks.
     key: of dropout; without one nothing is dropped.
     doubt: c of `application_logit`.
   """

@@ -1,1 +1,1 @@
-"""The words of the market's first version, so that its worlds can be drawn again to the bit."""
+"""Texts of a few words each, in which the market's first version wrote, and a market may still."""
