@@ -26,6 +26,8 @@ def text() -> dict[str, Variant]:
       **left_out,
       'symbols': Variant('verdicts as a symbol each', {'tokenizer.verdicts': 'symbols'}),
       'vectors': Variant('verdicts as learned vectors', {'tokenizer.verdicts': 'vectors'}),
+      'no-components': Variant('no components of words as numbers',
+                               {'tokenizer.components': 0}),
       'words-alone': Variant('verdicts and margins in words, not as numbers',
                              {'tokenizer.numbers': False}),
       'numbers-alone': Variant('verdicts and margins as numbers, not in words',

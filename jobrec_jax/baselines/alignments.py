@@ -12,13 +12,13 @@ class AlignmentFeatures:
   """What the schema says about the pairs of one dataset; nothing is remembered of a pair.
 
   Attributes:
-    width: 3 * fields, numbers in `features` of a pair.
+    width: 4 * fields, numbers in `features` of a pair.
   """
 
   def __init__(self, dataset: Dataset):
     self._dataset = dataset
     self._aligner = PairAligner(dataset.schema, dataset.candidates, dataset.jobs)
-    self.width = 3 * len(self._aligner.fields)
+    self.width = 4 * len(self._aligner.fields)
 
   def check_made_for(self, dataset: Dataset) -> None:
     """Raises a ValueError where they were made for another dataset."""

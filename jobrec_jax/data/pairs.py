@@ -42,19 +42,7 @@ class PairAlignments(NamedTuple):
   clauses: list[tuple[int, str]]
 
   def features(self) -> np.ndarray:
-    """[N, 3F] float32: of each pair what `schema.align.alignment_features` returns."""
-    out = np.empty((*self.verdict.shape, 3), np.float32)
-    out[..., 0] = self.verdict == VERDICT_CODES['met']
-    out[..., 1] = self.verdict == VERDICT_CODES['unknown']
-    out[..., 2] = self.margin
-    return out.reshape(len(out), 3 * len(self.fields))
-
-  def numbers(self) -> np.ndarray:
-    """[N, 4F] float32: whether met, whether unknown, and the margin's two sides, for each field.
-
-    By how much a requirement is missed and by how much it is passed are numbers of their own: the
-    first turns employers down, the second rarely moves them.
-    """
+    """[N, 4F] float32: of each pair what `schema.align.alignment_features` returns."""
     out = np.empty((*self.verdict.shape, 4), np.float32)
     out[..., 0] = self.verdict == VERDICT_CODES['met']
     out[..., 1] = self.verdict == VERDICT_CODES['unknown']

@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jobrec_jax.data.clauses import AlignmentTokens, at_punctuation, reads_by_clause
+from jobrec_jax.data.components import Components
 from jobrec_jax.data.dataset import Dataset, pair_code
 from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.data.shorten import encode_records
@@ -232,13 +233,15 @@ class BlockEncoder:
     unread: what was lost of each block, in words; only of blocks that lost anything.
   """
 
-  def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockFormat):
-    self.tokenizer, self._form = tokenizer, form
+  def __init__(self, dataset: Dataset, tokenizer: tokenizers.Tokenizer, form: BlockFormat,
+               components: Components | None = None):
+    self.tokenizer, self._form, self._components = tokenizer, form, components
     self._schema = dataset.schema.without(form.without_layers)
     self.vocab_size = tokenizer.get_vocab_size()
     self.cut, self.unread = {'candidate': 0, 'job': 0, 'alignment': 0}, {}
     self._by_clause = reads_by_clause(tokenizer)
     self.jobs = self._encode('job', dataset.jobs)
+    self._job_words = self._words('job', self.jobs)
     self._pair_with(dataset)
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
@@ -254,6 +257,7 @@ class BlockEncoder:
     """Reads the dataset's candidates, and prepares their pairs with its jobs."""
     self._dataset = dataset
     self.candidates = self._encode('candidate', dataset.candidates)
+    self._candidate_words = self._words('candidate', self.candidates)
     self._aligner = PairAligner(self._schema, dataset.candidates, dataset.jobs)
     self._tokens = None if self._form.codes or self._form.bare else AlignmentTokens(
         self._aligner, self._schema, self.tokenizer, self._form.verdicts, self._by_clause)
@@ -266,6 +270,9 @@ class BlockEncoder:
     if read.cut:
       self.unread[side] = read.unread
     return padded(read.rows, min(allowed, _rounded(read.longest)))
+
+  def _words(self, side: str, block: np.ndarray) -> np.ndarray | None:
+    return self._components(side, block) if self._components else None
 
   @functools.cached_property
   def alignment_length(self) -> int:
@@ -313,17 +320,27 @@ class BlockEncoder:
     out[row, place] = ids
 
   def numbers(self, candidate: np.ndarray, job: np.ndarray) -> np.ndarray:
-    """`PairAlignments.numbers` of pairs given by index: [...] and [...] -> [..., 4F] float32."""
+    """The numbers of pairs given by index: [...] and [...] -> [..., N] float32.
+
+    They are `PairAlignments.features`, then the components of the candidate's and of the job's
+    words, as far as there are any.
+    """
     u, j = candidate.ravel(), job.ravel()
-    out = np.empty((len(u), 4 * len(self._aligner.fields)), np.float32)
+    margins = 4 * len(self._aligner.fields) * self._form.numbers
+    rank = self._components.rank if self._components else 0
+    out = np.empty((len(u), margins + 2 * rank), np.float32)
     for part in chunks(len(u)):
-      out[part] = self._aligner(u[part], j[part]).numbers()
+      if margins:
+        out[part, :margins] = self._aligner(u[part], j[part]).features()
+      if rank:
+        out[part, margins:margins + rank] = self._candidate_words[u[part]]
+        out[part, margins + rank:] = self._job_words[j[part]]
     return out.reshape(*candidate.shape, out.shape[1])
 
   def _pairs(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """What the experts read of pairs beside their two sides."""
     read = {'alignment': self.alignments(candidate, job)}
-    counted = self._form.numbers and self._aligner.fields
+    counted = self._components or self._form.numbers and self._aligner.fields
     return read | {'numbers': self.numbers(candidate, job)} if counted else read
 
   def _count_cut(self, candidate: np.ndarray, job: np.ndarray) -> None:

@@ -20,10 +20,10 @@ from jobrec_jax.models.lora import Adapters
 
 PyTree = Any
 # Parameters beside the heads.
-PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'numbers', 'number_weights',
-         'number_scale'}
+PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'number_weights', 'number_scale',
+         'match'}
 GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
-MOST = 5.0  # of its scale: where a number that the heads read is cut off
+MOST = 5.0  # of its scale: where a number is cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,8 @@ class JobRecConfig:
     words, phrases: token ids from `words` on, of which there are `phrases`, have learned embeddings
       of their own beside the decoder's table.
     numbers: how many every pair has beside its tokens, such as margins; 0: none.
+    matched: R, where the last 2 R of them are of the candidate and of the job, and their products
+      count as well; 0: none.
 
   Raises:
     ValueError: a value lies outside its range.
@@ -63,6 +65,7 @@ class JobRecConfig:
   phrases: int = 0
   readout: str = 'expert_tokens'
   numbers: int = 0
+  matched: int = 0
 
   def __post_init__(self):
     if not all(isinstance(w, int) and w > 0 for w in self.head_widths):
@@ -74,10 +77,13 @@ class JobRecConfig:
     if not self.experts or len(set(self.experts)) < len(self.experts) or taken:
       raise ValueError('experts must be one or more distinct names, none of them '
                        f'{sorted(PARTS)}, got {self.experts!r}')
-    for name in ('verdicts', 'words', 'phrases', 'numbers'):
+    for name in ('verdicts', 'words', 'phrases', 'numbers', 'matched'):
       value = getattr(self, name)
       if not isinstance(value, int) or value < 0:
         raise ValueError(f'{name} must be an integer of at least 0, got {value!r}')
+    if 2 * self.matched > self.numbers:
+      raise ValueError(f'matched must be at most half of numbers = {self.numbers}, got '
+                       f'{self.matched}')
     if self.readout not in ('expert_tokens', 'last_token'):
       raise ValueError("readout must be 'expert_tokens' or 'last_token', got "
                        f'{self.readout!r}')
@@ -103,7 +109,7 @@ class ExpertOutputs:
 
   Attributes:
     hidden: [B, J, E, D] fp32, the hidden state after the final norm that each expert's head
-      reads: its own, or the same for all with the readout 'last_token'; with the pair's numbers.
+      reads: its own, or the same for all with the readout 'last_token'.
     scores: [B, J, E] fp32 logits: s_pref and s_qual in the order of `JobRecConfig.experts`.
   """
 
@@ -130,10 +136,16 @@ class JobRec(nn.Module):
   vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
   pass of its own, and states are kept for each.
 
-  Where pairs have N numbers, with x = clip(numbers * number_scale), the head of expert e reads
-  h_e + x numbers_e, and GAIN x . number_weights_e joins its score: `numbers` [E, N, D] and
-  `number_weights` [E, N] start at zero, `number_scale` [N] is a constant of the data. An amount in
-  words is a few tokens without an order.
+  Where pairs have N numbers, x = clip(numbers * number_scale), the score of expert e is
+
+    s_e = head_e(h_e) + GAIN x . number_weights_e + u match_e v,
+
+  u and v being the last 2 R of x, which are of the candidate and of the job: some words of one side
+  go with others of the other side. `number_weights` [E, N] and `match` [E, R, R] start at zero,
+  `number_scale` [N] is a constant of the data. An amount in words is a few tokens without an order.
+
+  Reference:
+    Cheng et al., Wide and deep learning for recommender systems, 2016.
   """
 
   config: JobRecConfig
@@ -155,13 +167,14 @@ class JobRec(nn.Module):
       own = len(self.config.experts) if c.lora.per_expert else None
       self.lora = Adapters(c.lora, c.projection_sizes, c.layers, own)
     if self.config.numbers:
-      nothing = partitioned(nn.initializers.zeros_init(), 'experts', None, 'embed')
-      shape = len(self.config.experts), self.config.numbers, c.width
-      self.numbers = self.param('numbers', nothing, shape, jnp.float32)
-      self.number_weights = self.param('number_weights', nn.initializers.zeros_init(),
-                                       shape[:2], jnp.float32)
+      shape = len(self.config.experts), self.config.numbers
+      self.number_weights = self.param('number_weights', nn.initializers.zeros_init(), shape,
+                                       jnp.float32)
       self.number_scale = self.param('number_scale', nn.initializers.ones_init(),
                                      (self.config.numbers,), jnp.float32)
+    if self.config.matched:
+      shape = len(self.config.experts), self.config.matched, self.config.matched
+      self.match = self.param('match', nn.initializers.zeros_init(), shape, jnp.float32)
     for name in self.config.experts:
       setattr(self, name, ExpertHead(
           self.config.head_widths, self.config.head_dropout, self.config.readout_dropout,
@@ -304,14 +317,15 @@ class JobRec(nn.Module):
     if self.config.readout == 'last_token':
       shape = *hidden.shape[:2], len(self.config.experts), hidden.shape[3]
       hidden = jnp.broadcast_to(hidden, shape)
-    if self.config.numbers:
-      x = jnp.clip(numbers * jax.lax.stop_gradient(self.number_scale), -MOST, MOST)
-      hidden = hidden + jnp.einsum('bjn,end->bjed', x, self.numbers)
     hidden = constrain(hidden, 'batch', 'items', 'experts', 'embed')
     scores = jnp.stack([getattr(self, name)(hidden[:, :, e], deterministic)
                         for e, name in enumerate(self.config.experts)], axis=-1)
     if self.config.numbers:
+      x = jnp.clip(numbers * jax.lax.stop_gradient(self.number_scale), -MOST, MOST)
       scores = scores + GAIN * jnp.einsum('bjn,en->bje', x, self.number_weights)
+    if self.config.matched:
+      u, v = jnp.split(x[..., -2 * self.config.matched:], 2, axis=-1)
+      scores = scores + jnp.einsum('bjr,ers,bjs->bje', u, self.match, v)
     return ExpertOutputs(hidden, scores)
 
   def _embed(self, tokens: jax.Array) -> jax.Array:

@@ -31,12 +31,8 @@ from jobrec_jax.pipeline.artefacts import (
   save_params,
 )
 from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer, warn
-from jobrec_jax.pipeline.linear_start import linear_start
-from jobrec_jax.pipeline.model import (
-  ModelSpec,
-  make_model,
-  open_backbone,
-)
+from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
+from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.settings import StageSettings
 from jobrec_jax.pipeline.stage import Bench, plain
@@ -68,22 +64,14 @@ PARAMS = 'params.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
-def load_experts(spec: ModelSpec, tokenizer, params: PyTree, place: str,
-                 mesh: jax.sharding.Mesh) -> Experts:
-  """Experts from stored parameters; frozen ones come from the backbone at `place`."""
-  backbone = open_backbone(spec, place)
-  model = make_model(spec, tokenizer, backbone)
-  if backbone is not None:
-    params = params | {'decoder': backbone.load(None)}
-  return Experts(model, params, tokenizer, spec.tokenizer.form)
-
-
 def read_experts(bench: Bench) -> Experts:
-  """The experts as a training stage left them."""
+  """The experts as a training stage left them; a pretrained decoder comes from its files."""
   text: Text = bench.inputs['tokenizer']
   params = load_params(bench.folder / PARAMS)['model']
-  return load_experts(text.spec, text.tokenizer, params, bench.resources.backbone,
-                      make_mesh(bench.resources.mesh))
+  backbone = open_backbone(text.spec, bench.resources.backbone)
+  if backbone is not None:
+    params = params | {'decoder': backbone.load(None)}
+  return text.experts(make_model(text.spec, text.tokenizer, backbone), params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +91,15 @@ class _Trainer:
 
   @classmethod
   def of(cls, bench: Bench) -> '_Trainer':
-    tokenizer, spec = bench.inputs['tokenizer']
+    text: Text = bench.inputs['tokenizer']
+    spec = text.spec
     backbone = open_backbone(spec, bench.resources.backbone)
     versions = training_versions(bench)
-    blocks = BlockEncoder(versions.dataset if versions else bench.inputs['data'].dataset, tokenizer,
-                          spec.tokenizer.form)
+    blocks = BlockEncoder(versions.dataset if versions else bench.inputs['data'].dataset,
+                          text.tokenizer, spec.tokenizer.form, text.components)
     logging.info('tokens: vocabulary of %d; not read to the end: %s', blocks.vocab_size,
                  '; '.join(blocks.unread.values()) or 'nothing')
-    return cls(bench, make_model(spec, tokenizer, backbone), blocks, versions,
+    return cls(bench, make_model(spec, text.tokenizer, backbone), blocks, versions,
                make_mesh(bench.resources.mesh), backbone)
 
   def init(self) -> PyTree:
@@ -127,7 +116,8 @@ class _Trainer:
       return {name: part for name, part in self.init().items() if not self.is_frozen((name,))}
     params = init_sharded(own, self.mesh)
     if self.model.config.numbers:
-      params = linear_start(params, self.blocks, self.log('train'), self.taught)
+      params = linear_start(params, self.blocks, self.log('train'), self.log('validation'),
+                            self.taught)
     if self.backbone is None:
       return params
     params['decoder'] = self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])
@@ -297,6 +287,9 @@ def make_cooperative(bench: Bench) -> None:
   both = len(trainer.taught) > 1
   doubt = censored.doubt if both else 0.0
   if both:
+    if trainer.model.config.numbers:
+      params['model'] = with_doubt(params['model'], trainer.blocks, trainer.log('train'),
+                                   trainer.log('validation'), doubt)
     params['task_weights'] = weighting.init()
     loss = losses.cooperative_loss(trainer.model, [*kinds], weighting, s['beta'], doubt)
   else:

@@ -18,7 +18,6 @@ import zipfile
 
 import jax
 
-from jobrec_jax.data.tokens import load_tokenizer
 from jobrec_jax.pipeline.artefacts import (
     Catalogue,
     load_calibration,
@@ -27,7 +26,8 @@ from jobrec_jax.pipeline.artefacts import (
     load_params,
     load_policy,
 )
-from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone, with_lengths
+from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
+from jobrec_jax.pipeline.tokenizer import read_text
 from jobrec_jax.pipeline.record import FILE, read_record
 from jobrec_jax.pipeline.stage import content
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
@@ -173,19 +173,18 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
 def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
   """Raises ValueError: the backbone is not the one that the experts were trained on."""
   identity = parts.abouts['cooperative']['identity']
-  spec = with_lengths(build(ModelSpec, identity['settings']['spec']), parts.folders['tokenizer'])
-  tokenizer = load_tokenizer(parts.folders['tokenizer'] / 'tokenizer.json')
+  text = read_text(parts.folders['tokenizer'], build(ModelSpec, identity['settings']['spec']))
   params = load_params(parts.folders['cooperative'] / 'params.safetensors')['model']
   decoder = None
-  if spec.pretrained:
+  if text.spec.pretrained:
     from jobrec_jax.weights.backbone import locate  # here, for readers of weights take their time
     place = parts.record['settings']['backbone']['path'] if backbone is None else backbone
     if [content(locate(place))] != identity['files']:
       raise ValueError('backbone must be the decoder that the experts were trained on, got another '
                        f'one: {place}')
-    decoder = open_backbone(spec, place)
+    decoder = open_backbone(text.spec, place)
     params = params | {'decoder': decoder.load(None)}
-  experts = Experts(make_model(spec, tokenizer, decoder), params, tokenizer, spec.tokenizer.form)
+  experts = text.experts(make_model(text.spec, text.tokenizer, decoder), params)
   return experts, load_calibration(parts.folders['calibration'])
 
 

@@ -45,6 +45,10 @@ class TokenizerSettings:
   # Whether the heads read verdicts and margins as numbers, too, beside the text: a small decoder
   # reads the digits of an amount as pieces without an order. Never with layout 'raw'.
   numbers: bool = True
+  # Leading components of tf-idf of a candidate's and of a job's tokens that are numbers of a pair,
+  # too: a few words that matter are learned from few candidates, where a decoder would need many.
+  # 0: none.
+  components: Annotated[int, at_least(0)] = 16
   # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
   # a learned embedding of its own that starts as the mean of its words'. 0: none.
   phrases: Annotated[int, at_least(0)] = 0
@@ -127,6 +131,7 @@ class ModelSpec:
   dtype: Literal['bfloat16', 'float32', 'int8', 'nf4'] = 'bfloat16'  # of frozen weights
   pretrained: bool = False  # whether the decoder comes from a backbone
   numbers: int = 0  # that each pair has beside its tokens; the data's schema says how many
+  matched: int = 0  # of them, the components of the words of either side
 
 
 LENGTHS = 'lengths.json'  # of token blocks, and how many numbers; beside tokenizer.json
@@ -135,9 +140,8 @@ LENGTHS = 'lengths.json'  # of token blocks, and how many numbers; beside tokeni
 def with_lengths(spec: ModelSpec, folder: Path) -> ModelSpec:
   """The spec with the sizes of pairs that the tokenizer's stage found, kept in its folder."""
   found = read_object(folder / LENGTHS)
-  numbers = found.pop('numbers')
-  return dataclasses.replace(spec, tokenizer=dataclasses.replace(spec.tokenizer, **found),
-                             numbers=numbers)
+  counts = {name: found.pop(name) for name in ('numbers', 'matched')}
+  return dataclasses.replace(spec, tokenizer=dataclasses.replace(spec.tokenizer, **found), **counts)
 
 
 def open_backbone(spec: ModelSpec, place: str) -> Any:
@@ -176,4 +180,4 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
   return JobRec(JobRecConfig(
       decoder=decoder, experts=EXPERTS, job_start=form.candidate,
       pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
-      phrases=vocabulary - words, numbers=spec.numbers, **heads))
+      phrases=vocabulary - words, numbers=spec.numbers, matched=spec.matched, **heads))

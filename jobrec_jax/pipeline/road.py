@@ -96,7 +96,7 @@ def road(settings: Settings) -> Road:
                     scores.make_scores, scores.read_scores)
   blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
                   scores.read_blanked)
-  rivals = {name: Stage(scores.rival_stage(name), 1, {'rival': name},
+  rivals = {name: Stage(scores.rival_stage(name), 2, {'rival': name},
                         {'data': of_data, 'lists': lists}, scores.make_rival,
                         scores.read_list_scores) for name in s.evaluate.rivals}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
@@ -130,7 +130,7 @@ def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
 
 def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:
   """Labels, and the pairs of them that experts review."""
-  return Stage('selection', 1, {'seed': s.seed, 'refine': s.refine}, {'data': r.data},
+  return Stage('selection', 2, {'seed': s.seed, 'refine': s.refine}, {'data': r.data},
                selection.make_selection, selection.read_selection)
 
 
@@ -155,20 +155,20 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
   common = {'seed': s.seed, 'spec': spec, 'missing': s.experts.missing}
-  tokenizer = Stage('tokenizer', 3, common, {'data': of_data},
+  tokenizer = Stage('tokenizer', 4, common, {'data': of_data},
                     make_tokenizer, read_tokenizer, files)
   text = {'data': of_data, 'tokenizer': tokenizer}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
   common = common | {'beta': s.experts.beta}
-  warm_up = Stage('warm_up', 2, common | {'lists': lists, 'stage': s.warm_up}, text,
+  warm_up = Stage('warm_up', 3, common | {'lists': lists, 'stage': s.warm_up}, text,
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s))
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip, 'self_censoring': e.self_censoring}
   censored = {}
   if (e.censoring, e.self_censoring) != ('none', 'none'):
-    censored = {'censoring': Stage('censoring', 3, choice, dict(inputs),
+    censored = {'censoring': Stage('censoring', 4, choice, dict(inputs),
                                    censoring.make_censoring, censoring.read_censoring)}
-  cooperative = Stage('cooperative', 2, common | {
+  cooperative = Stage('cooperative', 3, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},

@@ -136,8 +136,8 @@ class ExpertSettings:
 class StageSettings(OptimizerConfig):
   """Stage 1A: AdamW under warm-up and cosine decay."""
 
-  steps: Annotated[int, at_least(0)] = 300  # updates; 0: stage 1B starts from new parameters
-  learning_rate: Annotated[float, at_least(0)] = 1.5e-3  # the peak
+  steps: Annotated[int, at_least(0)] = 120  # updates; 0: stage 1B starts from new parameters
+  learning_rate: Annotated[float, at_least(0)] = 1e-3  # the peak
   warmup: Annotated[int, at_least(0)] = 30  # updates until the peak
   weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
   clip: Annotated[float, above(0)] = 1.0  # greatest global norm of a gradient
@@ -151,7 +151,7 @@ class StageSettings(OptimizerConfig):
 class CooperativeSettings(StageSettings):
   """Stage 1B."""
 
-  steps: Annotated[int, at_least(1)] = 350  # updates
+  steps: Annotated[int, at_least(1)] = 180  # updates
   qualification_batch: Annotated[int, at_least(1)] = 8  # qualification lists in a step
 
 

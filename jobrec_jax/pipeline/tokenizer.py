@@ -1,31 +1,45 @@
 """The tokenizer of a run, and the lengths of the token blocks that it makes."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import logging
+import numpy as np
 import tokenizers
 
+from jobrec_jax.data.components import SIDES, Components
 from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.missing import Versions, with_missing
 from jobrec_jax.data.tokens import (
+    BlockEncoder,
     add_phrases,
     corpus,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
 )
+from jobrec_jax.models.jobrec import JobRec
+from jobrec_jax.pipeline.artefacts import load_params, save_params
 from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone, with_lengths
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.files import write_json
+from jobrec_jax.scoring.experts import Experts
+
+COMPONENTS = 'components.safetensors'
 
 
 class Text(NamedTuple):
-  """How records become tokens: the tokenizer, and the spec with the lengths of blocks."""
+  """How records become tokens and numbers; the spec has the lengths of blocks."""
 
   tokenizer: tokenizers.Tokenizer
   spec: ModelSpec
+  components: Components | None
+
+  def experts(self, model: JobRec, params: Any) -> Experts:
+    """Experts of these parameters that read so."""
+    return Experts(model, params, self.tokenizer, self.spec.tokenizer.form, self.components)
 
 
 def training_versions(bench: Bench) -> Versions | None:
@@ -63,9 +77,21 @@ def make_tokenizer(bench: Bench) -> None:
   fields = fields_with_verdicts(dataset.schema.without(form.without_layers))
   write_json(bench.folder / LENGTHS, {
       **{name: getattr(form, name) for name in ('candidate', 'job', 'alignment')},
-      'numbers': 4 * len(fields) * form.numbers})
+      'numbers': 4 * len(fields) * form.numbers + 2 * t.components, 'matched': t.components})
+  if t.components:
+    data, train = bench.inputs['data'].dataset, bench.inputs['data'].dataset.interactions.of('train')
+    blocks = BlockEncoder(data, tokenizer, form)
+    seen = {'candidate': blocks.candidates[np.unique(train.candidate)],
+            'job': blocks.jobs[np.unique(train.job)]}
+    save_params(bench.folder / COMPONENTS,
+                Components.fit(seen, blocks.vocab_size, t.components).arrays)
 
 
 def read_tokenizer(bench: Bench) -> Text:
-  return Text(load_tokenizer(bench.folder / 'tokenizer.json'),
-              with_lengths(bench.settings['spec'], bench.folder))
+  return read_text(bench.folder, bench.settings['spec'])
+
+
+def read_text(folder: Path, spec: ModelSpec) -> Text:
+  """What `make_tokenizer` left in a folder."""
+  components = Components(load_params(folder / COMPONENTS)) if spec.tokenizer.components else None
+  return Text(load_tokenizer(folder / 'tokenizer.json'), with_lengths(spec, folder), components)

@@ -118,14 +118,20 @@ def verdict_codes(alignment: Alignment) -> list[int]:
 
 
 def alignment_features(alignment: Alignment) -> np.ndarray:
-  """Three numbers for each field with a verdict, for linear models.
+  """Four numbers for each field with a verdict, for linear models.
+
+  By how much a requirement is missed and by how much it is passed are numbers of their own: the
+  first turns employers down, the second rarely moves them.
 
   Returns:
-    [3 * fields] float32: met (1, 0), unknown (1, 0), margin in the field's unit (0 where none).
+    [4 * fields] float32: met (1, 0), unknown (1, 0), and the margin in the field's unit, first
+    where it is below 0, then where it is above (0 where it is not, or there is none).
   """
   row = []
   for f in alignment.fields():
     c = f.comparison
     if c.verdict is not None:
-      row += (float(c.verdict == 'met'), float(c.verdict == 'unknown'), c.margin or 0.0)
+      margin = c.margin or 0.0
+      row += (float(c.verdict == 'met'), float(c.verdict == 'unknown'), min(margin, 0.0),
+              max(margin, 0.0))
   return np.array(row, np.float32)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from jobrec_jax.data.components import Components
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.tokens import BlockEncoder, BlockFormat
 from jobrec_jax.models.jobrec import JobRec
@@ -22,16 +23,18 @@ class Experts:
     params: their parameters.
     tokenizer: the one they were trained with.
     form: of the token blocks they were trained with.
+    components: of the words that they read as numbers; None for none.
   """
 
   model: JobRec
   params: PyTree
   tokenizer: tokenizers.Tokenizer
   form: BlockFormat
+  components: Components | None = None
 
   def blocks(self, dataset: Dataset) -> BlockEncoder:
     """The dataset as these experts read it."""
-    return BlockEncoder(dataset, self.tokenizer, self.form)
+    return BlockEncoder(dataset, self.tokenizer, self.form, self.components)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,15 +165,16 @@ class Loop:
     """Whether the held-out loss is measured after so many updates."""
     return self.held_out is not None and (step % self.every == 0 or step == self.steps)
 
-  def is_over(self, step: int, best: int) -> bool:
+  def is_over(self, step: int, best: int | None) -> bool:
     """Whether a stage ends after so many updates.
 
     Args:
       step: updates done.
-      best: those of the parameters that are kept; 0 while there are none.
+      best: those of the parameters that are kept; None while there are none.
     """
-    waits = self.held_out.patience * self.every if self.held_out and best else self.steps
-    return step >= self.steps or step - best >= waits
+    if step >= self.steps or self.held_out is None or best is None:
+      return step >= self.steps
+    return step - best >= self.held_out.patience * self.every
 
 
 def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
@@ -202,7 +203,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
     ValueError: the data end early, no checkpoint is whole, or the disk is full.
   """
   if loop.held_out is not None:
-    nothing = Best(jnp.zeros(()), jnp.zeros((), jnp.int32), copied(state.trainable))
+    nothing = Best(jnp.zeros(()), jnp.int32(-1), copied(state.trainable))
     state = state.replace(best=nothing)
   state = _resume(loop, on_mesh(state, mesh))  # Restored arrays take the layout of these.
   first = step = int(state.step)
@@ -214,6 +215,10 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
   saved, done = time.monotonic(), False
   with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
+    if not step and loop.measures(step):  # what the stage starts from may be the best that it finds
+      state, row = measure(state, step)
+      best = _best(state)
+      logging.info('%s: at its start validation %.4f', loop.stage, row[HELD_OUT])
     logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
     while not done:
       on_host = _next_batch(loop, batches, step)
@@ -248,9 +253,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   return state
 
 
-def _best(state: TrainState) -> int:
-  """The updates behind the parameters that are kept; 0 for none."""
-  return int(state.best.step) if state.best else 0
+def _best(state: TrainState) -> int | None:
+  """The updates behind the parameters that are kept; None for none."""
+  return int(state.best.step) if state.best and int(state.best.step) >= 0 else None
 
 
 def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
@@ -264,7 +269,7 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
   def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
     found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
     row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
-    lowest = float(state.best.lowest) if _best(state) else math.inf
+    lowest = math.inf if _best(state) is None else float(state.best.lowest)
     if row[HELD_OUT] <= lowest * (1 + SLACK):
       best = Best(jnp.float32(min(lowest, row[HELD_OUT])), jnp.int32(step), copied(state.trainable))
       state = state.replace(best=on_mesh(best, mesh))
@@ -276,7 +281,7 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
 def _tell_end(loop: Loop, step: int, state: TrainState, interrupted: bool) -> None:
   if interrupted:
     logging.info('%s: interrupted; saved at step %d of %d', loop.stage, step, loop.steps)
-  elif _best(state):
+  elif _best(state) is not None:
     logging.info('%s: the parameters of step %d are kept; the lowest validation loss of %d steps '
                  'is %.4f%s', loop.stage, _best(state), step, float(state.best.lowest),
                  '' if step == loop.steps else f'; stopped before step {loop.steps}')

@@ -25,7 +25,7 @@ class Best:
 
   Attributes:
     lowest: float32 [], the lowest held-out loss.
-    step: int32 [], the updates behind the parameters; 0 while nothing was measured.
+    step: int32 [], the updates behind the parameters; -1 while nothing was measured.
     trainable: as in the state.
   """
 
@@ -57,7 +57,7 @@ class TrainState:
   @property
   def kept(self) -> PyTree:
     """What the stage hands on of `trainable`: the best that was measured, else the newest."""
-    measured = self.best and int(self.best.step)
+    measured = self.best and int(self.best.step) >= 0
     return self.best.trainable if measured else self.trainable
 
 

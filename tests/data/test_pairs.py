@@ -206,7 +206,7 @@ def test_texts_alone_have_no_fields():
 
 def test_no_pairs_are_no_rows():
   found = PairAligner(STUDENTS, people(1), works(2))(*np.zeros((2, 0), int))
-  assert found.features().shape == (0, 30) and found.rule_scores('preference').shape == (0,)
+  assert found.features().shape == (0, 40) and found.rule_scores('preference').shape == (0,)
 
 
 def test_all_clauses_are_those_of_all_pairs(dataset, monkeypatch):

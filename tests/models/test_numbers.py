@@ -14,7 +14,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.experts import ExpertHead
 from jobrec_jax.models.jobrec import GAIN, MOST, JobRec, JobRecConfig
 
-B, J, N, E, D = 2, 3, 4, 2, 16
+B, J, N, E, D, R = 2, 3, 4, 2, 16, 1  # the last two of the numbers are of words
 PLAIN = JobRecConfig(DecoderConfig(vocab_size=50, width=D, layers=1, heads=2, kv_heads=1,
                                    head_width=8, mlp_width=24), head_widths=(8,))
 FACTORED = {'attention': 'factored', 'job_start': 6, 'pair_start': 11}
@@ -24,14 +24,14 @@ CANDIDATE, JOB, ALIGNMENT = (RNG.integers(1, 50, size).astype(np.int32)
                              for size in ((B, 6), (B, J, 5), (B, J, 4)))
 TEXT = CANDIDATE, JOB, ALIGNMENT
 NUMBERS = RNG.normal(size=(B, J, N)).astype(np.float32)
-SCALE = np.array([1.0, 0.1, 0.0, 2.0], np.float32)
+SCALE = np.array([1.0, 0.0, 0.1, 2.0], np.float32)
 
 
 @functools.cache
 def models(case):
   """(without numbers, with them, parameters as they start but for the heads' last layers)."""
   config = dataclasses.replace(PLAIN, **CASES[case])
-  model = JobRec(dataclasses.replace(config, numbers=N))
+  model = JobRec(dataclasses.replace(config, numbers=N, matched=R))
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), *TEXT, NUMBERS))['params']
   rng = np.random.default_rng(2)
   for name in config.experts:
@@ -41,9 +41,9 @@ def models(case):
 
 
 def learned(params):
-  rows = np.random.default_rng(1).normal(size=(E, N, D)).astype(np.float32)
+  match = np.random.default_rng(1).normal(size=(E, R, R)).astype(np.float32)
   weights = np.random.default_rng(3).normal(size=(E, N)).astype(np.float32)
-  return params | {'numbers': rows, 'number_weights': weights, 'number_scale': SCALE}
+  return params | {'match': match, 'number_weights': weights, 'number_scale': SCALE}
 
 
 def run(model, params, *given, **how):
@@ -53,10 +53,10 @@ def run(model, params, *given, **how):
 @pytest.mark.parametrize('case', CASES)
 def test_at_the_start_numbers_change_nothing(case):
   plain, model, params = models(case)
-  assert params['numbers'].shape == (E, N, D) and not params['numbers'].any()
+  assert params['match'].shape == (E, R, R) and not params['match'].any()
   assert params['number_weights'].shape == (E, N) and not params['number_weights'].any()
   np.testing.assert_array_equal(params['number_scale'], np.ones(N))
-  text = {k: v for k, v in params.items() if not k.startswith('number')}
+  text = {k: v for k, v in params.items() if not k.startswith('number') and k != 'match'}
   expected = run(plain, text, *TEXT)
   found = run(model, params, *TEXT, NUMBERS)
   np.testing.assert_array_equal(found.hidden, expected.hidden)
@@ -64,23 +64,25 @@ def test_at_the_start_numbers_change_nothing(case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_heads_and_scores_read_the_scaled_numbers_cut_at_the_most(case):
+def test_scores_add_the_scaled_numbers_cut_at_the_most_and_products_of_words(case):
   _, model, params = models(case)
-  hidden = np.asarray(run(model, params, *TEXT, NUMBERS).hidden)  # they are zero yet
+  start = run(model, params, *TEXT, NUMBERS)  # weights are zero yet
+  hidden = np.asarray(start.hidden)
   numbers = NUMBERS.copy()
-  numbers[0, 1, 1], numbers[1, 2, 3], numbers[1, 0, 2] = 1e4, -70.0, 1e9
+  numbers[0, 1, 2], numbers[1, 2, 3], numbers[1, 0, 1] = 1e4, -70.0, 1e9
   params = learned(params)
   found = run(model, params, *TEXT, numbers)
   x = np.clip(numbers * SCALE, -5, 5)
-  assert MOST == 5 and x[0, 1, 1] == 5 and x[1, 2, 3] == -5 and not x[..., 2].any()
-  expected = hidden + np.einsum('bjn,end->bjed', x, params['numbers'])
-  np.testing.assert_allclose(found.hidden, expected, atol=1e-4)
+  assert MOST == 5 and x[0, 1, 2] == 5 and x[1, 2, 3] == -5 and not x[..., 1].any()
+  np.testing.assert_array_equal(found.hidden, hidden)
   head = ExpertHead(PLAIN.head_widths)
-  scores = [head.apply({'params': params[name]}, expected[:, :, e])
+  scores = [head.apply({'params': params[name]}, hidden[:, :, e])
             for e, name in enumerate(PLAIN.experts)]
-  linear = np.einsum('bjn,en->bje', x, params['number_weights'])
-  np.testing.assert_allclose(found.scores, np.stack(scores, -1) + GAIN * linear, atol=1e-4)
-  assert abs(GAIN * linear).max() > 1
+  np.testing.assert_allclose(start.scores, np.stack(scores, -1), atol=1e-5)
+  linear = GAIN * np.einsum('bjn,en->bje', x, params['number_weights'])
+  products = x[..., 2, None] * x[..., 3, None] * params['match'][:, 0, 0]
+  np.testing.assert_allclose(found.scores, np.stack(scores, -1) + linear + products, atol=1e-4)
+  assert abs(linear).max() > 1 and abs(products).max() > 1
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -91,20 +93,20 @@ def test_a_number_moves_the_scores_of_its_own_pair_alone(case):
   numbers[1, 2, 0] += 1.0
   moved = np.asarray(run(model, params, *TEXT, numbers).scores != before)
   assert moved[1, 2].all() and moved.sum() == E
-  own = params | {'numbers': params['numbers'] * np.array([1, 0]).reshape(2, 1, 1),
+  own = params | {'match': params['match'] * np.array([1, 0]).reshape(2, 1, 1),
                   'number_weights': params['number_weights'] * np.array([[1], [0]])}
   of_one = np.asarray(run(model, own, *TEXT, numbers).scores != run(model, own, *TEXT,
                                                                     NUMBERS).scores)
-  assert of_one[1, 2].tolist() == [True, False]  # an expert has vectors of its own
+  assert of_one[1, 2].tolist() == [True, False]  # an expert has weights of its own
 
 
-def test_the_scale_is_a_constant_and_the_vectors_learn():
+def test_the_scale_is_a_constant_and_the_weights_learn():
   _, model, params = models('exact')
   slope = jax.jit(jax.grad(lambda p: jnp.sum(
       model.apply({'params': p}, *TEXT, NUMBERS).scores ** 2)))(learned(params))
   assert not slope['number_scale'].any()
-  for moved in (np.asarray(slope['numbers']).any(axis=2), np.asarray(slope['number_weights']) != 0):
-    assert (moved == (SCALE > 0)).all()
+  assert ((np.asarray(slope['number_weights']) != 0) == (SCALE > 0)).all()
+  assert np.asarray(slope['match']).all()
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -170,4 +172,6 @@ def test_how_many_there_are_is_checked(value):
   with pytest.raises(ValueError, match=f'numbers must be an integer of at least 0, got {value}'):
     dataclasses.replace(PLAIN, numbers=value)
   with pytest.raises(ValueError, match=r'experts must be .* distinct names'):
-    dataclasses.replace(PLAIN, experts=('number_scale', 'numbers'))
+    dataclasses.replace(PLAIN, experts=('number_scale', 'match'))
+  with pytest.raises(ValueError, match='matched must be at most half of numbers = 3, got 2'):
+    dataclasses.replace(PLAIN, numbers=3, matched=2)

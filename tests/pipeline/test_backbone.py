@@ -88,8 +88,8 @@ def test_only_adapters_embeddings_and_heads_learn(trained, pretrained):
                jax.device_get(decoder))
   stored = load_params(run.store.path(run.road.cooperative) / 'params.safetensors')['model']
   learned = {'verdicts', 'phrases'} if s.tokenizer.phrases else set()
-  assert set(stored) == {'lora', 'readouts', 'preference', 'qualification', 'numbers',
-                         'number_weights', 'number_scale'} | learned
+  assert set(stored) == {'lora', 'readouts', 'preference', 'qualification',
+                         'number_weights', 'number_scale', 'match'} | learned
   for name, part in stored['lora'].items():
     assert np.abs(part).max() > 0, name  # b starts at zero
   found = score(run, experts).scores(np.arange(10), np.arange(10))
@@ -117,7 +117,7 @@ def test_exported_weights_score_alike(trained, tmp_path):
     assert backbone.tokenizer().get_vocab() == given.tokenizer.get_vocab()
     lengths = {block: getattr(given.form, block) for block in ('candidate', 'job', 'alignment')}
     plain = ModelSpec(dataclasses.replace(spec.tokenizer, phrases=0, **lengths), spec.model,
-                      LoraConfig(), 'float32', True, c.numbers)
+                      LoraConfig(), 'float32', True, c.numbers, c.matched)
     merged = dataclasses.replace(
         experts, model=make_model(plain, given.tokenizer, backbone),
         params=extras | {'decoder': backbone.load(None)})

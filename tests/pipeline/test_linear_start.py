@@ -1,4 +1,4 @@
-"""Experts start at the logistic regression of the schema's numbers, whatever the text says."""
+"""Experts start at the regression of the numbers and words of pairs, whatever the text says."""
 
 import flax.linen as nn
 import jax
@@ -6,53 +6,131 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from jobrec_jax.data.components import SIDES, Components
 from jobrec_jax.data.tokens import BlockEncoder, BlockFormat
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import MOST, JobRec, JobRecConfig
-from jobrec_jax.pipeline.linear_start import linear_start
+from jobrec_jax.pipeline import linear_start as linear
+from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
+
+R = 3
+BOTH = 'preference', 'qualification'
 
 
 @pytest.fixture(scope='module')
 def start(dataset, tokenizer):
   """(model, new parameters, blocks): of experts that nothing has been told yet."""
-  blocks = BlockEncoder(dataset, tokenizer, BlockFormat(40, 24, 16, numbers=True))
+  form = BlockFormat(40, 24, 16, numbers=True)
+  plain, train = BlockEncoder(dataset, tokenizer, form), dataset.interactions.of('train')
+  words = Components.fit({side: getattr(plain, f'{side}s')[np.unique(getattr(train, side))]
+                          for side in SIDES}, plain.vocab_size, R)
+  blocks = BlockEncoder(dataset, tokenizer, form, words)
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 2), int))
   model = JobRec(JobRecConfig(
       DecoderConfig(vocab_size=512, width=16, layers=1, heads=2, kv_heads=2, head_width=8,
-                    mlp_width=16), head_widths=(8,), numbers=lists['numbers'].shape[-1]))
+                    mlp_width=16), head_widths=(8,), numbers=lists['numbers'].shape[-1], matched=R))
   params = jax.jit(model.init)(jax.random.key(0), *lists.values())['params']
   return model, nn.unbox(params), blocks
 
 
+@pytest.fixture
+def matched(monkeypatch):
+  """Products of words always count, and the ridge is known."""
+  monkeypatch.setattr(linear, '_SETTINGS', (linear._Setting(True, 0.1),))
+
+
 def scores(model, params, blocks, log):
   lists = blocks.candidate_lists(log.candidate, log.job[:, None])
-  return np.asarray(jax.jit(model.apply)({'params': params}, *lists.values()).scores)[:, 0]
+  found = jax.jit(model.apply)({'params': params}, *lists.values()).scores
+  return np.asarray(found, np.float64)[:, 0]
 
 
-def test_scores_are_least_surprised_by_the_train_split(start, dataset):
-  """The ridge's optimum: residuals have no slope in any number beyond the ridge's own."""
+def features(params, blocks, log):
+  """[N, K] scaled numbers, and the products of words behind them."""
+  x = blocks.numbers(log.candidate, log.job) * np.asarray(params['number_scale'])
+  x = np.clip(x.astype(np.float64), -MOST, MOST)
+  products = np.einsum('nr,ns->nrs', x[:, -2 * R:-R], x[:, -R:]).reshape(len(x), -1)
+  return np.concatenate([x, products], 1)
+
+
+def coefficients(params, e):
+  return np.concatenate([4 * np.asarray(params['number_weights'][e], np.float64),
+                         np.ravel(params['match'][e])])
+
+
+def test_scores_are_least_surprised_by_the_train_split(start, dataset, matched):
+  """The ridge's optimum: residuals have no slope in any feature beyond the ridge's own."""
   model, params, blocks = start
-  train = dataset.interactions.of('train')
-  found = linear_start(params, blocks, train, ('preference', 'qualification'))
-  scale = np.asarray(found['number_scale'])
-  for e, name in enumerate(('preference', 'qualification')):
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  found = linear_start(params, blocks, train, validation, BOTH)
+  for e, name in enumerate(BOTH):
     seen = train.where(getattr(train, name) >= 0)
-    z = scores(model, found, blocks, seen)[:, e].astype(np.float64)
+    z = scores(model, found, blocks, seen)[:, e]
     label = getattr(seen, name) == 1
     residual = label - expit(z)
     assert abs(residual.sum()) < 1e-2  # the intercept has no ridge
-    x = np.clip(blocks.numbers(seen.candidate, seen.job) * scale, -MOST, MOST)
-    coefficient = 4 * np.asarray(found['number_weights'][e], np.float64)
-    np.testing.assert_allclose(residual @ x, coefficient / 0.1, atol=0.02)
-    assert np.corrcoef(z, label)[0, 1] > 0.2
+    np.testing.assert_allclose(residual @ features(found, blocks, seen),
+                               coefficients(found, e) / 0.1, atol=0.02)
+    assert np.corrcoef(z, label)[0, 1] > 0.2 and np.asarray(found['match'][e]).any()
+
+
+@pytest.mark.parametrize('doubt', [0.3, 0.9])
+def test_with_doubt_applications_are_least_surprising_as_who_wants_and_dares(
+    start, dataset, matched, doubt):
+  model, params, blocks = start
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  params = linear_start(params, blocks, train, validation, BOTH)
+  learned = params | {'number_weights': params['number_weights'] + 0.01}  # of stage 1A
+  found = with_doubt(learned, blocks, train, validation, doubt)
+  seen = train.where(train.preference >= 0)
+  z, q = scores(model, found, blocks, seen).T
+  np.testing.assert_array_equal(found['number_weights'][1], learned['number_weights'][1])
+  moved = jax.tree.map(lambda a, b, c: np.asarray(a) + np.asarray(b) - np.asarray(c),
+                       *(({k: p[k] for k in ('number_weights', 'match')} | {
+                           'bias': p['preference']['logit']['bias']})
+                         for p in (found, params, learned)))  # without what 1A learned
+  x = features(params, blocks, seen)
+  own = np.concatenate([4 * moved['number_weights'][0], np.ravel(moved['match'][0])])
+  wants = expit(x @ own + moved['bias'][0])
+  p = wants * (1 - doubt * (1 - expit(q)))
+  slope = np.where(seen.preference == 1, 1 - wants, -wants * (p / wants - p) / (1 - p))
+  np.testing.assert_allclose(slope @ x, own / 0.1, atol=0.5)
+  assert abs(slope.sum()) < 0.5
+  assert not np.allclose(found['number_weights'][0], learned['number_weights'][0], atol=1e-3)
+
+
+def test_without_doubt_nothing_moves(start, dataset):
+  _, params, blocks = start
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  assert with_doubt(params, blocks, train, validation, 0.0) is params
+
+
+def test_validation_chooses_whether_products_count(start, dataset, monkeypatch):
+  """Labels that only a product tells: it is taken; labels of one number: it is not needed."""
+  _, params, blocks = start
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+
+  def labelled(log):
+    x = blocks.numbers(log.candidate, log.job)
+    return log.where(log.preference >= 0), x[log.preference >= 0]
+  logs = []
+  for log in (train, validation):
+    seen, x = labelled(log)
+    object.__setattr__(seen, 'preference', (x[:, -2 * R] * x[:, -R] > 0).astype(np.int8))
+    logs.append(seen)
+  found = linear_start(params, blocks, *logs, ('preference',))
+  assert np.argmax(np.abs(found['match'][0])) == 0 and np.asarray(found['match'][0]).any()
+  # With no label of the validation to tell, it does without.
+  found = linear_start(params, blocks, logs[0], validation.where(validation.preference > 5),
+                       ('preference',))
+  assert not np.asarray(found['match']).any() and np.asarray(found['number_weights'][0]).any()
 
 
 def test_what_has_no_labels_of_both_kinds_starts_at_nothing(start, dataset):
   _, params, blocks = start
-  train = dataset.interactions.of('train')
-  alone = linear_start(params, blocks, train, ('preference',))
-  alike = linear_start(params, blocks, train.where(train.qualification != 0),
-                       ('preference', 'qualification'))
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  alone = linear_start(params, blocks, train, validation, ('preference',))
+  alike = linear_start(params, blocks, train.where(train.qualification != 0), validation, BOTH)
   for found in (alone, alike):
     assert not np.asarray(found['number_weights'][1]).any()
     assert not np.asarray(found['qualification']['logit']['bias']).any()
@@ -62,8 +140,8 @@ def test_what_has_no_labels_of_both_kinds_starts_at_nothing(start, dataset):
 
 def test_numbers_have_unit_size_over_the_log_and_constant_zeros_none(start, dataset):
   _, params, blocks = start
-  train = dataset.interactions.of('train')
-  scale = np.asarray(linear_start(params, blocks, train, ())['number_scale'])
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  scale = np.asarray(linear_start(params, blocks, train, validation, ())['number_scale'])
   x = blocks.numbers(train.candidate, train.job)
   size = np.sqrt((x.astype(np.float64) ** 2).mean(0))
   np.testing.assert_allclose((size * scale)[size > 0], 1, rtol=1e-5)

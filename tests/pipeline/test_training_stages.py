@@ -228,7 +228,7 @@ def test_attributes_are_missing_in_training_alone(data, bench, recorded):
   of_tokenizer.settings = of_tokenizer.settings | {'missing': 0.5}
   make_tokenizer(of_tokenizer)
   text = read_tokenizer(of_tokenizer)
-  whole = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form)
+  whole = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form, text.components)
   found = {}
   for share in (0.0, 0.5):
     of_stage = bench('cooperative', tokenizer=text)
@@ -272,15 +272,14 @@ def test_numbers_have_the_scale_of_the_train_split(stages, bench, data):
   recorded, *_ = stages
   text = read_tokenizer(bench('tokenizer'))
   log = data.dataset.interactions.of('train')
-  blocks = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form)
+  blocks = BlockEncoder(data.dataset, text.tokenizer, text.spec.tokenizer.form, text.components)
   x = blocks.numbers(log.candidate, log.job).astype(float)
   size = np.sqrt((x ** 2).mean(0))
   assert (size > 0).sum() > 10 and text.spec.numbers == x.shape[1]
   expected = np.divide(1, size, out=np.zeros_like(size), where=size > 0)
   params = recorded.loops[0].state.trainable['model']
   np.testing.assert_allclose(params['number_scale'], expected, rtol=1e-5)
-  assert params['numbers'].shape == (2, x.shape[1], SETTINGS.model.width)
-  assert not np.any(params['numbers'])
+  assert params['match'].shape == (2, 16, 16) and text.spec.matched == 16
 
 
 def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):

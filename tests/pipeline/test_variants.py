@@ -80,9 +80,9 @@ def test_a_decoder_from_scratch_learns_beside_the_adapters_of_each_expert(tmp_pa
   run = adapted_run(tmp_path, monkeypatch)
   first, last = (load_params(run.store.path(stage) / 'params.safetensors')['model']
                  for stage in (run.road.warm_up, run.road.cooperative))
-  assert set(last) == {'decoder', 'lora', 'readouts', 'preference', 'qualification', 'numbers',
-                       'number_weights', 'number_scale'}
-  assert (first['number_scale'] == last['number_scale']).all() and last['numbers'].any()
+  assert set(last) == {'decoder', 'lora', 'readouts', 'preference', 'qualification',
+                       'number_weights', 'number_scale', 'match'}
+  assert (first['number_scale'] == last['number_scale']).all()
   for name in ('q_b', 'o_b'):  # from zero: stage 1A moves the preference expert's, 1B both
     assert first['lora'][name][0].any() and not first['lora'][name][1].any()
     assert last['lora'][name][1].any()

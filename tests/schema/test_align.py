@@ -69,9 +69,11 @@ def test_nothing_known_is_all_unknown_and_scores_one_half():
   assert rule_score(empty, 'preference') == rule_score(empty, 'qualification') == 0.5
 
 
-def test_features_are_three_numbers_a_field(alignment):
+def test_features_are_four_numbers_a_field(alignment):
   expected = [x for verdict, margin, _ in EXPECTED.values()
-              for x in (verdict == 'met', verdict == 'unknown', margin or 0)]
+              for x in (verdict == 'met', verdict == 'unknown', min(margin or 0, 0),
+                        max(margin or 0, 0))]
+  assert any(x < 0 for x in expected[2::4]) and any(x > 0 for x in expected[3::4])
   features = alignment_features(alignment)
   assert features.dtype == np.float32
   np.testing.assert_allclose(features, expected)

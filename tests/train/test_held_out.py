@@ -68,15 +68,24 @@ def test_a_loss_that_falls_to_the_end_ends_nothing(tmp_path):
 
 
 def test_newer_parameters_are_kept_where_the_loss_is_hardly_higher(tmp_path):
-  """The losses of steps 2, 4, ...: within 2% of the lowest of all so far, or not."""
-  losses = np.float32([3, 2, 2.03, 2.05, 2.039, 2.06, 2.07, 2.08, 2.09, 2.0])
+  """The losses of steps 0, 2, 4, ...: within 2% of the lowest of all so far, or not."""
+  losses = np.float32([4, 3, 2, 2.03, 2.05, 2.039, 2.06, 2.07, 2.08, 2.09, 2.0])
   kept = []
   for patience in (9, 3):
-    curve = HeldOut(lambda t, f, batch: {'validation/loss': batch[t['a'][0].astype(int) // 2 - 1]},
+    curve = HeldOut(lambda t, f, batch: {'validation/loss': batch[t['a'][0].astype(int) // 2]},
                     [losses], patience)
     state = run(tmp_path / str(patience), 20, of=curve)
     kept.append((int(state.best.step), int(state.step), float(state.best.lowest)))
   assert kept == [(20, 20, 2.0), (10, 16, 2.0)]
+
+
+def test_the_start_is_kept_where_no_step_betters_it(tmp_path, caplog):
+  with caplog.at_level(logging.INFO, 'absl'):
+    state = run(tmp_path, of=held_out(to=0))
+  assert int(state.step) == 6 and int(state.best.step) == 0 and float(state.best.lowest) == 1
+  assert state.kept['a'].tolist() == tiny.first_state().trainable['a'].tolist()
+  assert 'tiny: at its start validation 1.0000' in caplog.text
+  assert 'tiny: the parameters of step 0 are kept; the lowest validation loss of 6' in caplog.text
 
 
 def test_without_lists_that_are_held_out_the_last_parameters_are_kept(tmp_path):
@@ -123,7 +132,8 @@ def test_a_stage_that_ended_early_is_restored_as_it_is(tmp_path):
 def test_a_measurement_that_is_not_finite_stops_the_run(tmp_path):
   with pytest.raises(DivergenceError, match=r'validation/loss is nan at step 2; the newest '
                                             r'checkpoint on disk is of step 1'):
-    run(tmp_path, of=held_out(to=np.nan))
+    run(tmp_path, of=HeldOut(lambda t, f, batch: {'validation/loss': jnp.where(
+        t['a'][0] < 2, 1.0, jnp.nan)}, [np.zeros(2, np.float32)], 3))
 
 
 def test_keeping_the_best_compiles_no_step_again(tmp_path, caplog):
