@@ -39,7 +39,8 @@ def gguf():
 def tokenizer(phrases: bool = False):
   """SmolLM2's; with the phrases of a market whose texts no benchmark reads."""
   from jobrec_jax.data.market.simulator import MarketConfig, simulate
-  from jobrec_jax.data.tokens import add_phrases, corpus, load_tokenizer
+  from jobrec_jax.data.phrases import add_phrases
+  from jobrec_jax.data.tokens import corpus, load_tokenizer
   from jobrec_jax.weights import gguf_tokenizer
   if not phrases:
     return (load_tokenizer(Path(TOKENIZER.value)) if TOKENIZER.value else

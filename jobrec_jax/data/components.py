@@ -76,7 +76,8 @@ def _fitted(block: np.ndarray, vocab_size: int, rank: int) -> dict[str, np.ndarr
 def _log_counts(block: np.ndarray, vocab_size: int) -> sparse.csr_matrix:
   """[N, V] of 1 + log n, 0 where a token is not there."""
   rows, columns = np.nonzero(block >= 0)
-  counts = sparse.csr_matrix((np.ones(len(rows)), (rows, block[rows, columns])), (len(block), vocab_size))
+  ids = block[rows, columns]
+  counts = sparse.csr_matrix((np.ones(len(rows)), (rows, ids)), (len(block), vocab_size))
   counts.sum_duplicates()
   counts.data = 1 + np.log(counts.data)
   return counts

@@ -5,6 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
+MOST = 5.0  # of its scale: where a number is cut off
+
 
 class ExpertHead(nn.Module):
   """One expert's logit of a pair: an MLP D -> widths -> 1 with ReLU and dropout, in fp32.
@@ -31,6 +34,33 @@ class ExpertHead(nn.Module):
       x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
       x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)
     return nn.Dense(1, kernel_init=self.last, name='logit')(x)[..., 0]
+
+
+def linear_scores(numbers: jax.Array, scale: jax.Array, weights: jax.Array,
+                  match: jax.Array | None) -> jax.Array:
+  """The linear part of the experts' scores: GAIN x . weights_e + u match_e v.
+
+  x = clip(numbers * scale, -MOST, MOST), and u and v are its last 2 R numbers, which are of the
+  candidate and of the job: some words of one side go with others of the other side.
+
+  Args:
+    numbers: [B, J, N].
+    scale: [N], a constant.
+    weights: [E, N].
+    match: [E, R, R], or None for no products.
+
+  Returns:
+    [B, J, E].
+
+  Reference:
+    Cheng et al., Wide and deep learning for recommender systems, 2016.
+  """
+  x = jnp.clip(numbers * jax.lax.stop_gradient(scale), -MOST, MOST)
+  scores = GAIN * jnp.einsum('bjn,en->bje', x, weights)
+  if match is None:
+    return scores
+  u, v = jnp.split(x[..., -2 * match.shape[1]:], 2, axis=-1)
+  return scores + jnp.einsum('bjr,ers,bjs->bje', u, match, v)
 
 
 def readout_block(content: int, experts: int) -> np.ndarray:

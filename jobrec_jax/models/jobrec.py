@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.experts import ExpertHead, readout_block
+from jobrec_jax.models.experts import ExpertHead, linear_scores, readout_block
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import Adapters
@@ -22,8 +22,6 @@ PyTree = Any
 # Parameters beside the heads.
 PARTS = {'decoder', 'lora', 'readouts', 'verdicts', 'phrases', 'number_weights', 'number_scale',
          'match'}
-GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
-MOST = 5.0  # of its scale: where a number is cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +134,9 @@ class JobRec(nn.Module):
   vectors of verdicts [1, V, D]. With adapters for each expert, every expert reads the pair in a
   pass of its own, and states are kept for each.
 
-  Where pairs have N numbers, x = clip(numbers * number_scale), the score of expert e is
-
-    s_e = head_e(h_e) + GAIN x . number_weights_e + u match_e v,
-
-  u and v being the last 2 R of x, which are of the candidate and of the job: some words of one side
-  go with others of the other side. `number_weights` [E, N] and `match` [E, R, R] start at zero,
-  `number_scale` [N] is a constant of the data. An amount in words is a few tokens without an order.
-
-  Reference:
-    Cheng et al., Wide and deep learning for recommender systems, 2016.
+  Where pairs have N numbers, `linear_scores` join the heads' scores; `number_weights` [E, N]
+  and `match` [E, R, R] start at zero, `number_scale` [N] is a constant of the data. An amount in
+  words is a few tokens without an order.
   """
 
   config: JobRecConfig
@@ -321,11 +312,8 @@ class JobRec(nn.Module):
     scores = jnp.stack([getattr(self, name)(hidden[:, :, e], deterministic)
                         for e, name in enumerate(self.config.experts)], axis=-1)
     if self.config.numbers:
-      x = jnp.clip(numbers * jax.lax.stop_gradient(self.number_scale), -MOST, MOST)
-      scores = scores + GAIN * jnp.einsum('bjn,en->bje', x, self.number_weights)
-    if self.config.matched:
-      u, v = jnp.split(x[..., -2 * self.config.matched:], 2, axis=-1)
-      scores = scores + jnp.einsum('bjr,ers,bjs->bje', u, self.match, v)
+      scores = scores + linear_scores(numbers, self.number_scale, self.number_weights,
+                                      self.match if self.config.matched else None)
     return ExpertOutputs(hidden, scores)
 
   def _embed(self, tokens: jax.Array) -> jax.Array:

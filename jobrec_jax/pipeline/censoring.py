@@ -129,4 +129,5 @@ def self_censoring(dataset: Dataset) -> float:
   seen = shown.qualification >= 0
   model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
   q = model.fit(x[seen], shown.qualification[seen]).predict_proba(x)[:, 1]
-  return fit_self_censoring(x[:, np.repeat(wished, x.shape[1] // len(wished))], q, shown.preference == 1)
+  own = np.repeat(wished, x.shape[1] // len(wished))
+  return fit_self_censoring(x[:, own], q, shown.preference == 1)

@@ -16,11 +16,8 @@ from jobrec_jax.data import lists as listing, training_lists as training
 from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import MissingLists, Versions
-from jobrec_jax.data.tokens import (
-  BlockEncoder,
-  count_tokens,
-  phrase_pieces,
-)
+from jobrec_jax.data.phrases import phrase_pieces
+from jobrec_jax.data.tokens import BlockEncoder, count_tokens
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.phrases import phrase_embeddings
 from jobrec_jax.objectives.task_weights import task_weights

@@ -1,9 +1,8 @@
 """Where the experts start: at the linear model of what is known of a pair as numbers.
 
-  s = GAIN (x . number_weights) + u match v + logit of the head, whose last layer starts at 0
+  s = `models.experts.linear_scores` + logit of the head, whose last layer starts at 0
 
-x are the scaled numbers, and u and v those of them that are of the candidate's and of the job's
-words. This part of the problem is convex and needs no steps of a decoder; what the text says beyond
+The linear part of the problem is convex and needs no steps of a decoder; what the text says beyond
 it is learned on top.
 """
 
@@ -20,7 +19,7 @@ from sklearn.metrics import log_loss
 
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
-from jobrec_jax.models.jobrec import GAIN, MOST
+from jobrec_jax.models.experts import GAIN, MOST
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 PyTree = Any

@@ -1,4 +1,4 @@
-"""The tokenizer of a run, and the lengths of the token blocks that it makes."""
+"""The tokenizer of a run, the lengths of its token blocks, and the components of their words."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,12 +7,13 @@ from absl import logging
 import numpy as np
 import tokenizers
 
-from jobrec_jax.data.components import SIDES, Components
+from jobrec_jax.data.components import Components
+from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.missing import Versions, with_missing
+from jobrec_jax.data.phrases import add_phrases
 from jobrec_jax.data.tokens import (
     BlockEncoder,
-    add_phrases,
     corpus,
     load_tokenizer,
     save_tokenizer,
@@ -79,12 +80,16 @@ def make_tokenizer(bench: Bench) -> None:
       **{name: getattr(form, name) for name in ('candidate', 'job', 'alignment')},
       'numbers': 4 * len(fields) * form.numbers + 2 * t.components, 'matched': t.components})
   if t.components:
-    data, train = bench.inputs['data'].dataset, bench.inputs['data'].dataset.interactions.of('train')
-    blocks = BlockEncoder(data, tokenizer, form)
-    seen = {'candidate': blocks.candidates[np.unique(train.candidate)],
-            'job': blocks.jobs[np.unique(train.job)]}
+    blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, form)
     save_params(bench.folder / COMPONENTS,
-                Components.fit(seen, blocks.vocab_size, t.components).arrays)
+                _components(bench.inputs['data'].dataset, blocks, t.components).arrays)
+
+
+def _components(dataset: Dataset, blocks: BlockEncoder, rank: int) -> Components:
+  """Those of the train split's records."""
+  train = dataset.interactions.of('train')
+  return Components.fit({'candidate': blocks.candidates[np.unique(train.candidate)],
+                         'job': blocks.jobs[np.unique(train.job)]}, blocks.vocab_size, rank)
 
 
 def read_tokenizer(bench: Bench) -> Text:

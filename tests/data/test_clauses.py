@@ -9,7 +9,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from jobrec_jax.data import clauses, pairs
 from jobrec_jax.data.clauses import AlignmentTokens, Ragged, reads_by_clause
 from jobrec_jax.data.pairs import PairAligner
-from jobrec_jax.data.tokens import add_phrases, corpus, train_tokenizer
+from jobrec_jax.data.phrases import add_phrases
+from jobrec_jax.data.tokens import corpus, train_tokenizer
 from jobrec_jax.schema.align import Alignment, FieldAlignment, LayerAlignment, align
 from jobrec_jax.schema.comparators import Comparison, Contains, Semantic
 from jobrec_jax.schema.render import SYMBOLS, VERDICTS, alignment_frame, render_alignment

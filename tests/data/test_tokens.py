@@ -10,18 +10,17 @@ import pytest
 import tokenizers
 
 from jobrec_jax.data import pairs, tokens
+from jobrec_jax.data.phrases import add_phrases, phrase_pieces
 from jobrec_jax.data.tokens import (
     BUCKETS,
     PAD,
     BlockEncoder,
     BlockFormat,
-    add_phrases,
     bucket,
     by_length,
     corpus,
     load_tokenizer,
     padded,
-    phrase_pieces,
     save_tokenizer,
     train_tokenizer,
 )

@@ -11,8 +11,8 @@ import pytest
 
 from jobrec_jax.data.tokens import by_length
 from jobrec_jax.models.decoder import DecoderConfig
-from jobrec_jax.models.experts import ExpertHead
-from jobrec_jax.models.jobrec import GAIN, MOST, JobRec, JobRecConfig
+from jobrec_jax.models.experts import GAIN, MOST, ExpertHead
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 
 B, J, N, E, D, R = 2, 3, 4, 2, 16, 1  # the last two of the numbers are of words
 PLAIN = JobRecConfig(DecoderConfig(vocab_size=50, width=D, layers=1, heads=2, kv_heads=1,
@@ -93,8 +93,8 @@ def test_a_number_moves_the_scores_of_its_own_pair_alone(case):
   numbers[1, 2, 0] += 1.0
   moved = np.asarray(run(model, params, *TEXT, numbers).scores != before)
   assert moved[1, 2].all() and moved.sum() == E
-  own = params | {'match': params['match'] * np.array([1, 0]).reshape(2, 1, 1),
-                  'number_weights': params['number_weights'] * np.array([[1], [0]])}
+  own = params | {'match': params['match'] * np.float32([1, 0]).reshape(2, 1, 1),
+                  'number_weights': params['number_weights'] * np.float32([[1], [0]])}
   of_one = np.asarray(run(model, own, *TEXT, numbers).scores != run(model, own, *TEXT,
                                                                     NUMBERS).scores)
   assert of_one[1, 2].tolist() == [True, False]  # an expert has weights of its own

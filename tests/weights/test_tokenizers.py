@@ -7,7 +7,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jobrec_jax.data.tokens import PAD, add_phrases, phrase_pieces
+from jobrec_jax.data.phrases import add_phrases, phrase_pieces
+from jobrec_jax.data.tokens import PAD
 from jobrec_jax.weights.huggingface import load_tokenizer
 
 PROMPTS = [
