@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
     'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
     **{table.__name__: of_reference(table) for table in (
         study_tables.across, study_tables.losses, study_tables.errors)},
+    'ahead': lambda results, origin: study_tables.ahead(results['systems']),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}
 MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(<!-- end -->)', re.S)

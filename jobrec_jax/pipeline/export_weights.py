@@ -1,5 +1,6 @@
 """The experts of a run for other programs: PEFT's adapters, or merged decoders."""
 
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 import tempfile
@@ -11,8 +12,10 @@ import numpy as np
 from jobrec_jax.data.tokens import save_tokenizer
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.lora import merge
+from jobrec_jax.pipeline.artefacts import save_params
 from jobrec_jax.pipeline.load import load_experts, opened
 from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.pipeline.tokenizer import COMPONENTS
 from jobrec_jax.schema.files import expanded
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
@@ -35,27 +38,31 @@ def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
     raise ValueError(f'--to must name a folder that does not exist yet, got {to}')
   with opened(run) as source, tempfile.TemporaryDirectory() as folder:
     experts, calibration = load_experts(source)
-    tokenizer = Path(folder) / 'tokenizer.json'
-    save_tokenizer(experts.tokenizer, tokenizer)
+    text = [Path(folder) / 'tokenizer.json']
+    save_tokenizer(experts.tokenizer, text[0])
+    if experts.components is not None:
+      text.append(Path(folder) / COMPONENTS)
+      save_params(text[1], experts.components.arrays)
     if merged:
-      export_merged(experts, calibration, to, tokenizer)
+      export_merged(experts, calibration, to, text)
     else:
       base = read_record(source)['settings']['backbone']['path']
-      export_adapter(experts, calibration, base, to, tokenizer)
+      export_adapter(experts, calibration, base, to, text)
 
 
 def export_adapter(experts: Experts, calibration: Calibration, base_name: str, to: Path,
-                   tokenizer: Path) -> None:
+                   text: Sequence[Path]) -> None:
   """Raises ValueError: the run has no pretrained decoder to adapt, or `to` holds something."""
   c = experts.model.config
   if not base_name:
     raise ValueError('this run trained its decoder itself, and adapters alone say nothing without '
                      'it: use --merged')
   save_adapter(to, experts.params['lora'], c.decoder, base_name,
-               Heads(extras(experts, calibration), c.experts), [tokenizer])
+               Heads(extras(experts, calibration), c.experts), text)
 
 
-def export_merged(experts: Experts, calibration: Calibration, to: Path, tokenizer: Path) -> None:
+def export_merged(experts: Experts, calibration: Calibration, to: Path,
+                  text: Sequence[Path]) -> None:
   """Whole, or not at all. Raises ValueError: no family of models can express the decoder."""
   c = experts.model.config
   lora = c.decoder.lora
@@ -73,7 +80,7 @@ def export_merged(experts: Experts, calibration: Calibration, to: Path, tokenize
       params, sizes = jax.device_get(params), c.decoder
       if rows is not None:
         params, sizes = with_phrases(params, sizes, rows, c.words)
-      save_decoder(whole / name, params, sizes, family_of(sizes), [tokenizer])
+      save_decoder(whole / name, params, sizes, family_of(sizes), text)
     save_heads(whole, Heads(more, c.experts))
     whole.rename(to)
 
@@ -92,8 +99,6 @@ def with_phrases(decoder: PyTree, sizes: DecoderConfig, rows: np.ndarray,
 
 
 def extras(experts: Experts, calibration: Calibration) -> dict[str, Any]:
-  """What else a score needs: readouts, vectors of verdicts, phrases, heads, calibration."""
-  names = ('readouts', 'verdicts', 'phrases', 'numbers', 'number_weights', 'number_scale',
-           *experts.model.config.experts)
-  return {name: jax.device_get(experts.params[name])
-          for name in names if name in experts.params} | {'calibration': calibration}
+  """What else a score needs: all parameters beside decoder and adapters, and the calibration."""
+  return {name: jax.device_get(part) for name, part in experts.params.items()
+          if name not in ('decoder', 'lora')} | {'calibration': calibration}

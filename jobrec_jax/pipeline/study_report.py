@@ -79,7 +79,9 @@ def write_systems(folder: Path, results: Results, origin: Origin) -> None:
   notes = [f"{results['question']} Means over {runs} runs with intervals at "
            f"{results['level']:.0%}; seconds of the stage that fits a rival and scores its lists, "
            'and of the stages that train both experts.', *([WARM] if noted else [])]
-  write_text(folder / 'systems.md', '\n'.join([*(f'{n}\n' for n in notes),
+  ahead = ['## The expert of a perspective less its rivals, NDCG@5, paired run by run\n',
+           study_tables.ahead(rows), ''] if rows else []
+  write_text(folder / 'systems.md', '\n'.join([*(f'{n}\n' for n in notes), *ahead,
                                                *map(to_markdown, tables)]))
   write_text(folder / 'systems.tex', '\n'.join([*(f'% {n}' for n in notes), '',
                                                 *map(to_latex, tables)]))

@@ -11,10 +11,17 @@ from pathlib import Path
 import re
 from typing import Any
 
-from jobrec_jax.evaluate.comparison import combine
+from jobrec_jax.evaluate.comparison import Combined, combine
+from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.compare import Key, Member, compare_systems, keyed
 from jobrec_jax.pipeline.evaluate import read_estimates
-from jobrec_jax.pipeline.measures.subject import BOUND, STAGE_2, UNIFORM
+from jobrec_jax.pipeline.measures.subject import (
+    BOUND,
+    PREFERENCE,
+    QUALIFICATION,
+    STAGE_2,
+    UNIFORM,
+)
 from jobrec_jax.pipeline.provenance import told
 from jobrec_jax.pipeline.scores import HELD_OUT, split_of
 from jobrec_jax.pipeline.stage import plain
@@ -28,6 +35,7 @@ from jobrec_jax.schema.files import null_for_nan, read_json
 
 RESULTS, ORIGIN = 'results.json', 'origin.json'
 Results = dict[str, Any]
+OWN = {'preference': PREFERENCE, 'qualification': QUALIFICATION}  # the expert of a perspective
 SHOWN = re.compile(r'ndcg@5\b.*|true (eligibility|preference)@5')  # of a table of systems
 
 
@@ -86,8 +94,9 @@ def system_rows(members: Sequence[Member], level: float) -> list[dict[str, Any]]
     level: of the intervals, which hold over data seeds and training seeds; see `combine`.
 
   Returns:
-    'system', 'split', 'perspective', 'metric', 'value', 'low', 'high', 'runs'; a measure that some
-    run lacks is left out.
+    'system', 'split', 'perspective', 'metric', 'value', 'low', 'high', 'runs', and 'ahead', the
+    paired difference of the perspective's own expert to the system as [mean, low, high], or None; a
+    measure that some run lacks is left out.
   """
   found = [{key[:1] + key[2:]: estimate for key, estimate in keyed(m).items()
             if not key.requirement and SHOWN.fullmatch(key.metric)} for m in members]
@@ -95,14 +104,21 @@ def system_rows(members: Sequence[Member], level: float) -> list[dict[str, Any]]
   for key in found[0] if found else ():
     if not all(key in of_run for of_run in found):
       continue
-    by_data: dict[int, list] = {}
-    for member, of_run in zip(members, found):
-      by_data.setdefault(member.data_seed, []).append(of_run[key])
-    mean, (least, most) = combine(list(by_data.values()), level), range_of(key[-1])
+    mean, (least, most) = _over_runs(members, [r[key] for r in found], level), range_of(key[-1])
     numbers = {'value': mean.value, 'low': max(mean.low, least), 'high': min(mean.high, most)}
+    own, ahead = (OWN.get(key[2]), *key[1:]), None
+    if own != key and all(own in of_run for of_run in found):
+      ahead = list(_over_runs(members, [r[own] - r[key] for r in found], level)[:3])
     rows.append(null_for_nan(dict(zip(('system', 'split', 'perspective', 'metric'), key))
-                             | numbers | {'runs': len(members)}))
+                             | numbers | {'runs': len(members), 'ahead': ahead}))
   return rows
+
+
+def _over_runs(members: Sequence[Member], estimates: Sequence[Estimate], level: float) -> Combined:
+  by_data: dict[int, list] = {}
+  for member, estimate in zip(members, estimates):
+    by_data.setdefault(member.data_seed, []).append(estimate)
+  return combine(list(by_data.values()), level)
 
 
 def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:

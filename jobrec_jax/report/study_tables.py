@@ -99,6 +99,36 @@ def across(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
                                         'qualification, jobs of a candidate')
 
 
+def ahead(rows: Sequence[Row], metric: str = 'ndcg@5') -> str:
+  """By how much the expert of each perspective is ahead of each rival, along both axes.
+
+  Args:
+    rows: 'systems' of a study's results.
+    metric: of these.
+  """
+  split = rows[0]['split']
+  columns = [(p, f'{split}{axis}') for p, other in zip(('preference', 'qualification'), ACROSS)
+             for axis in ('', other)]
+  lines = ['| the expert less | preference | along the other axis | qualification | along the '
+           'other axis |', '|---|---:|---:|---:|---:|']
+  at = {(r['system'], r['perspective'], r['split']): r['ahead'] for r in rows
+        if r['metric'] == metric and r['ahead']}
+  names = [n for n in dict.fromkeys(name for name, *_ in at) if n not in EXPERTS
+           and CEILING not in n and not n.startswith(CANARY)]
+  for name in reversed(names):
+    cells = [_signed(at.get((name, *column))) for column in columns]
+    lines.append(f'| {name} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def _signed(interval: Sequence[float | None] | None) -> str:
+  """'+0.050 [+0.028, +0.072]'."""
+  if interval is None or None in interval:
+    return ''
+  mean, low, high = (f'{x:+.3f}'.replace('-', '−') for x in interval)
+  return f'{mean} [{low}, {high}]'
+
+
 def _ranking(rows: Sequence[Row], metric: str, axes: tuple[str, str], head: str) -> str:
   plain, split = {'metric': metric, 'tau': None}, rows[0]['split']
   lines = [f'| system | {head} |', '|---|---:|---:|']

@@ -5,6 +5,7 @@
 | adapter_config.json, adapter_model.safetensors | what `peft.PeftModel.from_pretrained` reads |
 | jobrec_heads.safetensors | readouts and heads, nested names joined by `/` |
 | calibration.json | b and t of the calibration |
+| tokenizer.json, components.safetensors | what experts read texts with, where it was given |
 
 Where every expert has adapters of its own, the first two lie in one subfolder for each expert.
 """

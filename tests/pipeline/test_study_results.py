@@ -123,6 +123,28 @@ def test_a_study_ends_with_the_command_that_compares_its_runs(results, tmp_path)
     assert 'python -m' not in ending(results, Made(few, [], {}), folder)
 
 
+def test_the_expert_less_its_rivals_is_paired_run_by_run():
+  """In each run both are moved by the same candidates, which the difference does not show."""
+  members, noise = [], np.random.default_rng(0).normal(size=(2, 20))
+  for seed, gap in ((0, 0.10), (1, 0.12), (2, 0.11)):
+    rows, estimates = [], []
+    for system, value, own in (('preference expert', 0.8 + seed / 10, noise[0]),
+                               ('popularity', 0.8 + seed / 10 - gap, noise[0] + noise[1] / 100),
+                               ('canary: random', 0.1, noise[1]),
+                               ('true P (ceiling)', 0.99, noise[1])):
+      rows.append(ResultRow(system, None, SPLIT, 'preference', 'ndcg@5', value, *[math.nan] * 2, 9))
+      estimates.append(Estimate(value, own / 100, np.zeros(10), 9, (20, 10)))
+    members.append(Member(seed, 0, rows, estimates))
+  kept = study_results(Study('?', {'base': Variant('it is')}), {'base': members}, 0.95)['systems']
+  found = {r['system']: r['ahead'] for r in kept}
+  expected = combine([[m.estimates[0] - m.estimates[1] for m in members]])
+  assert found['popularity'] == pytest.approx(expected[:3]) and found['preference expert'] is None
+  assert expected.value == pytest.approx(0.11) and expected.high - expected.low < 0.06
+  table = study_tables.ahead(kept).splitlines()
+  assert len(table) == 3 and table[2].startswith('| popularity | +0.110 [+0.0')
+  assert table[2].endswith('] |  |  |  |')
+
+
 def test_every_system_stands_beside_the_others(results, tmp_path):
   """Means over runs with their interval, in Markdown and LaTeX, with what the stages took."""
   rows = results['systems']
