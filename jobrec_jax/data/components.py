@@ -15,8 +15,6 @@ from typing import Self
 
 import numpy as np
 from scipy import sparse
-from sklearn.decomposition import PCA
-from sklearn.feature_extraction.text import TfidfTransformer
 
 SIDES = ('candidate', 'job')
 _LEAST = 1e-6  # of the first standard deviation: below, a component is rounding
@@ -57,6 +55,9 @@ class Components:
 
 
 def _fitted(block: np.ndarray, vocab_size: int, rank: int) -> dict[str, np.ndarray]:
+  # Here, for who reads with components that were fitted needs none of it.
+  from sklearn.decomposition import PCA
+  from sklearn.feature_extraction.text import TfidfTransformer
   counts = _log_counts(block, vocab_size)
   idf = (TfidfTransformer().fit(counts).idf_ if len(block) else np.ones(vocab_size)).astype(
       np.float32)

@@ -33,7 +33,8 @@ from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.settings import StageSettings
 from jobrec_jax.pipeline.stage import Bench, plain
-from jobrec_jax.pipeline.tokenizer import Text, training_versions
+from jobrec_jax.pipeline.text import Text
+from jobrec_jax.pipeline.tokenizer import training_versions
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array
 from jobrec_jax.schema.schema import PERSPECTIVES

@@ -15,7 +15,7 @@ from jobrec_jax.models.lora import merge
 from jobrec_jax.pipeline.artefacts import save_params
 from jobrec_jax.pipeline.load import load_experts, opened
 from jobrec_jax.pipeline.record import read_record
-from jobrec_jax.pipeline.tokenizer import COMPONENTS
+from jobrec_jax.pipeline.text import COMPONENTS, TOKENIZER
 from jobrec_jax.schema.files import expanded
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
@@ -38,7 +38,7 @@ def export_weights(run: str | Path, to: str | Path, merged: bool) -> None:
     raise ValueError(f'--to must name a folder that does not exist yet, got {to}')
   with opened(run) as source, tempfile.TemporaryDirectory() as folder:
     experts, calibration = load_experts(source)
-    text = [Path(folder) / 'tokenizer.json']
+    text = [Path(folder) / TOKENIZER]
     save_tokenizer(experts.tokenizer, text[0])
     if experts.components is not None:
       text.append(Path(folder) / COMPONENTS)

@@ -30,7 +30,7 @@ from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
 from jobrec_jax.pipeline.record import FILE, read_record
 from jobrec_jax.pipeline.stage import content
 from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
-from jobrec_jax.pipeline.tokenizer import read_text
+from jobrec_jax.pipeline.text import read_text
 from jobrec_jax.recommend import CandidateScores, RankedJobs, Recommender
 from jobrec_jax.report.results import ResultRow, read_results
 from jobrec_jax.schema.files import digest, expanded

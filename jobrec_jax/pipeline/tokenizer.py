@@ -1,11 +1,7 @@
 """The tokenizer of a run, the lengths of its token blocks, and the components of their words."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
-
 from absl import logging
 import numpy as np
-import tokenizers
 
 from jobrec_jax.data.components import Components
 from jobrec_jax.data.dataset import Dataset
@@ -13,34 +9,18 @@ from jobrec_jax.data.lengths import choose_lengths
 from jobrec_jax.data.missing import Versions, with_missing
 from jobrec_jax.data.phrases import add_phrases
 from jobrec_jax.data.tokens import (
-    BlockEncoder,
-    corpus,
-    load_tokenizer,
-    save_tokenizer,
-    train_tokenizer,
+  BlockEncoder,
+  corpus,
+  save_tokenizer,
+  train_tokenizer,
 )
-from jobrec_jax.models.jobrec import JobRec
-from jobrec_jax.pipeline.artefacts import load_params, save_params
-from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone, with_lengths
+from jobrec_jax.pipeline.artefacts import save_params
+from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone
 from jobrec_jax.pipeline.stage import Bench
+from jobrec_jax.pipeline.text import COMPONENTS, TOKENIZER, Text, read_text
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.files import write_json
-from jobrec_jax.scoring.experts import Experts
-
-COMPONENTS = 'components.safetensors'
-
-
-class Text(NamedTuple):
-  """How records become tokens and numbers; the spec has the lengths of blocks."""
-
-  tokenizer: tokenizers.Tokenizer
-  spec: ModelSpec
-  components: Components | None
-
-  def experts(self, model: JobRec, params: Any) -> Experts:
-    """Experts of these parameters that read so."""
-    return Experts(model, params, self.tokenizer, self.spec.tokenizer.form, self.components)
 
 
 def training_versions(bench: Bench) -> Versions | None:
@@ -70,7 +50,7 @@ def make_tokenizer(bench: Bench) -> None:
     tokenizer = add_phrases(backbone.tokenizer(), texts, t.phrases)
   else:
     tokenizer = backbone.tokenizer()
-  save_tokenizer(tokenizer, bench.folder / 'tokenizer.json')
+  save_tokenizer(tokenizer, bench.folder / TOKENIZER)
   form, found = choose_lengths(dataset, tokenizer, t.form,
                                streams.seed32(bench.settings['seed'], 'lengths'))
   for length in found:
@@ -94,9 +74,3 @@ def _components(dataset: Dataset, blocks: BlockEncoder, rank: int) -> Components
 
 def read_tokenizer(bench: Bench) -> Text:
   return read_text(bench.folder, bench.settings['spec'])
-
-
-def read_text(folder: Path, spec: ModelSpec) -> Text:
-  """What `make_tokenizer` left in a folder."""
-  components = Components(load_params(folder / COMPONENTS)) if spec.tokenizer.components else None
-  return Text(load_tokenizer(folder / 'tokenizer.json'), with_lengths(spec, folder), components)

@@ -192,7 +192,7 @@ def finished(request, whole, tmp_path_factory):
   (around / 'schema.py').write_text(f'SCHEMA_FILE = {document!r}\n')
   steps = {'steps': 12, 'warmup': 2}
   run = Run(around / 'run', tiny_settings(
-      warm_up=steps, cooperative=steps | {'patience': 2}, data={
+      warm_up=steps, cooperative=steps, data={
           'source': 'tables', 'schema': str(around / 'schema.py'), 'folder': str(around / 'data'),
           'shares': (0.4, 0.2, 0.2, 0.2), 'known_faults': ('first_in_list', 'position_in_list')}))
   results = run.report()

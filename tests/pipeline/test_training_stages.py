@@ -5,6 +5,7 @@ import logging
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.censoring import Censoring
 from jobrec_jax.pipeline.data import Data
+from jobrec_jax.pipeline.linear_start import with_doubt
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
@@ -139,7 +141,7 @@ def test_a_share_of_the_lists_is_around_the_other_side(bench, stages, across, si
 
 
 @pytest.mark.slow
-def test_each_stage_has_its_key_its_length_and_its_loss(stages):
+def test_each_stage_has_its_key_its_length_and_its_loss(stages, data):
   recorded, warm, _ = stages
   first, second = recorded.loops
   s, root = SETTINGS, jax.random.key(SETTINGS.seed)
@@ -157,8 +159,12 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages):
   assert set(weighting.init()) == {'log_variance'} and set(
       second.state.trainable['task_weights']) == {'log_variance'}
   assert set(first.state.frozen['model']) == {'qualification'} and not second.state.frozen
+  log = data.dataset.interactions
+  start = with_doubt(jax.tree.map(jnp.asarray, warm.params), warm.blocks(data.dataset),
+                     log.of('train'), log.of('validation'), DOUBT)
+  assert not np.array_equal(start['number_weights'][0], warm.params['number_weights'][0])
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(second.state.trainable['model']),
-               jax.device_get(warm.params))
+               jax.device_get(start))
 
 
 @pytest.mark.slow

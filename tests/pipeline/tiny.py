@@ -12,7 +12,7 @@ CHANGES = {
     'lists': {'preference_negatives': 3, 'qualification_negatives': 4},
     'warm_up': {'steps': 100, 'warmup': 5, 'batch': 8, 'learning_rate': 4e-3},
     'cooperative': {'steps': 160, 'warmup': 2, 'batch': 8, 'qualification_batch': 8,
-                    'learning_rate': 4e-3},
+                    'learning_rate': 4e-3, 'patience': 0},  # so little betters no start
     'experts': {'ips_clip': 3.0, 'beta': 0.7},
     'features': {'list_length': 5, 'batch': 8},
     # Lambda alone must keep the requirement, so that there is something to learn.
