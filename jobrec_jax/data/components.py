@@ -87,5 +87,3 @@ def _log_counts(block: np.ndarray, vocab_size: int) -> sparse.csr_matrix:
 def _normed(x: sparse.csr_matrix) -> sparse.csr_matrix:
   size = np.sqrt(np.asarray(x.multiply(x).sum(1)).ravel())
   return sparse.diags(1 / np.where(size > 0, size, 1)) @ x
-
-

@@ -86,8 +86,8 @@ def with_doubt(params: PyTree, blocks: BlockEncoder, train: Interactions, valida
     doubt: c in [0, 1).
     blocks, train, validation: as of `linear_start`.
   """
-  plain = _chosen(params, blocks, train, validation, 'preference')
-  if not doubt or plain is None:
+  plain = _chosen(params, blocks, train, validation, 'preference') if doubt else None
+  if plain is None:
     return params
   x, label = _labelled(params, blocks, train, 'preference')
   q = PERSPECTIVES.index('qualification')

@@ -19,12 +19,12 @@ import zipfile
 import jax
 
 from jobrec_jax.pipeline.artefacts import (
-  Catalogue,
-  load_calibration,
-  load_catalogue,
-  load_list_length,
-  load_params,
-  load_policy,
+    Catalogue,
+    load_calibration,
+    load_catalogue,
+    load_list_length,
+    load_params,
+    load_policy,
 )
 from jobrec_jax.pipeline.model import ModelSpec, make_model, open_backbone
 from jobrec_jax.pipeline.record import FILE, read_record

@@ -42,7 +42,7 @@ class TokenizerSettings:
   # Layers of the schema that the experts do not read, as an ablation: neither their verdicts nor
   # the attributes that no other layer uses. Rivals read them.
   without_layers: tuple[str, ...] = ()
-  # Whether the heads read verdicts and margins as numbers, too, beside the text: a small decoder
+  # Whether verdicts and margins join the scores as numbers, too, beside the text: a small decoder
   # reads the digits of an amount as pieces without an order. Never with layout 'raw'.
   numbers: bool = True
   # Leading components of tf-idf of a candidate's and of a job's tokens that are numbers of a pair,
