@@ -32,6 +32,7 @@ from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
 from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.settings import StageSettings
+from jobrec_jax.pipeline.shrinkage import kept_shares, shrunk, some_labelled
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.pipeline.text import Text
 from jobrec_jax.pipeline.tokenizer import training_versions
@@ -39,7 +40,7 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
-from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
 from jobrec_jax.train import experts as losses
 from jobrec_jax.train.checkpoint import Checkpoints
@@ -108,14 +109,18 @@ class _Trainer:
     return self.model.init(key, candidate, lists['job'], lists['alignment'],
                            lists.get('numbers'))['params']
 
-  def initial(self) -> PyTree:
-    """New parameters, each on its shards; those of a pretrained decoder come from its files."""
+  def linear(self) -> PyTree:
+    """New parameters that no backbone holds, each on its shards: those of the linear models."""
     def own():
       return {name: part for name, part in self.init().items() if not self.is_frozen((name,))}
     params = init_sharded(own, self.mesh)
-    if self.model.config.numbers:
-      params = linear_start(params, self.blocks, self.log('train'), self.log('validation'),
-                            self.taught)
+    if not self.model.config.numbers:
+      return params
+    return linear_start(params, self.blocks, self.log('train'), self.log('validation'), self.taught)
+
+  def initial(self) -> PyTree:
+    """New parameters, each on its shards; those of a pretrained decoder come from its files."""
+    params = self.linear()
     if self.backbone is None:
       return params
     params['decoder'] = self.backbone.load(param_shardings(self.init, self.mesh)['decoder'])
@@ -233,8 +238,9 @@ class _Trainer:
     return HeldOut(measure([*found]), batches, patience) if found else None
 
   def run(self, stage: str, loss_fn: LossFn, params: PyTree, data: Callable[[int], Iterator],
-          frozen: Callable[[tuple[str, ...]], bool], held_out: HeldOut | None) -> None:
-    """Trains and keeps the parameters that no backbone holds."""
+          frozen: Callable[[tuple[str, ...]], bool], held_out: HeldOut | None,
+          finish: Callable[[PyTree], PyTree] = lambda params: params) -> None:
+    """Trains, and keeps what `finish` makes of the parameters that no backbone holds."""
     trainable, rest = split_params(params, lambda path: self.is_frozen(path) or frozen(path))
     optimizer: OptimizerConfig = self.bench.settings['stage']
     tx = make_optimizer(optimizer)
@@ -249,7 +255,7 @@ class _Trainer:
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)
-      self.keep(merge_params(state.kept, state.frozen))
+      self.keep(finish(merge_params(state.kept, state.frozen)))
     shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
   def keep(self, params: PyTree) -> None:
@@ -297,7 +303,28 @@ def make_cooperative(bench: Bench) -> None:
       'cooperative', lambda found: losses.held_out_loss(trainer.model, found, s['beta'], doubt),
       kinds)
   trainer.run('cooperative', loss, params, lambda start: iterate(*batches, start=start),
-              lambda path: bool(untaught & set(path)), held_out)
+              lambda path: bool(untaught & set(path)), held_out,
+              lambda trained: trained | {'model': _shrunk(trainer, trained['model'], doubt)})
+
+
+def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float) -> PyTree:
+  """Trained experts as far from their linear start as validation bears out; see `shrinkage`."""
+  if not trainer.model.config.numbers:
+    return trained
+  start, validation = trainer.linear(), trainer.log('validation')
+  if doubt:
+    start = with_doubt(start, trainer.blocks, trainer.log('train'), validation, doubt)
+  text: Text = trainer.bench.inputs['tokenizer']
+  rows = some_labelled(validation, trainer.taught)
+
+  def scores(params: PyTree) -> PairScores:
+    score = scorer(trainer.bench, text.experts(trainer.model, params), trainer.dataset)
+    return score.scores(rows.candidate, rows.job)
+  shares = kept_shares(scores(shrunk(start, trained, dict.fromkeys(trainer.taught, 0.0))),
+                       scores(trained), rows, trainer.taught, doubt)
+  logging.info('cooperative: validation keeps %s of what training added to the linear models',
+               ', '.join(f'{share:.2f} in {name}' for name, share in shares.items()))
+  return shrunk(start, trained, shares)
 
 
 def make_calibration(bench: Bench) -> None:

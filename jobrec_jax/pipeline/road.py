@@ -168,7 +168,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   if (e.censoring, e.self_censoring) != ('none', 'none'):
     censored = {'censoring': Stage('censoring', 4, choice, dict(inputs),
                                    censoring.make_censoring, censoring.read_censoring)}
-  cooperative = Stage('cooperative', 3, common | {
+  cooperative = Stage('cooperative', 4, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
