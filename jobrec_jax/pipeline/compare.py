@@ -37,11 +37,11 @@ from jobrec_jax.report.compared import (
     ComparedRow,
     Verdict,
 )
-from jobrec_jax.report.findings import LOSS, WITHIN
+from jobrec_jax.report.findings import LOSS, REGRET, WITHIN
 from jobrec_jax.report.results import ResultRow
 
 LOWER = ('mean_rank', 'calibration error', 'calibration error by job', 'violation@5', '|C − τ|',
-         LOSS)
+         LOSS, REGRET)
 OTHER_TRUTH = {PREFERENCE: f'correlation with Q given P{WITHIN}',
                QUALIFICATION: 'correlation with P given Q'}  # 0 is best
 NEAR = 0.005  # τ that lie so near ask for the same

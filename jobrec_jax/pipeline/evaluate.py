@@ -17,6 +17,7 @@ from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
 from jobrec_jax.pipeline.measures.recommended import group_measures, recommended_measures
 from jobrec_jax.pipeline.measures.subject import Measured, Subject
+from jobrec_jax.pipeline.measures.surplus import surplus_measures
 from jobrec_jax.pipeline.measures.tradeoff import tradeoff_measures
 from jobrec_jax.pipeline.policy import requirements, stage_2_lists
 from jobrec_jax.pipeline.stage import Bench
@@ -64,7 +65,7 @@ def make_evaluation(bench: Bench) -> None:
     policy, control, policy_values = policy_measures(of, taus, lists, level)
     kept, families = tradeoff_measures(of, taus, p.objective)
     measures += policy + kept
-  measures += recommended_measures(of, taus)
+  measures += surplus_measures(of, taus) + recommended_measures(of, taus)
   predicted, outcome, calibrated = calibration_measures(of)
   measures += calibrated + truth_measures(of)
   measures += group_measures(of, taus, s['evaluate'].groups)

@@ -101,7 +101,7 @@ def road(settings: Settings) -> Road:
                         scores.read_list_scores) for name in s.evaluate.rivals}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
-  evaluation = Stage('evaluation', 6, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+  evaluation = Stage('evaluation', 7, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
                       'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
                       'canaries': canaries, **rivals},

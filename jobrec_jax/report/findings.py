@@ -27,6 +27,8 @@ METRIC, METRIC_NAME = 'ndcg@5', 'NDCG@5'
 CHANCE = 'canary: constant'  # all scores alike: in expectation over ties it is at chance
 ELIGIBILITY = 'true eligibility@5'
 LOSS, AT_EQUAL = 'loss of true preference@5', 'true preference@5 at equal eligibility'
+SURPLUS, REGRET = 'expected surplus@5', 'regret of expected surplus@5'
+INDEX = 'surplus index, p_qual log(1 + exp(s_pref))'
 PLUG_IN = 'plug-in p_pref + μ p_qual'  # two lines of code, one parameter, nothing trained
 KEPT = 0.01  # C so near to tau has reached it
 BY_LUCK = 0.025  # how often a 95% interval lies above the truth
@@ -53,8 +55,8 @@ def findings(rows: Sequence[ResultRow]) -> list[Finding]:
     rows: of results.json, in any number; what they lack is not spoken of.
   """
   parts: tuple[Callable[[Sequence[ResultRow]], Iterator[Finding]], ...] = (
-      _rivals, _blanked, _prediction, _truth, _price, _kept, _plug_in, _separation, _calibration,
-      _canaries, _below_chance)
+      _rivals, _blanked, _prediction, _truth, _price, _kept, _plug_in, _surplus, _separation,
+      _calibration, _canaries, _below_chance)
   return [finding for part in parts for finding in part(rows)]
 
 
@@ -211,6 +213,22 @@ def _plug_in(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     verdict = 'yes' if better else 'no' if gap.low > 0 else 'open'
     told = most if better else gap
     yield Finding(text, (differences(told.split, told.perspective), pair_name(told)), verdict)
+
+
+def _surplus(rows: Sequence[ResultRow]) -> Iterator[Finding]:
+  """What is missing to the most that five jobs can be worth, by the index and by the policy."""
+  found = [r for r in rows if r.metric == REGRET and not r.against]
+  index = [r for r in found if r.system == INDEX]
+  asked = [r for r in found if r.system == 'policy']
+  if not index or not asked:
+    return
+  own, best = index[0], min(asked, key=lambda r: r.value)
+  at = f'τ {best.tau:.4g}' if best.tau else 'no requirement'
+  text = (f'Ranked by the surplus that both experts expect, the five recommended are worth '
+          f'{_estimate(own)} less than the best by the truths; those of the policy come nearest at '
+          f'{at}, {_estimate(best)}.')
+  verdict = 'yes' if own.value < best.value else 'no'
+  yield Finding(text, (f'{own.split}: {own.perspective}', own.system), verdict)
 
 
 def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:

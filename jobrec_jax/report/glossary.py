@@ -41,6 +41,9 @@ RUN = (
      's_pref as a probability.'),
     ('loss of true preference@5', "What is missing to the truth's bound where both are as eligible "
      'as the policy is at its τ, on average over τ.'),
+    ('expected surplus@5', 'What a recommended job is worth to the candidate on average over the '
+     'five: the gain of taking it, log(1 + exp(logit P)), times the chance Q of being accepted. '
+     'The regret is what is missing to a ranking by it.'),
     ('Spearman within a candidate', 'The rank correlation with the truth over the jobs of one '
      'candidate, 1 for the right order; the mean over candidates. Alike within a job.'),
     ('error of logit, variance', 'How the error of a logit is spread: over what all jobs of a '

@@ -12,12 +12,13 @@ from jobrec_jax.schema.files import read_json, write_rows, write_text
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
 # Better where it is greater.
-HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true (eligibility|preference)@\d+')
-LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?|loss of .*')
+HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true (eligibility|preference)@\d+|expected surplus@\d+')
+LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?|(loss|regret) of .*')
 RANGES = {(0.0, 1.0): re.compile(r'((recall|ndcg|violation|true eligibility|true preference)@\d+'
                                  r'|mrr|calibration error|catalogue coverage|Gini|popularity'
                                  r'|(predicted|true) C\b|expected true).*'),
           (-1.0, 1.0): re.compile('(correlation|Spearman) .*'),
+          (0.0, math.inf): re.compile(r'(regret of )?expected surplus@\d+'),
           (1.0, math.inf): re.compile('mean_rank')}
 YES_NO = re.compile(r'monotone .*|τ in the interval of C')
 CEILING, CANARY = '(ceiling)', 'canary:'  # how systems are named that know the truth, or nothing

@@ -223,6 +223,16 @@ def losses(rows: Sequence[Row]) -> str:
   return '\n'.join(lines)
 
 
+def surplus(rows: Sequence[Row]) -> str:
+  """What rankings miss of the expected surplus that the truths allow; the policy by requirement."""
+  lines = ['| ranked by | regret of expected surplus@5 |', '|---|---:|']
+  found = [r for r in rows if r['metric'] == 'regret of expected surplus@5']
+  for key in dict.fromkeys((r['system'], r['requirement']) for r in found):
+    own = [r for r in found if (r['system'], r['requirement']) == key]
+    lines.append(f'| {", ".join(part for part in key if part)} | {over_runs(own)} |')
+  return '\n'.join(lines)
+
+
 def pairs(rows: Sequence[Row]) -> str:
   """Calibration and de-conflation over uniform pairs of held-out candidates.
 

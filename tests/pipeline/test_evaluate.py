@@ -20,11 +20,19 @@ from jobrec_jax.evaluate.certification import CertifiedRow, CertifyConfig
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
-from jobrec_jax.pipeline.measures import recommended, subject, tradeoff
+from jobrec_jax.pipeline.measures import recommended, subject, surplus, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.sections import certified_section
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
-from jobrec_jax.report.findings import AT_EQUAL, LOSS, PLUG_IN, findings
+from jobrec_jax.report.findings import (
+    AT_EQUAL,
+    INDEX,
+    LOSS,
+    PLUG_IN,
+    REGRET,
+    SURPLUS,
+    findings,
+)
 from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.policy import Policy, PolicyInputs
@@ -222,6 +230,29 @@ def test_every_family_is_compared_at_the_policys_eligibilities(market, evaluated
     assert row.value == pytest.approx(more) and row.against == PLUG_IN
   said = [f for f in findings(evaluated.rows) if PLUG_IN in f.text]
   assert len(said) == 1 and said[0].text.startswith('At no requirement can more true preference')
+
+
+def test_regrets_of_surplus_are_those_of_the_top_five(market, evaluated):
+  """Experts that know the truth: the index is the ceiling."""
+  _, truth = market
+  lists = scores.ranked_lists({'seed': 0, 'candidates': 0, 'source': 'simulated'}, *market, '')[
+      'cold candidates', 'preference']
+  P, Q = (getattr(truth, k)[lists.candidate, lists.job].astype(float)
+          for k in ('preference', 'qualification'))
+  worth = -Q * np.log(1 - P)
+  best = (worth * shares(worth)).sum(1).mean() / 5
+  assert value(evaluated, system=surplus.CEILING, metric=SURPLUS).value == pytest.approx(best, 1e-5)
+  assert value(evaluated, system=INDEX, metric=REGRET).value == pytest.approx(0, abs=1e-6)
+  for system, by in ((subject.PREFERENCE, P), (subject.QUALIFICATION, Q)):
+    reached = (worth * shares(by.astype(np.float32))).sum(1).mean() / 5
+    row = value(evaluated, system=system, metric=REGRET)
+    assert row.value == pytest.approx(best - reached, rel=1e-3) and row.low <= row.value <= row.high
+    assert row.value > 0.02
+  free = value(evaluated, system='policy', tau=0.0, metric=REGRET)
+  assert free.value == pytest.approx(
+      value(evaluated, system=subject.PREFERENCE, metric=REGRET).value, rel=1e-3)
+  said, = (f for f in findings(evaluated.rows) if f.text.startswith('Ranked by the surplus'))
+  assert said.verdict == 'yes' and said.place[1] == INDEX
 
 
 def test_filters_put_first_what_passes(market, evaluated):
