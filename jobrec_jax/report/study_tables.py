@@ -224,12 +224,13 @@ def losses(rows: Sequence[Row]) -> str:
 
 
 def surplus(rows: Sequence[Row]) -> str:
-  """What rankings miss of the expected surplus that the truths allow; the policy by requirement."""
-  lines = ['| ranked by | regret of expected surplus@5 |', '|---|---:|']
-  found = [r for r in rows if r['metric'] == 'regret of expected surplus@5']
+  """The expected surplus of rankings, and what they miss of the most that the truths allow."""
+  lines = ['| ranked by | expected surplus@5 | regret |', '|---|---:|---:|']
+  found = [r for r in rows if r['metric'].endswith('expected surplus@5')]
   for key in dict.fromkeys((r['system'], r['requirement']) for r in found):
     own = [r for r in found if (r['system'], r['requirement']) == key]
-    lines.append(f'| {", ".join(part for part in key if part)} | {over_runs(own)} |')
+    cells = [over_runs(own, metric=f'{start}expected surplus@5') for start in ('', 'regret of ')]
+    lines.append(f'| {", ".join(part for part in key if part)} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 

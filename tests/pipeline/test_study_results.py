@@ -32,6 +32,9 @@ ROWS = [('preference expert', None, SPLIT, 'preference', 'ndcg@5', 0.6),
         ('qualification expert', None, f'{SPLIT}, jobs of a candidate', 'qualification', 'ndcg@5',
          0.65),
         ('plug-in p_pref + μ p_qual', None, SPLIT, 'policy', 'loss of true preference@5', 0.05),
+        *((system, tau, SPLIT, 'policy', metric, value) for system, tau, worth, regret in (
+            ('index', None, 1.5, 0.2), ('policy', 0.5, 1.4, 0.3)) for metric, value in (
+                ('expected surplus@5', worth), ('regret of expected surplus@5', regret))),
         ('popularity', None, 'uniform test pairs', 'policy',
          'correlation with Q given P, within candidates', 0.2),
         ('popularity', None, 'uniform test pairs', 'policy', 'correlation with Q', 0.3),
@@ -85,6 +88,10 @@ def test_tables_mark_what_is_told_apart(results):
   assert study_tables.ranking(rows, 'auc').count('\n') == 1
   assert '| qualification expert |  | 0.650 ± 0.004 |' in study_tables.across(rows)
   assert '| plug-in p_pref + μ p_qual | 0.050 ± 0.004 |' in study_tables.losses(rows)
+  table = study_tables.surplus(rows)
+  assert '| index | 1.500 ± 0.004 | 0.200 ± 0.004 |' in table
+  assert '| policy, requirement 1 of 1 | 1.400 ± 0.004 | 0.300 ± 0.004 |' in table
+  assert table.count('\n') == 3
   assert 'popularity: correlation with Q given P, within' in study_tables.pairs(rows)
   assert 'popularity: correlation with Q |' not in study_tables.pairs(rows)
   assert 'popularity: Spearman' in study_tables.errors(rows)

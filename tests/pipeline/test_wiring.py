@@ -304,7 +304,7 @@ def test_calibration_and_correlation_rows(kept):
                         (f'{QUALIFICATION}, recalibrated by job', z + shift)):
     row = kept.row(system, UNIFORM, 'qualification', 'calibration error')
     assert row.value == pytest.approx(error(logit), abs=0.01) and row.n == len(pairs)
-  assert abs(error(z) - error(s_qual)) > 0.02
+  assert abs(error(z) - error(s_qual)) > 0.01
 
   def logit(x):
     x = np.clip(x, 1e-6, 1 - 1e-6)
