@@ -47,6 +47,7 @@ class Censoring:
 
 
 UNCENSORED = Censoring()
+EFFECTIVE = 0.1  # share of applicants below which few decide
 
 
 def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
@@ -76,11 +77,25 @@ def make_censoring(bench: Bench) -> None:
     w = weights[dataset.interactions.split == SPLITS.index('train')]
     w = w[w > 0]
     found |= {'applicants': len(w), 'largest': float(w.max(initial=0.0)),
-              'effective_share': float(w.sum() ** 2 / (len(w) * (w ** 2).sum())) if len(w) else 1.0}
+              'effective_share': effective_share(w)}
     logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f',
                  *(found[name] for name in ('applicants', 'largest', 'effective_share')))
+    if found['effective_share'] < EFFECTIVE:
+      logging.warning('censoring: %d applicants count as %.0f that are weighted alike; a few whose '
+                      "application was least likely decide. Lower experts.ips_clip, or "
+                      "experts.censoring='none' leaves the weights out", len(w),
+                      found['effective_share'] * len(w))
     save_array(bench.folder / 'weights.npy', weights)
   write_json(bench.folder / 'summary.json', found)
+
+
+def effective_share(weights: np.ndarray) -> float:
+  """(sum w)^2 / (N sum w^2), which share of N pairs, weighted alike, is as good; 1 for none.
+
+  Reference: Kish, Survey sampling, 1965.
+  """
+  square = len(weights) * (weights ** 2).sum()
+  return float(weights.sum() ** 2 / square) if square else 1.0
 
 
 def read_censoring(bench: Bench) -> Censoring:

@@ -36,7 +36,7 @@ from jobrec_jax.pipeline.sweep import Frontier
 from jobrec_jax.report import figures
 from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.dial import dial_html
-from jobrec_jax.report.findings import CHANCE, WITHIN
+from jobrec_jax.report.findings import CHANCE, REGRET, SURPLUS, WITHIN
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import (
     CANARY,
@@ -59,6 +59,9 @@ AT_SHARES = ('\n\nWhatever the grid of τ: the true preference of the five recom
 AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the truth, where both are '
             'as eligible as the policy is, the mean over its requirements that a system reaches. A '
             'plug-in ranks by one parameter and learns nothing beyond the experts.')
+WORTH = ('\n\nExpected surplus is what a recommended job is worth to the candidate: the gain of '
+         'taking it times the chance of being accepted. Its regret is what is missing to the best '
+         'five.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification',
           'train/preference_bce': 'cross-entropy of P',
@@ -166,14 +169,15 @@ def frontier_section(run: Run, results: Evaluation) -> Section:
         'families', f'Preference and eligibility of the five recommended, {results.split}: the '
         'policy over its requirements, and what needs no training, a line for each parameter. '
         'Nothing lies far above the frontier of the truth.'))
+  surplus = [r for r in rows if r.metric in (SURPLUS, REGRET) and r.tau is None]
   return Section(
       'Preference against eligibility',
       'One policy, asked for different requirements τ. At τ 0 nothing is required, and it ranks as '
       'the candidate would like. Further right its recommendations are more often eligible, '
       f'further down they please less.{_rises(rows, ELIGIBILITY)}{AT_SHARES if kept else ""}'
-      f'{AT_EQUAL if families else ""}',
+      f'{AT_EQUAL if families else ""}{WORTH if surplus else ""}',
       pictures=pictures, tables=result_tables(
-          [*kept, *(r for r in results.rows if LOST.search(r.metric)),
+          [*kept, *(r for r in results.rows if LOST.search(r.metric)), *surplus,
            *(r for r in rows if r.system == 'policy' and r.tau is not None)]))
 
 

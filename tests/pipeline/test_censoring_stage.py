@@ -91,6 +91,26 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
   assert (b, t) == (0, 1) and offsets.tolist() == [0] * 20
 
 
+def test_weights_that_rest_on_a_few_applicants_are_told(monkeypatch, tmp_path, caplog):
+  assert censoring.effective_share(np.array([2.0, 2.0, 2.0])) == 1
+  assert censoring.effective_share(np.array([1.0, 0.0, 0.0, 0.0])) == 0.25
+  assert censoring.effective_share(np.zeros(0)) == 1
+  dataset, truth = simulate(MarketConfig(candidates=60, jobs=20), 0)
+  log = dataset.interactions
+  rows = np.flatnonzero((log.split == 0) & (log.qualification >= 0))
+  monkeypatch.setattr(censoring, 'scorer', lambda *_: None)
+  bench = SimpleNamespace(folder=tmp_path, inputs={'data': Data(dataset, truth), 'warm_up': None},
+                          settings={'censoring': 'ips', 'ips_clip': 1e9, 'self_censoring': 'none'})
+  for first, few in ((1.0, False), (1e6, True)):
+    weights = np.zeros(len(log))
+    weights[rows] = 1.0
+    weights[rows[0]] = first
+    monkeypatch.setattr(censoring, 'applicant_weights', lambda *_, w=weights: w)
+    caplog.clear()
+    censoring.make_censoring(bench)
+    assert (f'{len(rows)} applicants count as 1 that' in caplog.text) is few
+
+
 def self_censored(doubt, candidates=500):
   """A market's log in which candidates who may not be eligible dare to apply less."""
   dataset, truth = simulate(MarketConfig(candidates=candidates, jobs=30), 0)
