@@ -309,13 +309,14 @@ def make_cooperative(bench: Bench) -> None:
 
 def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float) -> PyTree:
   """Trained experts as far from their linear start as validation bears out; see `shrinkage`."""
-  if not trainer.model.config.numbers:
+  validation = trainer.log('validation')
+  rows = some_labelled(validation, trainer.taught)
+  if not trainer.model.config.numbers or not len(rows):
     return trained
-  start, validation = trainer.linear(), trainer.log('validation')
+  start = trainer.linear()
   if doubt:
     start = with_doubt(start, trainer.blocks, trainer.log('train'), validation, doubt)
   text: Text = trainer.bench.inputs['tokenizer']
-  rows = some_labelled(validation, trainer.taught)
 
   def scores(params: PyTree) -> PairScores:
     score = scorer(trainer.bench, text.experts(trainer.model, params), trainer.dataset)

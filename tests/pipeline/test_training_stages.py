@@ -21,6 +21,8 @@ from jobrec_jax.pipeline.linear_start import with_doubt
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
+from jobrec_jax.scoring.features import PairScorer
+from jobrec_jax.sharding import make_mesh
 from jobrec_jax.train.experts import Kind
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
@@ -79,7 +81,19 @@ def bench(data, tmp_path):
 
 
 @pytest.fixture
-def stages(bench, recorded, data):
+def weighed(monkeypatch):
+  """What is asked of validation after stage 1B, which here keeps some of either expert."""
+  asked = []
+
+  def kept_shares(*given):
+    asked.append(given)
+    return {'preference': 0.25, 'qualification': 0.75}
+  monkeypatch.setattr(experts, 'kept_shares', kept_shares)
+  return asked
+
+
+@pytest.fixture
+def stages(bench, recorded, weighed, data):
   """Both stages, one after the other; 1B with weights that can be told apart."""
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
@@ -165,6 +179,32 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages, data):
   assert not np.array_equal(start['number_weights'][0], warm.params['number_weights'][0])
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(second.state.trainable['model']),
                jax.device_get(start))
+
+
+@pytest.mark.slow
+def test_validation_weighs_what_training_added_to_the_linear_models(stages, weighed, bench, data):
+  recorded, *_ = stages
+  (start, end, log, taught, doubt), = weighed
+  validation = data.dataset.interactions.of('validation')
+  same_log(log, validation.where((validation.preference >= 0) | (validation.qualification >= 0)))
+  assert taught == ('preference', 'qualification') and doubt == DOUBT
+  trained = jax.device_get(recorded.loops[1].state.trainable['model'])
+  of_tokenizer = read_tokenizer(bench('tokenizer'))
+  kept = experts.read_experts(bench('cooperative', tokenizer=of_tokenizer))
+  # Half a unit was added to all of preference's head, and to nothing of qualification.
+  np.testing.assert_array_equal(start.qualification, end.qualification)
+  assert np.abs(start.preference - end.preference).min() > 0.1
+  for name, share in (('preference', 0.25), ('qualification', 0.75)):
+    logit = kept.params[name]['logit']
+    np.testing.assert_allclose(logit['kernel'], share * trained[name]['logit']['kernel'], rtol=1e-6)
+    np.testing.assert_array_equal(kept.params[name]['hidden_0']['kernel'],
+                                  trained[name]['hidden_0']['kernel'])
+  np.testing.assert_allclose(kept.params['number_weights'], trained['number_weights'], rtol=1e-4,
+                             atol=1e-6)
+  said = PairScorer(kept, kept.blocks(data.dataset), make_mesh(SETTINGS.mesh),
+                    SETTINGS.features).scores(log.candidate, log.job)
+  np.testing.assert_allclose(said.preference, 0.75 * start.preference + 0.25 * end.preference,
+                             atol=1e-3)
 
 
 @pytest.mark.slow
