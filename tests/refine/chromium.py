@@ -51,6 +51,7 @@ class Chromium:
     os.close(ours[0])
     os.close(theirs[1])
     self._write, self._read = ours[1], theirs[0]
+    self._profile = profile
     self._buffer, self._count, self._session, self.events = b'', 0, None, []
 
   def __enter__(self):
@@ -141,6 +142,18 @@ class Chromium:
     document = self.call('DOM.getDocument')['root']['nodeId']
     node = self.call('DOM.querySelector', nodeId=document, selector='#file')['nodeId']
     self.call('DOM.setFileInputFiles', nodeId=node, files=[str(path)])
+
+  def leave(self, text: str) -> None:
+    """Leaves the page, and waits until what it stored, which has a text, lies on the disk.
+
+    Chromium writes its local storage seconds after the page did, or when the page is left, and
+    one that ends before loses it. People take longer than a program to close a browser.
+    """
+    self.call('Page.navigate', url='about:blank')
+    folder, end = self._profile / 'Default' / 'Local Storage' / 'leveldb', time.monotonic() + 60
+    while not any(text.encode() in p.read_bytes() for p in folder.glob('*.log')):
+      assert time.monotonic() < end, f'{folder}: {text} was never written'
+      time.sleep(0.05)
 
   def until(self, condition: str) -> None:
     end = time.monotonic() + 20

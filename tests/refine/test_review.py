@@ -248,6 +248,7 @@ def test_a_whole_review_in_a_browser(review, folder):
     assert browser.text('count') == '3 of 5 answered'
     assert browser.text('where').startswith('Pair 4 of 5')
     browser.click('yes')
+    browser.leave(browser.js('JSON.stringify(verdicts)'))
   with Chromium(folder / 'profile') as browser:  # nor does closing the browser
     browser.call('Browser.setDownloadBehavior', behavior='allow', downloadPath=str(folder))
     browser.open(url)
