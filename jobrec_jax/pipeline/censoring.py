@@ -27,26 +27,21 @@ class Censoring:
   """What training makes up for.
 
   Attributes:
-    weights: [rows of the log] of applicants in the train and calibration splits, mean 1 over each,
-      0 elsewhere; None for ones.
+    weights: [rows of the log] of applicants in the train split, mean 1 over them, 0 elsewhere; None
+      for ones.
     doubt: c of `objectives.self_censoring.application_logit`.
   """
 
   weights: np.ndarray | None = None
   doubt: float = 0.0
 
-  def of(self, dataset: Dataset, split: str) -> np.ndarray | None:
-    """The weights of a split's rows."""
-    if self.weights is None:
-      return None
-    return self.weights[dataset.interactions.split == SPLITS.index(split)]
-
-  def weight_of(self, rows: np.ndarray) -> np.ndarray:
-    """[rows] of the log."""
-    return np.ones(len(rows)) if self.weights is None else self.weights[rows]
+  def of_train(self, dataset: Dataset) -> np.ndarray | None:
+    """The weights of the rows of the train split."""
+    return None if self.weights is None else self.weights[dataset.interactions.split == TRAIN]
 
 
 UNCENSORED = Censoring()
+TRAIN = SPLITS.index('train')
 EFFECTIVE = 0.1  # share of applicants below which few decide
 
 
@@ -74,8 +69,7 @@ def make_censoring(bench: Bench) -> None:
   if bench.settings['censoring'] != 'none' and not no_propensity(dataset):
     score = scorer(bench, experts, dataset)
     weights = applicant_weights(score, dataset, bench.settings['ips_clip'])
-    w = weights[dataset.interactions.split == SPLITS.index('train')]
-    w = w[w > 0]
+    w = weights[weights > 0]
     found |= {'applicants': len(w), 'largest': float(w.max(initial=0.0)),
               'effective_share': effective_share(w)}
     logging.info('censoring: weights of %d applicants, largest %.2f, effective share %.2f',
@@ -105,11 +99,11 @@ def read_censoring(bench: Bench) -> Censoring:
 
 
 def applicant_weights(score: PairScorer, dataset: Dataset, clip: float) -> np.ndarray:
-  """[rows of the log] inverse propensities of being an applicant, mean 1 over each split's.
+  """[rows of the log] inverse propensities of being an applicant, mean 1 over the train split's.
 
   The propensity is the chance of having been shown, which is logged, times that of applying, which
   the preference expert estimates: its logits are put on a scale by the exposed pairs of the
-  validation split. Those of the train and the calibration split are used.
+  validation split.
   """
   log = dataset.interactions
   fit = log.of('validation')
@@ -117,13 +111,11 @@ def applicant_weights(score: PairScorer, dataset: Dataset, clip: float) -> np.nd
   scores = score.scores(fit.candidate, fit.job).preference
   scale = fit_calibration(scores, fit.preference, 1 / fit.exposure)
   warn('the scale of applications', 'shown jobs', scores, fit.preference)
-  weights = np.zeros(len(log))
-  for split in ('train', 'calibration'):
-    rows = np.flatnonzero((log.split == SPLITS.index(split)) & (log.qualification >= 0))
-    if len(rows):
-      applies = scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference)
-      weights[rows] = ips_weights(applies, np.ones(len(rows), bool), clip,
-                                  known=log.exposure[rows])
+  weights, rows = np.zeros(len(log)), np.flatnonzero((log.split == TRAIN)
+                                                     & (log.qualification >= 0))
+  if len(rows):
+    applies = scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference)
+    weights[rows] = ips_weights(applies, np.ones(len(rows), bool), clip, known=log.exposure[rows])
   return weights
 
 

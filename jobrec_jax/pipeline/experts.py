@@ -58,7 +58,7 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-CALIBRATION = SPLITS.index('calibration')
+VALIDATION, CALIBRATION = map(SPLITS.index, ('validation', 'calibration'))
 PARAMS = 'params.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
@@ -287,7 +287,7 @@ def make_cooperative(bench: Bench) -> None:
   weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
   params = {'model': trainer.placed(bench.inputs['warm_up'].params)}
   kinds = trainer.kinds(s['stage'], trainer.taught)
-  batches = trainer.data('cooperative', kinds, censored.of(trainer.dataset, 'train'))
+  batches = trainer.data('cooperative', kinds, censored.of_train(trainer.dataset))
   both = len(trainer.taught) > 1
   doubt = censored.doubt if both else 0.0
   if both:
@@ -329,30 +329,33 @@ def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float) -> PyTree:
 
 
 def make_calibration(bench: Bench) -> None:
-  """Fits b and t, and each job's shift of z, to applicants weighted to uniform pairs.
+  """Fits b and t, and each job's shift of z, to applicants whom no step has learned from.
 
-  They are those of half the calibration split: certificates need candidates that no fit has used.
+  They are those of the validation split and of half the calibration split: certificates need
+  candidates that no fit has used. All count alike. Inverse propensities would make them stand for
+  uniform pairs, and leave the worth of less than half of them to a map that has two numbers.
+
   With `calibration` 'none', or without an applicant, nothing is fitted: b = 0, t = 1 and no shifts,
   p_qual = sigmoid(s_qual). So it is where no label teaches qualification, and nobody reads p_qual.
   """
   dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
   log, asked = dataset.interactions, bench.settings['calibration'] != 'none'
-  fit, _ = listing.calibration_halves(dataset)
-  rows = np.flatnonzero((log.split == CALIBRATION) & (log.qualification >= 0)
-                        & np.isin(log.candidate, fit))
+  half, _ = listing.calibration_halves(dataset)
+  held_out = (log.split == VALIDATION) | (log.split == CALIBRATION) & np.isin(log.candidate, half)
+  rows = np.flatnonzero(held_out & (log.qualification >= 0))
   taught = 'qualification' in perspectives(dataset)
   if not (asked and len(rows) and taught):
     if asked and taught:
-      logging.warning('calibration: no labelled applicant of %d candidates in half of the '
-                      'calibration split; p_qual = sigmoid(s_qual), b=0, t=1', len(fit))
+      logging.warning('calibration: no labelled applicant in the validation split, nor of %d '
+                      'candidates in half of the calibration split; p_qual = sigmoid(s_qual), b=0, '
+                      't=1', len(half))
     save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
     return
-  score = scorer(bench, experts, dataset)
-  weights = bench.inputs.get('censoring', UNCENSORED).weight_of(rows)
-  job, labels = log.job[rows], log.qualification[rows]
+  score, job = scorer(bench, experts, dataset), log.job[rows]
+  labels, alike = log.qualification[rows], np.ones(len(rows))
   scores = score.scores(log.candidate[rows], job).qualification
-  calibration = fit_calibration(scores, labels, weights)
-  offsets = fit_offsets(calibration.logit(scores), labels, weights, job, len(dataset.jobs))
+  calibration = fit_calibration(scores, labels, alike)
+  offsets = fit_offsets(calibration.logit(scores), labels, alike, job, len(dataset.jobs))
   logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
   warn('calibration', 'applicants', scores, labels)
   save_calibration(bench.folder, calibration, offsets)

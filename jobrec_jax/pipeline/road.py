@@ -173,8 +173,8 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
       inputs | censored, experts.make_cooperative, experts.read_experts, files)
-  calibration = Stage('calibration', 3, {'calibration': e.calibration},
-                      {'experts': cooperative, **text, **censored}, experts.make_calibration,
+  calibration = Stage('calibration', 4, {'calibration': e.calibration},
+                      {'experts': cooperative, **text}, experts.make_calibration,
                       experts.read_calibration)
   return tokenizer, warm_up, cooperative, calibration
 

@@ -54,36 +54,24 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
   censoring.make_censoring(bench)
   found = censoring.read_censoring(bench)
   assert found.doubt == 0 and len(found.weights) == len(log)
-  flat, elsewhere = np.ones(len(log)), np.ones(len(log), bool)
-  for split, name in ((0, 'train'), (2, 'calibration')):
-    rows = np.flatnonzero((log.split == split) & (log.qualification >= 0))
-    np.testing.assert_allclose(found.weights[rows], inverse(scorer, log, rows, clip, log.exposure),
-                               rtol=1e-4)
-    elsewhere[rows] = False
-    np.testing.assert_array_equal(found.of(dataset, name), found.weights[log.split == split])
-    for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
-      assert abs(found.weights[rows] - change).max() > 0.1
-  assert (found.weights[elsewhere] == 0).all() and elsewhere.any()
+  flat, rows = np.ones(len(log)), np.flatnonzero((log.split == 0) & (log.qualification >= 0))
+  np.testing.assert_allclose(found.weights[rows], inverse(scorer, log, rows, clip, log.exposure),
+                             rtol=1e-4)
+  np.testing.assert_array_equal(found.of_train(dataset), found.weights[log.split == 0])
+  for change in (inverse(scorer, log, rows, clip, flat), inverse(scorer, log, rows, 99, flat)):
+    assert abs(found.weights[rows] - change).max() > 0.1
+  assert (np.delete(found.weights, rows) == 0).all()
 
-  bench.inputs['censoring'] = found
   experts.make_calibration(bench)
   fitted, offsets = experts.read_calibration(bench)
   half = np.unique(log.candidate[log.split == 2])[::2]
-  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
-  weights = found.weight_of(rows)
-  np.testing.assert_array_equal(weights, found.weights[rows])
+  fresh = (log.split == 1) | (log.split == 2) & np.isin(log.candidate, half)
+  rows = np.flatnonzero(fresh & (log.qualification >= 0))
   scores, labels = scorer.scores(log.candidate[rows], log.job[rows]).qualification, (
       log.qualification[rows])
-  assert fitted == pytest.approx(fit_calibration(scores, labels, weights), rel=1e-3)
-  np.testing.assert_allclose(offsets, fit_offsets(fitted.logit(scores), labels, weights,
+  assert fitted == pytest.approx(fit_calibration(scores, labels, np.ones(len(rows))), rel=1e-3)
+  np.testing.assert_allclose(offsets, fit_offsets(fitted.logit(scores), labels, np.ones(len(rows)),
                                                   log.job[rows], 20), atol=1e-3)
-
-  for nothing in ({'censoring': Censoring(None, 0.3)}, {}):  # doubt is no matter of the weights
-    bench.inputs = {'data': Data(dataset, truth), 'experts': None} | nothing
-    experts.make_calibration(bench)
-    plain = fit_calibration(scores, labels, np.ones(len(rows)))
-    assert experts.read_calibration(bench).calibration == pytest.approx(plain, rel=1e-6)
-    assert abs(plain.b - fitted.b) > 1e-3
 
   monkeypatch.setitem(bench.settings, 'calibration', 'none')  # p_qual is that of the raw logit
   experts.make_calibration(bench)
@@ -161,13 +149,13 @@ class Flat(FakeScorer):
 
 
 @pytest.mark.parametrize('scorer, keep, said', [
-    (FakeScorer, lambda log: (log.qualification == 1) | (log.split != 2),
+    (FakeScorer, lambda log: (log.qualification == 1) | (log.split == 0),
      r'calibration: of \d+ applicants \d+ positives and 0 negatives are few; it leans on the prior '
      r'b=0, t=1'),
     (Flat, lambda log: log.split < 9, r'calibration: of \d+ applicants all scores are alike; it '),
-    (FakeScorer, lambda log: log.split != 2,
-     r'calibration: no labelled applicant of 0 candidates in half of the calibration split; p_qual '
-     r'= sigmoid\(s_qual\), b=0, t=1')])
+    (FakeScorer, lambda log: (log.split == 0) | (log.split == 3),
+     r'calibration: no labelled applicant in the validation split, nor of 0 candidates in half of '
+     r'the calibration split; p_qual = sigmoid\(s_qual\), b=0, t=1')])
 def test_no_calibration_is_refused_after_training(scorer, keep, said, monkeypatch, tmp_path,
                                                   caplog):
   dataset, truth = simulate(MarketConfig(candidates=300, jobs=20), 0)

@@ -156,7 +156,7 @@ def test_what_changes_no_result_enters_no_key(key):
 STANDS_ON = {
     'tokenizer': 'data', 'warm_up': 'data tokenizer', 'censoring': 'data tokenizer warm_up',
     'cooperative': 'data tokenizer warm_up censoring',
-    'calibration': 'data tokenizer experts censoring',
+    'calibration': 'data tokenizer experts',
     'inputs': 'data experts tokenizer calibration', 'policy': 'inputs', 'catalogue': 'data',
     'lists': 'data', 'scores': 'data experts tokenizer policy lists',
     'blanked': 'data experts tokenizer lists', 'canaries': 'data lists',
@@ -176,8 +176,7 @@ def test_censoring_is_a_stage_where_either_part_of_it_is_asked_for():
     for doubt in ('estimated', 'none'):
       found = stages(tiny_settings(experts={'censoring': ips, 'self_censoring': doubt}))
       asked = (ips, doubt) != ('none', 'none')
-      for name in ('cooperative', 'calibration'):
-        assert ('censoring' in found[name].inputs) == ('censoring' in found) == asked
+      assert ('censoring' in found['cooperative'].inputs) == ('censoring' in found) == asked
 
 
 def test_every_stage_stands_on_what_it_names():
