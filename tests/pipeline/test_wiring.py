@@ -390,7 +390,7 @@ def test_censoring_weights(kept):
 
 
 def weights_of(kept, rows):
-  """Of all applicants of the train split: chances of being shown and, after stage 1A, of applying."""
+  """Of train applicants: the chances of being shown and, after stage 1A, of applying."""
   exposure = kept.dataset.interactions.exposure[rows]
   _, p = propensities(kept, kept.run.get(kept.run.road.warm_up), rows)
   return clipped(1 / (np.maximum(p, 0.01) * exposure), tiny_settings().experts.ips_clip)
