@@ -25,6 +25,11 @@ class AlignmentFeatures:
     if dataset is not self._dataset:
       raise ValueError('features must be made for the dataset to fit, got those of another dataset')
 
+  def speaks_to(self, perspective: str, width: int) -> np.ndarray:
+    """[width] bool, which features speak to a perspective; all behind those of the fields do."""
+    fields = [f.speaks_to(perspective) for f in self._aligner.fields]
+    return np.append(np.repeat(np.array(fields, bool), 4), np.ones(width - self.width, bool))
+
   def chunks(self, candidate: np.ndarray, job: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """(rows, their `features`), some 65,000 rows at a time."""
     for rows in chunks(len(candidate)):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from jobrec_jax.baselines.base import Baseline, Labels, accepted, naive, observed
 from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.schema.schema import PERSPECTIVES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Rival:
     logit: whether `score` is the logit of a probability.
     warm_only: whether it knows by their interactions alone whom it ranks for, so that whom training
       has not seen it ranks by popularity.
+    perspectives: those that it has a score for.
     package: what must be installed beside the library; '' for nothing.
     encoder: what must be fetched, of `weights.fetch.ENCODERS`; '' for nothing.
   """
@@ -33,11 +35,14 @@ class Rival:
   labels: Labels = observed
   logit: bool = False
   warm_only: bool = False
+  perspectives: tuple[str, ...] = PERSPECTIVES
   package: str = ''
   encoder: str = ''
 
   def can_learn(self, dataset: Dataset, perspective: str) -> bool:
-    """Whether the train split holds the labels that it needs."""
+    """Whether it has a score for the perspective, and the train split the labels it needs."""
+    if perspective not in self.perspectives:
+      return False
     found = self.labels(dataset, 'train', perspective)
     return (self.needs == 'nothing' or found.both
             or (self.needs == 'positives' and bool(found.label.any())))
@@ -53,6 +58,13 @@ def _on_schema(module: str, name: str) -> Callable[[Dataset], Baseline]:
 
 def _with_words(labels: Labels) -> Callable[[Dataset], Baseline]:
   return lambda dataset: _class('words', 'LogisticWords')(_features(dataset), labels)
+
+
+def _censored(estimator: str) -> Rival:
+  def make(dataset: Dataset) -> Baseline:
+    from jobrec_jax.censoring.estimators import ESTIMATORS  # here, for it imports SciPy
+    return _class('censored', 'Censored')(_features(dataset), ESTIMATORS[estimator])
+  return Rival(make, logit=True, perspectives=('qualification',))
 
 
 def _class(module: str, name: str) -> type:
@@ -85,7 +97,12 @@ RIVALS: dict[str, Rival] = {
     'logistic regression with MiniLM': Rival(_on_schema('embeddings', 'LogisticMiniLM'), logit=True,
                                              encoder='minilm'),
     'logistic regression with words': Rival(_with_words(observed), logit=True),
+    'funnel likelihood': Rival(_on_schema('censored', 'FunnelLikelihood'), logit=True),
 }
+# What the benchmark of the funnel compares: one learner, and what unseen outcomes are taken for.
+CENSORED = ('applicants alone', 'unseen as negatives', 'imputation', 'IPS', 'SNIPS', 'DR', 'DR-JL',
+            'MRDR', 'self-normalised DR', 'targeted DR', 'ESMM', 'ESCM2-IPS', 'ESCM2-DR')
+RIVALS |= {name: _censored(name) for name in CENSORED}
 DEFAULT = ('popularity', 'schema rules', 'logistic regression', 'logistic regression with words')
 
 

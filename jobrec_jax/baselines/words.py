@@ -113,6 +113,9 @@ class PairWords:
     crossed: whether b_u ⊗ b_j is among them.
     ngrams: the longest n-gram.
     embed: [N, D] of free texts, in place of tf-idf; None for tf-idf.
+
+  Attributes:
+    products: how many of the features, the last, are of the outer product.
   """
 
   def __init__(self, dataset: Dataset, alignments: AlignmentFeatures, crossed: bool, ngrams: int,
@@ -134,6 +137,7 @@ class PairWords:
           x = embed(texts)
           there = x[seen[side]].any()
           self._b.append(_components(x[seen[side]]).transform(x) if there else x[:, :0])
+    self.products = self._b[0].shape[1] * self._b[1].shape[1] if self._b else 0
 
   def chunks(self, candidate: np.ndarray, job: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """(rows, [n, width] float64 features of theirs), some 65,000 rows at a time."""

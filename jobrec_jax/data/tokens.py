@@ -266,6 +266,12 @@ class BlockEncoder:
         out[part, margins + rank:] = self._job_words[j[part]]
     return out.reshape(*candidate.shape, out.shape[1])
 
+  def speaks_to(self, perspective: str) -> np.ndarray:
+    """[N] bool, which of `numbers` speak to a perspective: words do, and margins of its fields."""
+    fields = [f.speaks_to(perspective) for f in self._aligner.fields] if self._form.numbers else []
+    words = 2 * (self._components.rank if self._components else 0)
+    return np.append(np.repeat(np.array(fields, bool), 4), np.ones(words, bool))
+
   def _pairs(self, candidate: np.ndarray, job: np.ndarray) -> dict[str, np.ndarray]:
     """What the experts read of pairs beside their two sides."""
     read = {'alignment': self.alignments(candidate, job)}

@@ -4,21 +4,16 @@ import dataclasses
 
 from absl import logging
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from jobrec_jax.censoring.doubt import self_censoring
 from jobrec_jax.data.dataset import SPLITS, Dataset
-from jobrec_jax.data.pairs import PairAligner, chunks
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.pipeline.data import no_propensity
-from jobrec_jax.pipeline.perspectives import has_contrast
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema.files import load_array, read_object, save_array, write_json
 from jobrec_jax.scoring.calibration import doubts, fit_calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer
-from jobrec_jax.scoring.self_censoring import fit_self_censoring
 from jobrec_jax.sharding import make_mesh
 
 
@@ -117,24 +112,3 @@ def applicant_weights(score: PairScorer, dataset: Dataset, clip: float) -> np.nd
     applies = scale.probability(score.scores(log.candidate[rows], log.job[rows]).preference)
     weights[rows] = ips_weights(applies, np.ones(len(rows), bool), clip, known=log.exposure[rows])
   return weights
-
-
-def self_censoring(dataset: Dataset) -> float:
-  """How much doubt kept candidates from applying, by the train split; see `fit_self_censoring`.
-
-  The chance of being eligible is that of a logistic regression on the applicants' verdicts and
-  margins. 0 where no field speaks to qualification alone, or labels do not tell.
-  """
-  shown = dataset.interactions.of('train')
-  shown = shown.where(shown.preference >= 0)
-  aligner = PairAligner(dataset.schema, dataset.candidates, dataset.jobs)
-  wished = np.array([f.speaks_to('preference') for f in aligner.fields], bool)
-  if wished.all() or not all(has_contrast(shown, p) for p in ('preference', 'qualification')):
-    return 0.0
-  x = np.concatenate([aligner(shown.candidate[part], shown.job[part]).features()
-                      for part in chunks(len(shown))])
-  seen = shown.qualification >= 0
-  model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-  q = model.fit(x[seen], shown.qualification[seen]).predict_proba(x)[:, 1]
-  own = np.repeat(wished, x.shape[1] // len(wished))
-  return fit_self_censoring(x[:, own], q, shown.preference == 1)

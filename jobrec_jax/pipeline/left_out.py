@@ -41,7 +41,8 @@ def _rivals(dataset: Dataset, taught: Sequence[str], names: Sequence[str]) -> li
   """Rivals that the labels teach nothing, and those that know nobody new."""
   said = []
   for perspective in taught:
-    lost = [name for name in names if not RIVALS[name].can_learn(dataset, perspective)]
+    lost = [name for name in names if perspective in RIVALS[name].perspectives
+            and not RIVALS[name].can_learn(dataset, perspective)]
     if lost:
       said.append(f'No rivals in {perspective} here: {", ".join(lost)}. The labels of the train '
                   'split that they learn from are all alike or absent, which teaches them nothing.')

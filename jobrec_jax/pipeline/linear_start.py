@@ -3,7 +3,8 @@
   s = `models.experts.linear_scores` + logit of the head, whose last layer starts at 0
 
 The linear part of the problem is convex and needs no steps of a decoder; what the text says beyond
-it is learned on top.
+it is learned on top. Margins of a field start at 0 in the expert that the schema says it does not
+speak to: what moves applications through doubt alone would else be taken for a wish.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 from absl import logging
 import jax
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from jobrec_jax.censoring.likelihood import Experts, Linear, fit_funnel
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
@@ -61,8 +62,9 @@ def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
     taught: perspectives that have labels; an expert of another starts at 0, and so does one whose
       labels are all alike.
   """
-  rows = _some(np.flatnonzero((train.preference >= 0) | (train.qualification >= 0)))
-  x = blocks.numbers(train.candidate[rows], train.job[rows]).astype(np.float64)
+  some = train.where((train.preference >= 0) | (train.qualification >= 0))
+  some = some.where(_evenly(len(some)))
+  x = blocks.numbers(some.candidate, some.job).astype(np.float64)
   size = np.sqrt((x ** 2).mean(0))
   scale = np.where(size > 0, 1 / np.where(size > 0, size, 1), 0)
   params = params | {'number_scale': _as(params['number_scale'], scale)}
@@ -75,44 +77,32 @@ def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
 
 def with_doubt(params: PyTree, blocks: BlockEncoder, train: Interactions, validation: Interactions,
                doubt: float) -> PyTree:
-  """Preference's linear part moved from what explains applications to what, with daring, does.
+  """Both linear parts moved from what explains each label to what explains the whole funnel.
 
-  `linear_start` fits P(applied) = sigmoid(s_pref); with doubt it is sigmoid(s_pref) d(q), see
-  `objectives.self_censoring`, q being the qualification expert's linear part. The difference of
-  both fits, at the same ridge, is added to the parameters, so that what else they learned stays.
+  `linear_start` fits P(applied) = sigmoid(s_pref), and s_qual to verdicts alone. With doubt both
+  have a share in applications; see `censoring.likelihood`. The difference of the fits, at the same
+  ridges, is added to the parameters, so that what else they learned stays.
 
   Args:
     params: after stage 1A.
     doubt: c in [0, 1).
     blocks, train, validation: as of `linear_start`.
   """
-  plain = _chosen(params, blocks, train, validation, 'preference') if doubt else None
-  if plain is None:
+  plain = [_chosen(params, blocks, train, validation, name) if doubt else None
+           for name in PERSPECTIVES]
+  if None in plain:
     return params
-  x, label = _labelled(params, blocks, train, 'preference')
-  q = PERSPECTIVES.index('qualification')
-  own = np.concatenate([GAIN * np.asarray(params['number_weights'][q], np.float64),
-                        np.ravel(params['match'][q] if 'match' in params else ())])
-  bias = float(params['qualification']['logit']['bias'][0])
-  daring = 1 - doubt * (1 - expit(x @ own + bias))
-  x = x[:, :len(plain.weights)]
-  found = _fit_daring(x, label, daring, plain)
-  return _moved(params, 'preference', found.weights - plain.weights,
-                found.intercept - plain.intercept)
-
-
-def _fit_daring(x: np.ndarray, label: np.ndarray, daring: np.ndarray, start: _Linear) -> _Linear:
-  """The ridge's optimum for P(applied) = sigmoid(x w + b) daring."""
-  def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-    w, b = theta[:-1], theta[-1]
-    wants = expit(x @ w + b)
-    p = np.clip(wants * daring, 1e-12, 1 - 1e-12)
-    slope = np.where(label == 1, wants - 1, (p - wants * p) / (1 - p))
-    likelihood = np.log(np.where(label == 1, p, 1 - p)).sum()
-    return (w @ w / 2 - start.setting.strength * likelihood,
-            np.append(w, 0.0) + start.setting.strength * np.append(x.T @ slope, slope.sum()))
-  found = minimize(loss, np.append(start.weights, start.intercept), jac=True, method='L-BFGS-B').x
-  return _Linear(start.setting, found[:-1], found[-1])
+  shown = train.where(train.preference >= 0)
+  shown = shown.where(_evenly(len(shown)))
+  x = _features(params, blocks, shown)
+  parts = tuple(x[:, :len(model.weights)] * _speaks(params, blocks, name)[:len(model.weights)]
+                for name, model in zip(PERSPECTIVES, plain))
+  found = fit_funnel(parts, shown.preference == 1, shown.qualification, doubt,
+                     tuple(model.setting.strength for model in plain),
+                     Experts(*(Linear(m.weights, m.intercept) for m in plain)))
+  for name, new, old in zip(PERSPECTIVES, found, plain):
+    params = _moved(params, name, new.weights - old.weights, new.intercept - old.intercept)
+  return params
 
 
 def _chosen(params: PyTree, blocks: BlockEncoder, train: Interactions, validation: Interactions,
@@ -141,17 +131,30 @@ def _chosen(params: PyTree, blocks: BlockEncoder, train: Interactions, validatio
 
 def _labelled(params: PyTree, blocks: BlockEncoder, log: Interactions,
               perspective: str) -> tuple[np.ndarray, np.ndarray]:
-  """Scaled numbers of labelled pairs with the products of words behind them, and the labels."""
+  """Features of labelled pairs, 0 where they do not speak to the perspective, and the labels."""
   labels = getattr(log, perspective)
-  rows = _some(np.flatnonzero(labels >= 0))
+  seen = log.where(labels >= 0)
+  seen = seen.where(_evenly(len(seen)))
+  return (_features(params, blocks, seen) * _speaks(params, blocks, perspective),
+          getattr(seen, perspective))
+
+
+def _features(params: PyTree, blocks: BlockEncoder, log: Interactions) -> np.ndarray:
+  """[N, K] scaled numbers of a log's pairs, with the products of words behind them."""
   scale = np.asarray(params['number_scale'], np.float64)
-  x = np.clip(blocks.numbers(log.candidate[rows], log.job[rows]) * scale, -MOST, MOST)
+  x = np.clip(blocks.numbers(log.candidate, log.job) * scale, -MOST, MOST)
   if 'match' not in params:
-    return x, labels[rows]
+    return x
   rank = params['match'].shape[1]
   u, v = np.split(x[:, x.shape[1] - 2 * rank:], 2, axis=1)
   products = (u[:, :, None] * v[:, None, :]).reshape(len(x), rank * rank)
-  return np.concatenate([x, products], 1), labels[rows]
+  return np.concatenate([x, products], 1)
+
+
+def _speaks(params: PyTree, blocks: BlockEncoder, perspective: str) -> np.ndarray:
+  """[K] bool, which features speak to a perspective by the schema; all products do."""
+  products = params['match'][0].size if 'match' in params else 0
+  return np.append(blocks.speaks_to(perspective), np.ones(products, bool))
 
 
 def _moved(params: PyTree, perspective: str, weights: np.ndarray, intercept: float) -> PyTree:
@@ -172,8 +175,9 @@ def _added(old: jax.Array, row: int, change: np.ndarray | float) -> jax.Array:
   return _as(old, new)
 
 
-def _some(rows: np.ndarray) -> np.ndarray:
-  return rows[:: -(-len(rows) // _PAIRS)] if len(rows) else rows
+def _evenly(count: int) -> np.ndarray:
+  """[count] bool, of which some 50,000 are left."""
+  return np.arange(count) % max(1, -(-count // _PAIRS)) == 0
 
 
 def _as(old: jax.Array, new: np.ndarray) -> jax.Array:

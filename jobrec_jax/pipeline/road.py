@@ -160,7 +160,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   text = {'data': of_data, 'tokenizer': tokenizer}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
   common = common | {'beta': s.experts.beta}
-  warm_up = Stage('warm_up', 3, common | {'lists': lists, 'stage': s.warm_up}, text,
+  warm_up = Stage('warm_up', 4, common | {'lists': lists, 'stage': s.warm_up}, text,
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s))
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip, 'self_censoring': e.self_censoring}
@@ -168,7 +168,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   if (e.censoring, e.self_censoring) != ('none', 'none'):
     censored = {'censoring': Stage('censoring', 4, choice, dict(inputs),
                                    censoring.make_censoring, censoring.read_censoring)}
-  cooperative = Stage('cooperative', 4, common | {
+  cooperative = Stage('cooperative', 5, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},

@@ -13,6 +13,7 @@ from jobrec_jax.models.experts import MOST
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.pipeline import linear_start as linear
 from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
+from jobrec_jax.schema.align import fields_with_verdicts
 
 R = 3
 BOTH = 'preference', 'qualification'
@@ -46,11 +47,15 @@ def scores(model, params, blocks, log):
   return np.asarray(found, np.float64)[:, 0]
 
 
-def features(params, blocks, log):
-  """[N, K] scaled numbers, and the products of words behind them."""
+def features(params, blocks, log, perspective, schema):
+  """[N, K] scaled numbers, 0 where they do not speak to it, and products of words behind them."""
   x = blocks.numbers(log.candidate, log.job) * np.asarray(params['number_scale'])
   x = np.clip(x.astype(np.float64), -MOST, MOST)
   products = np.einsum('nr,ns->nrs', x[:, -2 * R:-R], x[:, -R:]).reshape(len(x), -1)
+  fields = fields_with_verdicts(schema)
+  for i, field in enumerate(fields):
+    if field.perspective not in (perspective, 'both'):
+      x[:, 4 * i:4 * i + 4] = 0
   return np.concatenate([x, products], 1)
 
 
@@ -70,34 +75,50 @@ def test_scores_are_least_surprised_by_the_train_split(start, dataset, matched):
     label = getattr(seen, name) == 1
     residual = label - expit(z)
     assert abs(residual.sum()) < 1e-2  # the intercept has no ridge
-    np.testing.assert_allclose(residual @ features(found, blocks, seen),
+    np.testing.assert_allclose(residual @ features(found, blocks, seen, name, dataset.schema),
                                coefficients(found, e) / 0.1, atol=0.02)
     assert np.corrcoef(z, label)[0, 1] > 0.2 and np.asarray(found['match'][e]).any()
 
 
 @pytest.mark.parametrize('doubt', [0.3, 0.9])
-def test_with_doubt_applications_are_least_surprising_as_who_wants_and_dares(
-    start, dataset, matched, doubt):
-  model, params, blocks = start
+def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start, dataset, matched,
+                                                                           doubt):
+  """The ridges' optimum of the funnel's likelihood, added to what stage 1A learned."""
+  _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
   params = linear_start(params, blocks, train, validation, BOTH)
   learned = params | {'number_weights': params['number_weights'] + 0.01}  # of stage 1A
   found = with_doubt(learned, blocks, train, validation, doubt)
+  moved = jax.tree.map(lambda a, b, c: np.asarray(a, np.float64) + b - c, *(
+      {k: p[k] for k in ('number_weights', 'match')} | {
+          'bias': [p[name]['logit']['bias'] for name in BOTH]} for p in (found, params, learned)))
   seen = train.where(train.preference >= 0)
-  q = scores(model, found, blocks, seen)[:, 1]
-  np.testing.assert_array_equal(found['number_weights'][1], learned['number_weights'][1])
-  moved = jax.tree.map(lambda a, b, c: np.asarray(a) + np.asarray(b) - np.asarray(c),
-                       *(({k: p[k] for k in ('number_weights', 'match')} | {
-                           'bias': p['preference']['logit']['bias']})
-                         for p in (found, params, learned)))  # without what 1A learned
-  x = features(params, blocks, seen)
-  own = np.concatenate([4 * moved['number_weights'][0], np.ravel(moved['match'][0])])
-  wants = expit(x @ own + moved['bias'][0])
-  p = wants * (1 - doubt * (1 - expit(q)))
-  slope = np.where(seen.preference == 1, 1 - wants, -wants * (p / wants - p) / (1 - p))
-  np.testing.assert_allclose(slope @ x, own / 0.1, atol=0.5)
-  assert abs(slope.sum()) < 0.5
-  assert not np.allclose(found['number_weights'][0], learned['number_weights'][0], atol=1e-3)
+  x = [features(params, blocks, seen, name, dataset.schema) for name in BOTH]
+  own = [coefficients(moved, e) for e in range(2)]
+  wants, eligible = (expit(x[e] @ own[e] + moved['bias'][e][0]) for e in range(2))
+  d = 1 - doubt * (1 - eligible)
+  by_chance = np.where(seen.preference == 1, 1 / (wants * d), -1 / (1 - wants * d))
+  slopes = (by_chance * wants * (1 - wants) * d,
+            by_chance * wants * doubt * eligible * (1 - eligible)
+            + np.where(seen.qualification < 0, 0, seen.qualification - eligible))
+  for e in range(2):
+    np.testing.assert_allclose(slopes[e] @ x[e], own[e] / 0.1, atol=0.5)
+    assert abs(slopes[e].sum()) < 0.5
+    assert not np.allclose(found['number_weights'][e], learned['number_weights'][e], atol=1e-3)
+
+
+def test_what_the_schema_gives_to_one_expert_alone_starts_at_nothing_in_the_other(start, dataset):
+  _, params, blocks = start
+  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
+  found = with_doubt(linear_start(params, blocks, train, validation, BOTH), blocks, train,
+                     validation, 0.5)
+  fields = fields_with_verdicts(dataset.schema)
+  weights = np.asarray(found['number_weights'])[:, :4 * len(fields)].reshape(2, len(fields), 4)
+  alone = {field.perspective for field in fields}
+  assert alone >= set(BOTH)
+  for i, field in enumerate(fields):
+    for e, name in enumerate(BOTH):
+      assert weights[e, i].any() == field.speaks_to(name), (field.name, name)
 
 
 def test_without_doubt_nothing_moves(start, dataset):

@@ -10,6 +10,12 @@ an application through q and through nothing else.
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.pairs import PairAligner, chunks
 
 MOST = 0.95  # c is held below, so that nobody is sure not to apply
 EVIDENCE = 1.35  # rise of the log likelihood that c = 0 is given up for: 95%, one-sided
@@ -55,3 +61,25 @@ def fit_self_censoring(features: np.ndarray, q: np.ndarray, applied: np.ndarray)
   some = minimize(loss, np.append(none.x[:-1], 0.3), jac=True, method='L-BFGS-B',
                   bounds=[*free, (0, MOST)])
   return float(some.x[-1]) if none.fun - some.fun > EVIDENCE else 0.0
+
+
+def self_censoring(dataset: Dataset) -> float:
+  """How much doubt kept candidates from applying, by the train split; see `fit_self_censoring`.
+
+  The chance of being eligible is that of a logistic regression on the applicants' verdicts and
+  margins. 0 where no field speaks to qualification alone, or labels do not tell.
+  """
+  shown = dataset.interactions.of('train')
+  shown = shown.where(shown.preference >= 0)
+  aligner = PairAligner(dataset.schema, dataset.candidates, dataset.jobs)
+  wished = np.array([f.speaks_to('preference') for f in aligner.fields], bool)
+  applied, seen = shown.preference == 1, shown.qualification >= 0
+  accepted = shown.qualification[seen]
+  if wished.all() or not all(x.any() and not x.all() for x in (applied, accepted)):
+    return 0.0
+  x = np.concatenate([aligner(shown.candidate[part], shown.job[part]).features()
+                      for part in chunks(len(shown))])
+  model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+  q = model.fit(x[seen], accepted).predict_proba(x)[:, 1]
+  own = np.repeat(wished, x.shape[1] // len(wished))
+  return fit_self_censoring(x[:, own], q, applied)

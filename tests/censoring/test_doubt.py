@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from jobrec_jax.scoring.self_censoring import MOST, fit_self_censoring
+from jobrec_jax.censoring.doubt import MOST, fit_self_censoring
 
 
 def drawn(doubt, exclusion=True, rows=6000, seed=0):

@@ -1,0 +1,1 @@
+"""Learning from outcomes that only some pairs show: estimators, their fits, self-censoring."""
