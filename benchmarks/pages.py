@@ -1,4 +1,4 @@
-"""The tables and the picture of README.md and docs/results.md, from kept rows of studies.
+"""The tables and pictures of README.md and docs, from kept rows of studies.
 
   python -m experiments.study --study=configs/studies/seeds.py --workdir=runs/seeds
   python -m benchmarks.pages --take=runs/seeds      keeps its rows in benchmarks/results/studies
@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks import worlds
 from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
 from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
@@ -25,8 +26,8 @@ from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / 'benchmarks/results/studies'
-PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md')
-PICTURE = ROOT / 'docs/pictures/result.svg'
+PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md')
+PICTURES = ROOT / 'docs/pictures'
 Results = Mapping[str, Any]
 
 
@@ -37,6 +38,11 @@ def of_reference(table: Callable[[Sequence[dict]], str]) -> Callable[[Results, R
     first = next(iter(results['variants']))
     return table([r for r in results['values'] if r['variant'] == first])
   return written
+
+
+def of_worlds(measure: worlds.Measure, hidden: bool) -> Callable[[Results, Results], str]:
+  """A table of a measure over worlds, with hidden causes or without."""
+  return lambda results, origin: worlds.table(results, measure, hidden)
 
 
 def origin_line(results: Results, origin: Results) -> str:
@@ -61,7 +67,12 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
         study_tables.errors)},
     'ahead': lambda results, origin: study_tables.ahead(results['systems']),
     'differences': lambda results, origin: study_tables.differences(results),
-    'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line}
+    'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line,
+    'against': lambda results, origin: worlds.against(results),
+    'assumptions': lambda results, origin: worlds.assumptions(),
+    **{f'{name}{end}': of_worlds(measure, bool(end)) for name, measure in (
+        ('rank-q', worlds.RANK_Q), ('rank-p', worlds.RANK_P), ('mean-q', worlds.MEAN_Q),
+        ('mixed-q', worlds.MIXED_Q), ('mixed-p', worlds.MIXED_P)) for end in ('', worlds.HIDDEN)}}
 MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(<!-- end -->)', re.S)
 
 
@@ -93,13 +104,20 @@ def picture(results: Results) -> str:
 
 
 def take(study: Path, kept: Path = KEPT) -> None:
-  """Keeps the rows of a study under its folder's name: of single runs, those of its reference."""
+  """Keeps the rows of a study under its folder's name.
+
+  Of single runs those of its reference, or where variants are worlds what is shown of each.
+  """
   results = read_results(study / RESULTS)
   first = next(iter(results['variants']))
   kept.mkdir(parents=True, exist_ok=True)
-  write_json(kept / f'{study.name}.json', results | {
+  values = [r for r in results['values'] if r['variant'] == first]
+  few = {}
+  if worlds.is_of_worlds(results):
+    values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
+  write_json(kept / f'{study.name}.json', results | few | {
       'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),
-      'values': [r for r in results['values'] if r['variant'] == first]}, indent=1)
+      'values': values}, indent=1)
   shutil.copyfile(study / ORIGIN, kept / f'{study.name}.{ORIGIN}')
 
 
@@ -109,7 +127,8 @@ def main(argv: Sequence[str]) -> None:
     take(Path(flags.FLAGS.take))
   for page in PAGES:
     write_text(page, render(page.read_text()))
-  write_text(PICTURE, picture(read_results(KEPT / 'seeds.json')))
+  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'seeds.json')))
+  write_text(PICTURES / 'funnel.svg', worlds.picture(read_results(KEPT / 'funnel.json')))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import pages
+from benchmarks import pages, worlds
 from jobrec_jax.pipeline.study_results import read_results
 from jobrec_jax.weights import families
 
@@ -142,4 +142,7 @@ def test_what_is_shown_is_of_five_training_seeds():
   for name in ('seeds', 'published', 'ablations'):
     results = read_results(pages.KEPT / f'{name}.json')
     assert len({r['seed'] for r in results['values']}) >= 5
-  assert pages.picture(read_results(pages.KEPT / 'seeds.json')) == pages.PICTURE.read_text()
+  assert pages.picture(read_results(pages.KEPT / 'seeds.json')) == (
+      pages.PICTURES / 'result.svg').read_text()
+  assert worlds.picture(read_results(pages.KEPT / 'funnel.json')) == (
+      pages.PICTURES / 'funnel.svg').read_text()

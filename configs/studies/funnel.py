@@ -6,10 +6,10 @@ Each world is a variant: how much doubt keeps candidates from applying, whether 
 preference and qualification alike (rho_e), and whether a recommender chose what was shown. In each,
 one linear model of margins and words learns qualification under every estimator of
 `jobrec_jax.censoring.estimators`; beside them stand the usual mistakes, the likelihood of the whole
-funnel, and the experts, whose linear part alone is fitted: nothing here draws a number in training.
+funnel, and the experts, whose linear part alone is fitted: nothing here depends on a training seed.
 """
 
-from jobrec_jax.baselines.rivals import CENSORED
+from jobrec_jax.censoring.estimators import ESTIMATORS
 from jobrec_jax.pipeline.study import Study, Variant
 
 DOUBT = {'none': 0.0, 'mild': 0.3, 'strong': 1.0}
@@ -22,7 +22,8 @@ SHOWN = {'uniform': {'market.logging': 'uniform', 'market.exposure': 0.7},
 def get_study() -> Study:
   still = {f'{stage}.{key}': value for stage in ('warm_up', 'cooperative')
            for key, value in (('steps', 1), ('warmup', 0), ('learning_rate', 0.0))}
-  rivals = ('conflated', 'naive', 'logistic regression with words', 'funnel likelihood', *CENSORED)
+  rivals = ('conflated', 'naive', 'logistic regression with words', 'funnel likelihood',
+            *ESTIMATORS)
   return Study('What does the funnel hide, and what brings it back?', {
       f'{name}-{shown}{hidden}': Variant(
           f'self-censoring {doubt:g}, rho_e {rho:g}, shown by '

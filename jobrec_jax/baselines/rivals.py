@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import importlib
 import importlib.util
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jobrec_jax.baselines.base import Baseline, Labels, accepted, naive, observed
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.schema.schema import PERSPECTIVES
+
+if TYPE_CHECKING:
+  from jobrec_jax.censoring.estimators import Estimator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,25 @@ CENSORED = ('applicants alone', 'unseen as negatives', 'imputation', 'IPS', 'SNI
             'MRDR', 'self-normalised DR', 'targeted DR', 'ESMM', 'ESCM2-IPS', 'ESCM2-DR')
 RIVALS |= {name: _censored(name) for name in CENSORED}
 DEFAULT = ('popularity', 'schema rules', 'logistic regression', 'logistic regression with words')
+
+
+def enter(name: str, estimator: 'Estimator') -> None:
+  """Makes an estimator of what the funnel hides a rival in qualification; see docs/funnel.md.
+
+  What is kept of a rival is found again by its name: one that is changed needs another.
+
+  Args:
+    name: one that no rival has.
+    estimator: as those of `censoring.estimators.ESTIMATORS`, where it stands from now on.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  from jobrec_jax.censoring.estimators import ESTIMATORS  # here, for it imports SciPy
+  if name in RIVALS:
+    raise ValueError(f'the name of an estimator must be new, got {name!r}, which is a rival')
+  ESTIMATORS[name] = estimator
+  RIVALS[name] = _censored(name)
 
 
 def check_names(names: Sequence[str]) -> None:

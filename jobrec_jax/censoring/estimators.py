@@ -65,6 +65,7 @@ class Estimator(NamedTuple):
 
   Attributes:
     targets: of a funnel.
+    does: what it takes an unseen outcome for, in words.
     assumes: what must hold beside positivity and ignorability for its loss to be unbiased.
     imputation: [N] weights of the outcomes that the model of q is fitted to, of (o, p, s), with s
       the logits of an earlier model; None for o.
@@ -72,6 +73,7 @@ class Estimator(NamedTuple):
   """
 
   targets: Callable[[Funnel], Targets]
+  does: str
   assumes: str
   imputation: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
   rounds: int = 1
@@ -235,18 +237,35 @@ def _corrected(funnel: Funnel, weight: np.ndarray) -> np.ndarray:
 
 _EITHER = 'the propensities or the imputations are right'
 ESTIMATORS: dict[str, Estimator] = {
-    'applicants alone': Estimator(applicants, 'the model has the form of the truth'),
-    'unseen as negatives': Estimator(negatives, 'everybody is observed'),
-    'imputation': Estimator(imputed, 'the imputations are right'),
-    'IPS': Estimator(ips, 'the propensities are right'),
-    'SNIPS': Estimator(snips, 'the propensities are right, and pairs are many'),
-    'DR': Estimator(doubly_robust, _EITHER),
-    'DR-JL': Estimator(doubly_robust, _EITHER, _joint, rounds=2),
-    'MRDR': Estimator(doubly_robust, _EITHER, _most_robust),
-    'self-normalised DR': Estimator(self_normalised_doubly_robust,
-                                    f'{_EITHER}, and pairs are many'),
-    'targeted DR': Estimator(targeted, _EITHER),
-    'ESMM': Estimator(entire_space, 'the propensities and the form of the model are right'),
-    'ESCM2-IPS': Estimator(entire_space_ips, 'as of ESMM and IPS'),
-    'ESCM2-DR': Estimator(entire_space_doubly_robust, 'as of ESMM, and of DR'),
+    'applicants alone': Estimator(
+        applicants, 'counts applicants alike, as if they were a random part of all',
+        'the model has the form of the truth'),
+    'unseen as negatives': Estimator(
+        negatives, 'takes who did not apply for not eligible: the usual mistake',
+        'everybody applies'),
+    'imputation': Estimator(
+        imputed, 'takes everybody for what a model of the applicants says',
+        'the imputations are right'),
+    'IPS': Estimator(ips, 'weighs applicants by 1 / p', 'the propensities are right'),
+    'SNIPS': Estimator(
+        snips, 'the same, clipped and brought to the mean 1',
+        'the propensities are right, pairs are many and no weight is clipped'),
+    'DR': Estimator(
+        doubly_robust, 'imputes, and corrects where the outcome is known, by (y − q) / p', _EITHER),
+    'DR-JL': Estimator(
+        doubly_robust, 'DR; imputation and model are fitted in turn, the first to the squared '
+        'error of the imputed losses', _EITHER, _joint, rounds=2),
+    'MRDR': Estimator(
+        doubly_robust, "DR; the imputation is fitted to the estimate's least variance", _EITHER,
+        _most_robust),
+    'self-normalised DR': Estimator(
+        self_normalised_doubly_robust, 'DR with weights of the mean 1',
+        f'{_EITHER}, and pairs are many'),
+    'targeted DR': Estimator(
+        targeted, 'DR with imputations that are moved until the corrections sum to 0', _EITHER),
+    'ESMM': Estimator(
+        entire_space, 'the likelihood of p Q over all that were shown',
+        'the propensities and the form of the model are right'),
+    'ESCM2-IPS': Estimator(entire_space_ips, 'ESMM and IPS', 'both are'),
+    'ESCM2-DR': Estimator(entire_space_doubly_robust, 'ESMM and DR', 'both are'),
 }

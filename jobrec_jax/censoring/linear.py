@@ -125,8 +125,12 @@ def _cross_fitted(train: Shown, held: Shown, label: np.ndarray, held_label: np.n
   """Chances that a label is 1, for all pairs of train, by other candidates' rows, and of held."""
   rows = np.ones(len(label), bool) if rows is None else rows
   held_rows = np.ones(len(held_label), bool) if held_rows is None else held_rows
+  if len(np.unique(label[rows])) < 2:  # such as where everybody applied
+    chance = float(label[rows].mean()) if rows.any() else 0.5
+    return np.full(len(label), chance), np.full(len(held_label), chance)
   if weights is not None:
-    weights = weights / weights[rows].mean()
+    mean = weights[rows].mean()
+    weights = weights / mean if mean else None  # of `mrdr` where everybody applied
 
   def fit(some: np.ndarray, strength: float) -> LogisticRegression:
     return LogisticRegression(C=strength, solver='newton-cholesky').fit(

@@ -1,5 +1,7 @@
 """Linear models under an estimator: optima, nuisances that have not seen a pair, the whole fit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
@@ -92,3 +94,14 @@ def test_the_ridge_is_that_of_the_least_loss_on_the_held_pairs(monkeypatch):
   found = fit_estimator(ESTIMATORS['IPS'], nuisances)
   assert len(tried) == len(linear.STRENGTHS)
   assert found is min(tried, key=lambda t: t[0])[1]
+
+
+def test_where_everybody_applied_nothing_is_censored():
+  train, held = (dataclasses.replace(part, observed=np.ones(len(part.x), bool))
+                 for part in (shown(8)[0], shown(9)[0]))
+  nuisances = Nuisances.fit(train, held)
+  assert all((p == 1).all() for p in nuisances.propensity)
+  models = [fit_estimator(e, nuisances) for name, e in ESTIMATORS.items() if 'ESCM' not in name
+            and name != 'imputation']
+  for other in models:
+    np.testing.assert_allclose(other.weights, models[0].weights, atol=0.02)
