@@ -1,7 +1,7 @@
 """The tables and pictures of README.md and docs, from kept rows of studies.
 
-  python -m experiments.study --study=configs/studies/seeds.py --workdir=runs/seeds
-  python -m benchmarks.pages --take=runs/seeds      keeps its rows in benchmarks/results/studies
+  python -m experiments.study --study=configs/studies/main_table.py --workdir=runs/main
+  python -m benchmarks.pages --take=runs/main       keeps its rows in benchmarks/results/studies
   python -m benchmarks.pages                        writes tables and picture again
 
 A table stands between `<!-- STUDY TABLE -->` and `<!-- end -->`, where TABLE is one of `TABLES`.
@@ -22,6 +22,7 @@ from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
 from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
 from jobrec_jax.report import study_tables
+from jobrec_jax.report.results import CEILING
 from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ KEPT = ROOT / 'benchmarks/results/studies'
 PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md')
 PICTURES = ROOT / 'docs/pictures'
 Results = Mapping[str, Any]
+FRONT = (*study_tables.EXPERTS, study_tables.CHANCE, 'naive', 'conflated',
+         'logistic regression', 'logistic regression with words', 'funnel likelihood')
 
 
 def of_reference(table: Callable[[Sequence[dict]], str]) -> Callable[[Results, Results], str]:
@@ -59,6 +62,8 @@ def origin_line(results: Results, origin: Results) -> str:
 
 TABLES: dict[str, Callable[[Results, Results], str]] = {
     'ranking': of_reference(study_tables.ranking),
+    'front': of_reference(lambda rows: study_tables.ranking([
+        r for r in rows if r['system'] in FRONT or CEILING in r['system']])),
     'auc': of_reference(functools.partial(study_tables.ranking, metric='auc')),
     'policy': of_reference(study_tables.policy),
     'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
@@ -127,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
     take(Path(flags.FLAGS.take))
   for page in PAGES:
     write_text(page, render(page.read_text()))
-  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'seeds.json')))
+  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'main.json')))
   write_text(PICTURES / 'funnel.svg', worlds.picture(read_results(KEPT / 'funnel.json')))
 
 

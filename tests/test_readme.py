@@ -139,10 +139,10 @@ def test_the_tables_are_those_of_the_kept_rows(page):
 
 
 def test_what_is_shown_is_of_five_training_seeds():
-  for name in ('seeds', 'published', 'ablations'):
+  for name in ('main', 'seeds', 'published', 'ablations'):
     results = read_results(pages.KEPT / f'{name}.json')
     assert len({r['seed'] for r in results['values']}) >= 5
-  assert pages.picture(read_results(pages.KEPT / 'seeds.json')) == (
+  assert pages.picture(read_results(pages.KEPT / 'main.json')) == (
       pages.PICTURES / 'result.svg').read_text()
   assert worlds.picture(read_results(pages.KEPT / 'funnel.json')) == (
       pages.PICTURES / 'funnel.svg').read_text()

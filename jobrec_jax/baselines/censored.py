@@ -58,9 +58,12 @@ class _Shown:
       log = dataset.interactions.of(split)
       log = log.where(log.preference >= 0)
       log = log.where(np.arange(len(log)) % max(1, -(-len(log) // PAIRS)) == 0)
-      x = self._words(log.candidate, log.job)
-      if len(x):
-        x = self._scaler.fit_transform(x) if split == 'train' else self._scaler.transform(x)
+      if split == 'train':
+        x = self._scaler.fit_transform(self._words(log.candidate, log.job))
+      elif len(log):
+        x = self._scaler.transform(self._words(log.candidate, log.job))
+      else:
+        x = x[:0]
       found.append((log, x))
     return found
 

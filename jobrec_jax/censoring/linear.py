@@ -102,12 +102,11 @@ def fit_estimator(estimator: Estimator, nuisances: Nuisances,
     logits = None if model is None else (model.logits(train.x), model.logits(held.x))
     mine, others = nuisances.funnels(estimator, logits)
     targets, held_targets = estimator.targets(mine), estimator.targets(others)
-    best = np.inf
-    found = None
+    best, found = None, None
     for strength in sorted(strengths):
       found = fit_linear(train.x, mine, targets, strength, found)
-      said = loss(found.logits(held.x), others, held_targets)
-      if said < best:
+      said = loss(found.logits(held.x), others, held_targets) if len(held.x) else 0.0
+      if best is None or said < best:
         best, model = said, found
   return model
 
@@ -132,17 +131,18 @@ def _cross_fitted(train: Shown, held: Shown, label: np.ndarray, held_label: np.n
     mean = weights[rows].mean()
     weights = weights / mean if mean else None  # of `mrdr` where everybody applied
 
-  def fit(some: np.ndarray, strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, solver='newton-cholesky').fit(
+  def fit(some: np.ndarray, strength: float) -> Linear:
+    model = LogisticRegression(C=strength, solver='newton-cholesky').fit(
         train.x[some], label[some], None if weights is None else weights[some])
+    return Linear(model.coef_[0], float(model.intercept_[0]))
 
-  best, chosen, whole = np.inf, 0.0, None
+  best, chosen, whole = None, 0.0, None
   x, y = held.x[held_rows], held_label[held_rows]
   for strength in STRENGTHS:
     model = fit(rows, strength)
-    s = model.decision_function(x)
+    s = model.logits(x)
     said = np.sum(np.logaddexp(0, s) - y * s)
-    if whole is None or said < best:
+    if best is None or said < best:
       best, chosen, whole = said, strength, model
   # Folds of candidates, dealt out in the order of their indices.
   fold = np.unique(train.candidate, return_inverse=True)[1] % FOLDS
@@ -150,5 +150,5 @@ def _cross_fitted(train: Shown, held: Shown, label: np.ndarray, held_label: np.n
   for k in range(FOLDS):
     others = rows & (fold != k)
     model = fit(others, chosen) if len(np.unique(label[others])) > 1 else whole
-    out[fold == k] = model.predict_proba(train.x[fold == k])[:, 1]
-  return out, whole.predict_proba(held.x)[:, 1]
+    out[fold == k] = expit(model.logits(train.x[fold == k]))
+  return out, expit(whole.logits(held.x))

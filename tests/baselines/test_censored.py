@@ -73,6 +73,14 @@ def test_nothing_but_train_and_validation_is_learnt_from(market, name):
   np.testing.assert_array_equal(scores(dataset, name)[2], scores(other, name)[2])
 
 
+@pytest.mark.parametrize('name', ['DR-JL', 'funnel likelihood'])
+def test_without_labels_held_back_it_is_fitted_all_the_same(name):
+  dataset, _ = simulate(MarketConfig(candidates=80, jobs=10), 0)
+  none = dataclasses.replace(dataset, interactions=dataset.interactions.where(
+      dataset.interactions.split != 1))
+  assert np.isfinite(scores(none, name)[2]).all() and np.ptp(scores(none, name)[2]) > 0.1
+
+
 def test_estimators_know_qualification_alone():
   for name in rivals.CENSORED:
     assert RIVALS[name].perspectives == ('qualification',)
