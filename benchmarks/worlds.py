@@ -123,7 +123,7 @@ def by_market(results: Results, world: str, system: str, measure: Measure) -> di
           == (world, system, *measure) and r['value'] is not None}
 
 
-LEFT, TOP, WIDTH, ROW, GAP = 150, 64, 190, 22, 24
+LEFT, TOP, WIDTH, ROW, GAP = 150, 64, 180, 22, 40  # of panels
 
 
 def picture(results: Results) -> str:
@@ -140,6 +140,7 @@ def picture(results: Results) -> str:
   columns = len(panels) // 2
   tall = TOP + len(names) * ROW + 40
   wide = LEFT + columns * (WIDTH + GAP)
+  caption = "Spearman's correlation with true Q within a candidate; open: hidden causes"
   parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {2 * tall}" role="img" '
            'aria-labelledby="title">',
            '<title id="title">How well each estimator ranks a candidate\'s jobs by their true '
@@ -147,6 +148,7 @@ def picture(results: Results) -> str:
   for i, world in enumerate(panels):
     left, top = LEFT + i % columns * (WIDTH + GAP), i // columns * tall + TOP
     parts += _panel(world, names, at, left, top, low, labelled=i % columns == 0)
+  parts.append(f'<text x="{wide / 2:g}" y="{2 * tall - 6}" text-anchor="middle">{caption}</text>')
   return '\n'.join([*parts, '</svg>', ''])
 
 
@@ -160,7 +162,7 @@ def _panel(world: str, names: Sequence[str], at: Mapping[tuple[str, str], float]
   parts = [f'<text class="head" x="{left}" y="{top - 34}">self-censoring: {doubt}</text>',
            f'<text x="{left}" y="{top - 16}">shown by '
            f'{"chance" if shown == "uniform" else "a recommender"}</text>']
-  ticks = [low + k * (1 - low) / 4 for k in range(5)]
+  ticks = [low + k * (1 - low) / 2 for k in range(3)]
   for tick in ticks:
     parts += [f'<path d="M{x(tick)} {top - 6} V{floor - 8}" stroke="{GREY}" '
               'stroke-opacity="0.25"/>',

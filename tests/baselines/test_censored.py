@@ -11,7 +11,9 @@ from scipy.stats import spearmanr
 from jobrec_jax.baselines import rivals
 from jobrec_jax.baselines.rivals import RIVALS, enter, make_rival
 from jobrec_jax.censoring.estimators import ESTIMATORS, Estimator, imputed
+from jobrec_jax.censoring.linear import Nuisances, Shown
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.evaluate.eligibility import calibration_error
 from tests.test_docs import ROOT, files_to_write
 
 
@@ -107,3 +109,19 @@ def test_an_estimator_of_ones_own_is_a_rival_in_every_world(market, tmp_path):
   assert judged(market, 'capped DR')[0] > 0.5
   with pytest.raises(ValueError, match=r"must be new, got 'capped DR', which is a rival"):
     enter('capped DR', Estimator(imputed, 'the same again', 'never'))
+
+
+def test_propensities_are_calibrated_over_pairs_and_within_candidates():
+  """By fifteen bins against the simulator's own chance of applying, on the default market."""
+  dataset, truth = simulate(MarketConfig(), 0)
+  rival = make_rival('DR', dataset)
+  read = rival._read(dataset)
+  width = rival._setting(read, 'qualification').width
+  parts = [Shown(x[:, :width], log.candidate, log.qualification >= 0,
+                 np.maximum(log.qualification, 0).astype(float)) for log, x in read]
+  for (log, _), p in zip(read, Nuisances.fit(*parts).propensity):
+    true = truth.application[log.candidate, log.job].astype(float)
+    seen = np.unique(log.candidate, return_inverse=True)[1]
+    own, others = (np.bincount(seen, x) / np.bincount(seen) for x in (p, true))
+    for a, b in ((p, true), (own, others), (p - own[seen], true - others[seen])):
+      assert 2 * calibration_error((1 + a) / 2, (1 + b) / 2) <= 0.03  # of what lies in [-1, 1]
