@@ -28,7 +28,7 @@ from jobrec_jax.pipeline.artefacts import (
   save_params,
 )
 from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer, warn
-from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
+from jobrec_jax.pipeline.linear_start import Move, doubt_moves, linear_start, moved
 from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.settings import StageSettings
@@ -290,10 +290,10 @@ def make_cooperative(bench: Bench) -> None:
   batches = trainer.data('cooperative', kinds, censored.of_train(trainer.dataset))
   both = len(trainer.taught) > 1
   doubt = censored.doubt if both else 0.0
+  moves = doubt_moves(params['model'], trainer.blocks, trainer.log('train'),
+                      trainer.log('validation'), doubt) if trainer.model.config.numbers else ()
+  params['model'] = moved(params['model'], moves)
   if both:
-    if trainer.model.config.numbers:
-      params['model'] = with_doubt(params['model'], trainer.blocks, trainer.log('train'),
-                                   trainer.log('validation'), doubt)
     params['task_weights'] = weighting.init()
     loss = losses.cooperative_loss(trainer.model, [*kinds], weighting, s['beta'], doubt)
   else:
@@ -304,18 +304,17 @@ def make_cooperative(bench: Bench) -> None:
       kinds)
   trainer.run('cooperative', loss, params, lambda start: iterate(*batches, start=start),
               lambda path: bool(untaught & set(path)), held_out,
-              lambda trained: trained | {'model': _shrunk(trainer, trained['model'], doubt)})
+              lambda trained: trained | {'model': _shrunk(
+                  trainer, trained['model'], doubt, moves)})
 
 
-def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float) -> PyTree:
+def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float, moves: Sequence[Move]) -> PyTree:
   """Trained experts as far from their linear start as validation bears out; see `shrinkage`."""
   validation = trainer.log('validation')
   rows = some_labelled(validation, trainer.taught)
   if not trainer.model.config.numbers or not len(rows):
     return trained
-  start = trainer.linear()
-  if doubt:
-    start = with_doubt(start, trainer.blocks, trainer.log('train'), validation, doubt)
+  start = moved(trainer.linear(), moves)
   text: Text = trainer.bench.inputs['tokenizer']
 
   def scores(params: PyTree) -> PairScores:

@@ -75,23 +75,31 @@ def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
   return params
 
 
-def with_doubt(params: PyTree, blocks: BlockEncoder, train: Interactions, validation: Interactions,
-               doubt: float) -> PyTree:
-  """Both linear parts moved from what explains each label to what explains the whole funnel.
+class Move(NamedTuple):
+  """What is added to an expert's linear part: [`weights` of its features] and the intercept."""
+
+  perspective: str
+  weights: np.ndarray
+  intercept: float
+
+
+def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
+                validation: Interactions, doubt: float) -> tuple[Move, ...]:
+  """From what explains each label to what explains the whole funnel; none without doubt.
 
   `linear_start` fits P(applied) = sigmoid(s_pref), and s_qual to verdicts alone. With doubt both
-  have a share in applications; see `censoring.likelihood`. The difference of the fits, at the same
-  ridges, is added to the parameters, so that what else they learned stays.
+  have a share in applications; see `censoring.likelihood`. The moves are the difference of the
+  fits, at the same ridges, so that what stage 1A learned beside them stays.
 
   Args:
-    params: after stage 1A.
+    params: of `linear_start`, or what came of it.
     doubt: c in [0, 1).
     blocks, train, validation: as of `linear_start`.
   """
   plain = [_chosen(params, blocks, train, validation, name) if doubt else None
            for name in PERSPECTIVES]
   if None in plain:
-    return params
+    return ()
   shown = train.where(train.preference >= 0)
   shown = shown.where(_evenly(len(shown)))
   x = _features(params, blocks, shown)
@@ -100,8 +108,14 @@ def with_doubt(params: PyTree, blocks: BlockEncoder, train: Interactions, valida
   found = fit_funnel(parts, shown.preference == 1, shown.qualification, doubt,
                      tuple(model.setting.strength for model in plain),
                      Experts(*(Linear(m.weights, m.intercept) for m in plain)))
-  for name, new, old in zip(PERSPECTIVES, found, plain):
-    params = _moved(params, name, new.weights - old.weights, new.intercept - old.intercept)
+  return tuple(Move(name, new.weights - old.weights, new.intercept - old.intercept)
+               for name, new, old in zip(PERSPECTIVES, found, plain))
+
+
+def moved(params: PyTree, moves: Sequence[Move]) -> PyTree:
+  """The parameters with moves added to their linear parts."""
+  for move in moves:
+    params = _moved(params, *move)
   return params
 
 

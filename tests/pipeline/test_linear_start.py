@@ -12,7 +12,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.experts import MOST
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.pipeline import linear_start as linear
-from jobrec_jax.pipeline.linear_start import linear_start, with_doubt
+from jobrec_jax.pipeline.linear_start import doubt_moves, linear_start, moved
 from jobrec_jax.schema.align import fields_with_verdicts
 
 R = 3
@@ -88,14 +88,14 @@ def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
   params = linear_start(params, blocks, train, validation, BOTH)
   learned = params | {'number_weights': params['number_weights'] + 0.01}  # of stage 1A
-  found = with_doubt(learned, blocks, train, validation, doubt)
-  moved = jax.tree.map(lambda a, b, c: np.asarray(a, np.float64) + b - c, *(
+  found = moved(learned, doubt_moves(learned, blocks, train, validation, doubt))
+  apart = jax.tree.map(lambda a, b, c: np.asarray(a, np.float64) + b - c, *(
       {k: p[k] for k in ('number_weights', 'match')} | {
           'bias': [p[name]['logit']['bias'] for name in BOTH]} for p in (found, params, learned)))
   seen = train.where(train.preference >= 0)
   x = [features(params, blocks, seen, name, dataset.schema) for name in BOTH]
-  own = [coefficients(moved, e) for e in range(2)]
-  wants, eligible = (expit(x[e] @ own[e] + moved['bias'][e][0]) for e in range(2))
+  own = [coefficients(apart, e) for e in range(2)]
+  wants, eligible = (expit(x[e] @ own[e] + apart['bias'][e][0]) for e in range(2))
   d = 1 - doubt * (1 - eligible)
   by_chance = np.where(seen.preference == 1, 1 / (wants * d), -1 / (1 - wants * d))
   slopes = (by_chance * wants * (1 - wants) * d,
@@ -110,8 +110,8 @@ def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start
 def test_what_the_schema_gives_to_one_expert_alone_starts_at_nothing_in_the_other(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  found = with_doubt(linear_start(params, blocks, train, validation, BOTH), blocks, train,
-                     validation, 0.5)
+  found = linear_start(params, blocks, train, validation, BOTH)
+  found = moved(found, doubt_moves(found, blocks, train, validation, 0.5))
   fields = fields_with_verdicts(dataset.schema)
   weights = np.asarray(found['number_weights'])[:, :4 * len(fields)].reshape(2, len(fields), 4)
   alone = {field.perspective for field in fields}
@@ -124,7 +124,8 @@ def test_what_the_schema_gives_to_one_expert_alone_starts_at_nothing_in_the_othe
 def test_without_doubt_nothing_moves(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  assert with_doubt(params, blocks, train, validation, 0.0) is params
+  assert doubt_moves(params, blocks, train, validation, 0.0) == ()
+  assert moved(params, ()) is params
 
 
 def test_validation_chooses_whether_products_count(start, dataset, monkeypatch):

@@ -17,7 +17,7 @@ from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.censoring import Censoring
 from jobrec_jax.pipeline.data import Data
-from jobrec_jax.pipeline.linear_start import with_doubt
+from jobrec_jax.pipeline.linear_start import doubt_moves, moved
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
@@ -174,8 +174,9 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages, data):
       second.state.trainable['task_weights']) == {'log_variance'}
   assert set(first.state.frozen['model']) == {'qualification'} and not second.state.frozen
   log = data.dataset.interactions
-  start = with_doubt(jax.tree.map(jnp.asarray, warm.params), warm.blocks(data.dataset),
-                     log.of('train'), log.of('validation'), DOUBT)
+  start = jax.tree.map(jnp.asarray, warm.params)
+  start = moved(start, doubt_moves(start, warm.blocks(data.dataset), log.of('train'),
+                                   log.of('validation'), DOUBT))
   assert not np.array_equal(start['number_weights'][0], warm.params['number_weights'][0])
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(second.state.trainable['model']),
                jax.device_get(start))
