@@ -1,6 +1,6 @@
 """What the funnel hides, and which estimators bring it back: worlds of known truth.
 
-  python -m experiments.study --study=configs/studies/funnel.py --seeds=1 --data_seeds=5
+  python -m experiments.study --study=configs/studies/funnel.py --seeds=1 --data_seeds=3
 
 Each world is a variant: how much doubt keeps candidates from applying, whether hidden causes move
 preference and qualification alike (rho_e), and whether a recommender chose what was shown. In each,
