@@ -53,7 +53,8 @@ def origin_line(results: Results, origin: Results) -> str:
   seeds, markets = ({r[k] for r in results['values']} for k in ('seed', 'data_seed'))
   commits = ', '.join(c or 'unknown' for c in origin['commits'])
   return (f"{len(results['variants'])} variant{'s' * (len(results['variants']) > 1)}, "
-          f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}, {len(markets)} data seed{'s' * (len(markets) > 1)}: "
+          f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}, "
+          f"{len(markets)} data seed{'s' * (len(markets) > 1)}: "
           f"{results['runs']} runs. Their stages took {origin['once'] / 60:.0f} minutes; each run "
           f"alone, {origin['alone'] / 60:.0f} ({origin['once'] / origin['alone']:.2f}). Made by "
           f"{', '.join(origin['devices'])}, at commit {commits}, with "
