@@ -19,7 +19,7 @@ from jobrec_jax.schema import streams
 from jobrec_jax.scoring.calibration import Calibration, fit_offsets
 from jobrec_jax.scoring.features import PairScorer
 from jobrec_jax.sharding import make_mesh
-from tests.pipeline.test_wiring import Kept, propensities, softmax, weights_of
+from tests.pipeline.test_wiring import Kept, propensities, softmax
 from tests.pipeline.tiny import tiny_settings
 
 pytestmark = pytest.mark.slow
@@ -35,14 +35,13 @@ def kept(tiny_folder):
 def test_offsets_are_shifts_of_the_calibrated_logit(kept):
   log = kept.dataset.interactions
   half, _ = calibration_halves(kept.dataset)
-  rows = np.flatnonzero((log.split == 2) & (log.qualification >= 0) & np.isin(log.candidate, half))
+  fresh = (log.split == 1) | (log.split == 2) & np.isin(log.candidate, half)
+  rows = np.flatnonzero(fresh & (log.qualification >= 0))
   score, _ = propensities(kept, kept.run.get(kept.run.road.cooperative), rows)
-  every = np.flatnonzero((log.split == 2) & (log.qualification >= 0))
-  weights = weights_of(kept, every)[np.isin(every, rows)]
   logits = score.scores(log.candidate[rows], log.job[rows]).qualification
 
   def offsets(z):
-    return fit_offsets(z, log.qualification[rows], weights, log.job[rows], 20)
+    return fit_offsets(z, log.qualification[rows], np.ones(len(rows)), log.job[rows], 20)
   b, t = kept.calibration
   np.testing.assert_allclose(kept.offsets, offsets((logits - b) / t), atol=1e-4)
   assert abs(kept.offsets - offsets(logits)).max() > 1e-3
