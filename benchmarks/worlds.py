@@ -18,7 +18,7 @@ SPLIT = 'uniform test pairs'
 
 
 class Measure(NamedTuple):
-  """A column's numbers: of a perspective's systems, and whether more is better."""
+  """What a table shows of its systems: a metric, and the perspective that its rows name."""
 
   perspective: str
   metric: str

@@ -24,7 +24,7 @@ class Linear(NamedTuple):
     return x @ self.weights + self.intercept
 
 
-class Experts(NamedTuple):
+class Models(NamedTuple):
   """One of each perspective."""
 
   preference: Linear
@@ -58,7 +58,7 @@ def log_loss(s_pref: np.ndarray, s_qual: np.ndarray, applied: np.ndarray, verdic
 
 def fit_funnel(x: tuple[np.ndarray, np.ndarray], applied: np.ndarray, verdict: np.ndarray,
                doubt: float, strengths: tuple[float, float],
-               start: Experts | None = None) -> Experts:
+               start: Models | None = None) -> Models:
   """Both linear models of the greatest likelihood, less |w|^2 / (2 strength) of each; by L-BFGS.
 
   Args:
@@ -84,6 +84,6 @@ def fit_funnel(x: tuple[np.ndarray, np.ndarray], applied: np.ndarray, verdict: n
                           options={'maxiter': 500}).x, ends)
 
 
-def _parted(theta: np.ndarray, ends: tuple[int, int, int]) -> Experts:
+def _parted(theta: np.ndarray, ends: tuple[int, int, int]) -> Models:
   w_pref, b_pref, w_qual, b_qual = np.split(theta, ends)
-  return Experts(Linear(w_pref, float(b_pref[0])), Linear(w_qual, float(b_qual[0])))
+  return Models(Linear(w_pref, float(b_pref[0])), Linear(w_qual, float(b_qual[0])))

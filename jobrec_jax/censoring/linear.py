@@ -1,6 +1,5 @@
 """Linear models fitted to what estimators make of a funnel."""
 
-from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
@@ -94,8 +93,7 @@ class Nuisances:
         (self.train, self.held), self.propensity, found))
 
 
-def fit_estimator(estimator: Estimator, nuisances: Nuisances,
-                  strengths: Sequence[float] = STRENGTHS) -> Linear:
+def fit_estimator(estimator: Estimator, nuisances: Nuisances) -> Linear:
   """The linear model of an estimator, at the ridge of the least of its own loss on held pairs."""
   train, held, model = nuisances.train, nuisances.held, None
   for _ in range(estimator.rounds):
@@ -103,7 +101,7 @@ def fit_estimator(estimator: Estimator, nuisances: Nuisances,
     mine, others = nuisances.funnels(estimator, logits)
     targets, held_targets = estimator.targets(mine), estimator.targets(others)
     best, found = None, None
-    for strength in sorted(strengths):
+    for strength in sorted(STRENGTHS):
       found = fit_linear(train.x, mine, targets, strength, found)
       said = loss(found.logits(held.x), others, held_targets) if len(held.x) else 0.0
       if best is None or said < best:

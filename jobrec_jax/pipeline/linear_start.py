@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from jobrec_jax.censoring.likelihood import Experts, Linear, fit_funnel
+from jobrec_jax.censoring.likelihood import Linear, Models, fit_funnel
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
@@ -39,12 +39,11 @@ _SETTINGS = tuple(_Setting(matched, strength) for matched in (False, True)
                   for strength in (0.1, 0.01, 1.0))
 
 
-class _Linear(NamedTuple):
-  """s = features . weights + intercept; of [N, `weights`] features, the products of words last."""
+class _Chosen(NamedTuple):
+  """The best setting, and its model of the leading features; products of words are the last."""
 
   setting: _Setting
-  weights: np.ndarray
-  intercept: float
+  model: Linear
 
 
 def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
@@ -71,7 +70,7 @@ def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
   for perspective in taught:
     found = _chosen(params, blocks, train, validation, perspective)
     if found is not None:
-      params = _moved(params, perspective, found.weights, found.intercept)
+      params = _moved(params, perspective, *found.model)
   return params
 
 
@@ -103,12 +102,13 @@ def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
   shown = train.where(train.preference >= 0)
   shown = shown.where(_evenly(len(shown)))
   x = _features(params, blocks, shown)
-  parts = tuple(x[:, :len(model.weights)] * _speaks(params, blocks, name)[:len(model.weights)]
-                for name, model in zip(PERSPECTIVES, plain))
+  parts = tuple((x * _speaks(params, blocks, name))[:, :len(chosen.model.weights)]
+                for name, chosen in zip(PERSPECTIVES, plain))
   found = fit_funnel(parts, shown.preference == 1, shown.qualification, doubt,
-                     tuple(model.setting.strength for model in plain),
-                     Experts(*(Linear(m.weights, m.intercept) for m in plain)))
-  return tuple(Move(name, new.weights - old.weights, new.intercept - old.intercept)
+                     tuple(chosen.setting.strength for chosen in plain),
+                     Models(*(chosen.model for chosen in plain)))
+  return tuple(Move(name, new.weights - old.model.weights,
+                    new.intercept - old.model.intercept)
                for name, new, old in zip(PERSPECTIVES, found, plain))
 
 
@@ -120,7 +120,7 @@ def moved(params: PyTree, moves: Sequence[Move]) -> PyTree:
 
 
 def _chosen(params: PyTree, blocks: BlockEncoder, train: Interactions, validation: Interactions,
-            perspective: str) -> _Linear | None:
+            perspective: str) -> _Chosen | None:
   """The regression of the best setting; None where the train labels are all alike."""
   x, label = _labelled(params, blocks, train, perspective)
   held, held_label = _labelled(params, blocks, validation, perspective)
@@ -132,7 +132,7 @@ def _chosen(params: PyTree, blocks: BlockEncoder, train: Interactions, validatio
       continue
     own = slice(None if setting.matched else numbers)
     fit = LogisticRegression(C=setting.strength, solver='newton-cholesky').fit(x[:, own], label)
-    found = _Linear(setting, fit.coef_[0], float(fit.intercept_[0]))
+    found = _Chosen(setting, Linear(fit.coef_[0], float(fit.intercept_[0])))
     if len(np.unique(held_label)) < 2:
       return found
     loss = log_loss(held_label, expit(fit.decision_function(held[:, own])), labels=(0, 1))

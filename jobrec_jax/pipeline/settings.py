@@ -121,7 +121,8 @@ class ExpertSettings:
   # Greatest weight of an applicant, in means.
   ips_clip: Annotated[float, at_least(1)] = 10.0
   # 'estimated': preference is learned as what, with the courage that the chance of being eligible
-  # gives, explains applications; 'none': as applications.
+  # gives, explains applications, and both experts start at the likelihood of the whole funnel;
+  # 'none': preference as applications, qualification from verdicts alone.
   self_censoring: Literal['estimated', 'none'] = 'estimated'
   # What p_qual's scale is fitted to; 'none': p_qual = sigmoid(s_qual), as published.
   calibration: Literal['applicants', 'none'] = 'applicants'

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import expit
 
-from jobrec_jax.censoring.likelihood import Experts, Linear, fit_funnel, log_loss
+from jobrec_jax.censoring.likelihood import Linear, Models, fit_funnel, log_loss
 
 
 def funnel(seed, n, doubt):
@@ -13,7 +13,7 @@ def funnel(seed, n, doubt):
   rng = np.random.default_rng(seed)
   x = rng.normal(size=(n, 6))
   masks = np.repeat([[1, 0], [0, 1]], 3, axis=1)
-  true = Experts(Linear(np.array([1.0, -1, 0.5, 0, 0, 0]), -0.5),
+  true = Models(Linear(np.array([1.0, -1, 0.5, 0, 0, 0]), -0.5),
                  Linear(np.array([0.0, 0, 0, 1.5, 1, -0.5]), 0.0))
   parts = tuple(x * mask for mask in masks)
   wants, eligible = (expit(m.logits(part)) for m, part in zip(true, parts))
@@ -51,7 +51,7 @@ def test_finds_both_truths_where_verdicts_alone_are_few():
   x, true, applied, verdict = funnel(0, 4000, 0.95)
   both = fit_funnel(x, applied, verdict, 0.95, (10.0, 10.0))
   alone = fit_funnel(x, applied, verdict, 0.0, (10.0, 10.0))  # then the two do not meet
-  for name in Experts._fields:
+  for name in Models._fields:
     off, other, real = (np.append(*getattr(m, name)) for m in (both, alone, true))
     assert abs(off - real).max() < 0.35
     assert np.square(off - real).sum() < np.square(other - real).sum()
