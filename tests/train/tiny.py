@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import hashlib
 from pathlib import Path
+import select
 import sys
 
 from absl import logging
@@ -76,6 +77,10 @@ def main(folder: str, steps: str, pause: str, save_seconds: str) -> None:
     for index, batch in enumerate(batches(step), step):
       if index == int(pause):
         print('paused', flush=True)
+        # A signal between the line before and a read that blocks is not handled until the read
+        # ends, and the next one would be taken for it.
+        while not select.select([sys.stdin], [], [], 0.05)[0]:
+          pass
         sys.stdin.readline()
       yield batch
 
