@@ -17,13 +17,12 @@ from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
-from jobrec_jax.scoring.policy import Alone, Policy, eligibility
+from jobrec_jax.scoring.policy import Alone, Policy
 
 DOUBTED = 0.5  # a greater p_qual contradicts a requirement that is not met
 _REMEMBERED = 4  # catalogues beside a recommender's own
 _PAIRS = 2**20  # that `recommend` scores at a time
 _HALVINGS = 30  # of the range of tau, where one is looked for
-_eligibility = jax.jit(eligibility)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Recommendation:
   Attributes:
     job_id: its id in the catalogue.
     title: what people know it by; its id where it has no title.
-    score: the policy's logit `s = s_pref + mu p_qual + lam z_qual`; jobs are ranked by it.
+    score: the policy's logit, such as `s = s_pref + mu p_qual + lam z_qual`; jobs are ranked by it.
     preference: s_pref, a logit.
     qualification: p_qual, the calibrated probability of being qualified.
     lam: what stage 2 learned of this pair beside mu, which is alike for all; 0 where nothing. It is
@@ -56,7 +55,7 @@ class Recommendation:
 
 
 class RankedJobs(NamedTuple):
-  """The best jobs, best first, and `C = sum_j pi_j p_qual_j` over the whole catalogue.
+  """The best jobs, best first, and C, what tau binds in the mean; see `scoring.policy.Policy`.
 
   C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread`
   names, by block, what the experts did not read to its end, over all candidates that were scored
@@ -240,7 +239,7 @@ class Recommender:
 
     def reached(requirement: float) -> float:
       scores, _ = self.policy.at(found.lam, found.s_pref, found.z_qual, requirement)
-      return float(_eligibility(scores, found.z_qual, kept[some], self.policy.temperature).mean())
+      return float(self.policy.eligibility(scores, found.p_qual, kept[some]).mean())
     low, high = (float(knot) for knot in (self.policy.knots[0], self.policy.knots[-1]))
     least, most = reached(low), reached(high)
     if least >= tau and self.policy.constraint == 'inequality':
@@ -334,7 +333,7 @@ class Recommender:
           self._recommendation(candidate, catalogue, j, score=scores[u, j],
                                preference=found.s_pref[u, j], qualification=found.p_qual[u, j],
                                lam=lam[u, j]) for j in best),
-          self._expected(scores[u, left], found.z_qual[u, left]), found.unread,
+          self._expected(scores[u, left], found.p_qual[u, left]), found.unread,
           self._notes(candidate, catalogue))
 
   def _recommendation(self, candidate: Entity, catalogue: '_Catalogue', j: int,
@@ -349,16 +348,12 @@ class Recommender:
   def _contradicted(self, candidate: Entity, job: Entity, p_qual: float) -> list[str]:
     return unmet_requirements(self.schema, candidate, job) if p_qual > DOUBTED else []
 
-  def _expected(self, scores: np.ndarray, z_qual: np.ndarray) -> float:
+  def _expected(self, scores: np.ndarray, p_qual: np.ndarray) -> float:
     """C of one candidate's list [J]; nan of an empty one."""
-    # As long as a power of two, so that catalogues share few programs.
-    J = len(scores)
-    if not J or isinstance(self.policy, Alone):
+    if not len(scores) or isinstance(self.policy, Alone):
       return float('nan')
-    rows = np.zeros((2, 1, 1 << (J - 1).bit_length()), np.float32)
-    rows[0, 0, :J], rows[1, 0, :J] = scores, z_qual
-    return float(_eligibility(*rows, np.arange(rows.shape[2])[None] < J,
-                              self.policy.temperature)[0])
+    return float(self.policy.eligibility(scores[None], p_qual[None],
+                                         np.ones((1, len(scores)), bool))[0])
 
 
 class _Catalogue(NamedTuple):

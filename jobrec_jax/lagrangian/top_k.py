@@ -1,20 +1,23 @@
 """The exact dual of what people see: the best k items of each list, and their mean q.
 
-Of all ways to choose k items of each list, a ranking by `a + mu q` has the greatest mean of a among
-those whose mean q is as great as its own; q of the k best rises in mu, for the best k at mu maximise
-sum (a + mu q). So one number is all there is to solve for, as for the softmax of `exact`. C is a
-step function here: it meets tau to within the step of one list, at most 1 / (N k).
+Of all ways to choose k items of each list, the k best by `a + mu q` have the greatest mean of a
+among those whose mean q is as great as theirs, for they maximise the sum of `a + mu q`; and their
+mean q rises in mu. So one number is all there is to solve for, as for the softmax of `exact`. C is
+a step function here: it meets tau to within the step of one list, at most 1 / (N k).
 
 Axes: N lists, J items of a list, M requirements.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-_HALVINGS = 80
+_HALVINGS = 60
 _DOUBLINGS = 200  # of a bracket that starts at 1
 _NUMBERS = 2**22  # of one temporary
+_WIDE = 0.1  # of 1 + |mu|, the widest range of one C that is looked at
+_ROUNDING = 1e-12  # of C
 
 
 class TopK(NamedTuple):
@@ -57,7 +60,9 @@ def mean_of_best(scores: np.ndarray, values: np.ndarray, mask: np.ndarray, k: in
 
 def solve_top_k(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.ndarray, k: int, *,
                 constraint: str = 'inequality') -> TopK:
-  """The least mu whose k best have a mean q of at least tau, for every tau at once.
+  """The least C of at least tau that the k best have at any mu, for every tau at once.
+
+  Of the range of mu that has this C the middle is taken, so that rounding changes no place.
 
   Args:
     scores: [N, J] a, frozen and finite.
@@ -105,15 +110,21 @@ def solve_top_k(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
       if not short.any():
         break
       end[short] *= 2
-  for _ in range(_HALVINGS):
-    middle = (low + high) / 2
-    todo = (up | down) & (middle != low) & (middle != high)
-    if not todo.any():
-      break
-    enough = reached(middle[todo]) >= tau[todo]
-    high[todo] = np.where(enough, middle[todo], high[todo])
-    low[todo] = np.where(enough, low[todo], middle[todo])
-  mu = np.where(idle | inside, high, np.nan)
-  met = reached(np.nan_to_num(mu))
-  feasible = idle | (inside & (met >= tau - 1e-12))
+
+  def halved(low: np.ndarray, high: np.ndarray, beyond: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of where `beyond`, which is false at low and true at high, turns true."""
+    for _ in range(_HALVINGS):
+      middle = (low + high) / 2
+      at = beyond(reached(middle))
+      low, high = np.where(at, low, middle), np.where(at, middle, high)
+    return low, high
+
+  _, start = halved(low, high, lambda c: c >= tau)
+  met = reached(start)
+  end, _ = halved(start, start + _WIDE * (1 + np.abs(start)), lambda c: c > met)
+  middle = (start + end) / 2
+  mu = np.where(reached(middle) >= tau, middle, start)  # a range may be as narrow as rounding
+  mu = np.where(up | down, mu, 0.0)
+  met = reached(mu)
+  feasible = idle | (inside & (met >= tau - _ROUNDING))
   return TopK(np.where(feasible, mu, np.nan), met, np.array([least, most]), free)

@@ -216,7 +216,7 @@ def load_policy(folder: Path) -> tuple[Policy | Alone, tuple[float, float] | Non
                       kind=about['head'])
     policy = Policy(head, load_params(folder / 'params.safetensors'), knots,
                     about['temperature'], about['constraint'],
-                    Tilts(*map(np.asarray, about['tilts'])))
+                    Tilts(*map(np.asarray, about['tilts'])), about['top_k'], about['worth'])
     low, high = map(float, about['attainable'])
   except (KeyError, TypeError) as error:
     raise ValueError(f'{path}: must describe a policy, got {about!r:.80}') from error

@@ -6,13 +6,12 @@ import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Truth
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.evaluate.eligibility import expected_eligibility, policy_probabilities
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.refine.review import in_words
 from jobrec_jax.schema.align import align
 from jobrec_jax.schema.files import read_object, write_json
 from jobrec_jax.schema.schema import Entity, Schema
-from jobrec_jax.scoring.policy import Alone
+from jobrec_jax.scoring.policy import Alone, Policy
 
 CANDIDATES, SHOWN = 20, 5
 
@@ -32,7 +31,7 @@ def make_dial(bench: Bench) -> None:
                         np.asarray(calibration.logit(experts.qualification)), policy.knots)
   order = np.argsort(-np.where(lists.mask, scores, -np.inf), axis=-1, kind='stable')
   measured = measures(scores, order, lists, (experts.preference, p_qual), truth,
-                      policy.temperature)
+                      policy)
   rows = np.sort(np.unique(lists.candidate[:, 0], return_index=True)[1])[:CANDIDATES]
   shown = [_candidate(dataset, lists, row, order[:, row], {
       's_pref': experts.preference[row], 'p_qual': p_qual[row], **(
@@ -58,7 +57,7 @@ def read_dial(bench: Bench) -> dict[str, Any] | None:
 
 def measures(scores: np.ndarray, order: np.ndarray, lists: RankingLists,
              experts: tuple[np.ndarray, np.ndarray], truth: Truth | None,
-             temperature: float) -> dict[str, np.ndarray]:
+             policy: Policy) -> dict[str, np.ndarray]:
   """What each list gets at each knot, [K, N] each.
 
   Args:
@@ -66,10 +65,10 @@ def measures(scores: np.ndarray, order: np.ndarray, lists: RankingLists,
     lists: [N, J].
     experts: s_pref and p_qual, [N, J].
     truth: P and Q where they are known.
-    temperature: T.
+    policy: says what tau binds.
 
   Returns:
-    'C' and, known, 'true C' over the whole list; of the five shown the mean of 's_pref' and
+    'C' and, known, 'true C', what tau binds; of the five shown the mean of 's_pref' and
     'p_qual', and known of 'P' and 'Q'.
   """
   preference, p_qual = experts
@@ -77,10 +76,9 @@ def measures(scores: np.ndarray, order: np.ndarray, lists: RankingLists,
   if truth is not None:
     pairs = lists.candidate, lists.job
     values |= {'P': truth.preference[pairs], 'Q': truth.qualification[pairs]}
-  pi = [policy_probabilities(s, lists.mask, temperature) for s in scores]
-  found = {'C': np.stack([expected_eligibility(x, p_qual, lists.mask) for x in pi])}
-  if truth is not None:
-    found['true C'] = np.stack([expected_eligibility(x, values['Q'], lists.mask) for x in pi])
+  bound = {'C': p_qual} | ({} if truth is None else {'true C': values['Q']})
+  found = {name: np.stack([policy.eligibility(s, q, lists.mask) for s in scores])
+           for name, q in bound.items()}
   best = order[..., :SHOWN]
   there = np.take_along_axis(np.broadcast_to(lists.mask, scores.shape), best, -1)
   for name, x in values.items():

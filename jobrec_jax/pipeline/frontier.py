@@ -8,7 +8,7 @@ exact dual, which ranks by s_pref + mu p_qual, and of the truth, which ranks by 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.evaluate.eligibility import violation_rate_at_k
@@ -17,7 +17,7 @@ from jobrec_jax.evaluate.ranking import ranking_metrics
 from jobrec_jax.lagrangian.exact import policy as exact_policy, value
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.schema.files import load_arrays, save_arrays
-from jobrec_jax.scoring.policy import Alone
+from jobrec_jax.scoring.policy import Alone, worth_of
 
 MULTIPLIERS = np.r_[0.0, np.geomspace(0.03, 300.0, 40)]
 
@@ -42,13 +42,14 @@ def make_frontier(bench: Bench) -> None:
   """Solves and measures both; nothing where there is no policy."""
   if isinstance(bench.inputs['policy'], Alone):
     return
-  objective = bench.settings['objective']
+  objective = bench.settings['objective'].replace('expected_surplus', 'expected_score')
   trained, scores = bench.inputs['policy'].policy, bench.inputs['scores']
   calibration, lists = bench.inputs['calibration'].calibration, bench.inputs['lists']
   held_out = lists.held_out
   experts = scores.of(held_out)
   z_qual = np.asarray(calibration.logit(experts.qualification))
-  of = FrontierLists(experts.preference.astype(np.float64),
+  a = np.asarray(worth_of(trained.worth, experts.preference, z_qual), np.float64)
+  of = FrontierLists(a,
                      np.asarray(calibration.probability(experts.qualification), np.float64),
                      held_out.mask, held_out.relevance.argmax(1))
   how = {'objective': objective, 'temperature': trained.temperature}
@@ -59,8 +60,8 @@ def make_frontier(bench: Bench) -> None:
   truth = bench.inputs['data'].truth
   if truth is not None:
     wanted = lists.wanted
-    a, logit = scores.of(wanted).preference, scores.of(wanted).qualification
-    q = np.asarray(calibration.probability(logit))
+    z = np.asarray(calibration.logit(scores.of(wanted).qualification))
+    a, q = worth_of(trained.worth, scores.of(wanted).preference, z), expit(z)
     pairs = wanted.candidate, wanted.job
     P, Q = truth.preference[pairs], truth.qualification[pairs]
     found['ranked_dual'] = np.array([_ranked(

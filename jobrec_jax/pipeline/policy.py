@@ -31,6 +31,7 @@ from jobrec_jax.scoring.policy import (
     eligibility,
     head_scores,
     policy_inputs,
+    worth_inputs,
 )
 from jobrec_jax.train import speed
 from jobrec_jax.train.loop import MetricsWriter
@@ -108,7 +109,7 @@ def learns(p: PolicySettings) -> bool:
   The exact dual's policy is the best there is for the expected score on the lists and scores that
   training sees, with any head: from there an optimiser would make steps of rounding alone.
   """
-  return p.head != 'off' and not (p.start == 'exact' and p.objective == 'expected_score')
+  return p.head != 'off' and not (p.start == 'exact' and p.objective != 'info_nce')
 
 
 class Fitted(NamedTuple):
@@ -135,16 +136,16 @@ def trial_of(p: PolicySettings, inputs: PolicyInputs, taus: np.ndarray, seed: in
 def unconstrained(p: PolicySettings, inputs: PolicyInputs, seed: int) -> float:
   """The C that comes without any requirement.
 
-  The expected score is greatest at s = s_pref; what serves the applied jobs best is learned, by
-  the conditioned head where there is none, so that the grid of tau is that of a policy with one.
+  The expected score is greatest at s = a; what serves the applied jobs best is learned, by the
+  conditioned head where there is none, so that the grid of tau is that of a policy with one.
   """
+  if p.objective != 'info_nce':
+    return attainable(inputs, dataclasses.replace(p, constraint='inequality'))[0]
   if p.head == 'off':
     p = dataclasses.replace(p, head='conditioned')
-  scores = inputs.preference
-  if p.objective == 'info_nce':
-    nothing = np.zeros(1, np.float32)
-    free = fit(p, inputs, nothing, seed).result
-    scores = head_scores(make_head(p, 1), free.params, inputs, nothing)[0]
+  nothing = np.zeros(1, np.float32)
+  free = fit(p, inputs, nothing, seed).result
+  scores = head_scores(make_head(p, 1), free.params, inputs, nothing)[0]
   return float(eligibility(scores, inputs.z_qual, inputs.mask, p.temperature).mean())
 
 
@@ -181,7 +182,8 @@ def make_policy(bench: Bench) -> None:
     save_alone(bench.folder, inputs)
     return
   seed = bench.settings['seed']
-  low, high = attainable(inputs, p.constraint, p.temperature)
+  inputs = worth_inputs(p.worth, inputs)
+  low, high = attainable(inputs, p)
   if p.constraint == 'inequality':
     low = unconstrained(p, inputs, seed)
   logging.info("policy: C can lie in [%.4f, %.4f] on stage 2's lists", low, high)
@@ -208,6 +210,7 @@ def make_policy(bench: Bench) -> None:
   write_json(bench.folder / 'policy.json', {
       'knots': knots.tolist(), 'constraint': p.constraint, 'temperature': p.temperature,
       'head': head.kind, 'width': p.width, 'bound': p.bound, 'attainable': [low, high],
+      'top_k': p.top_k, 'worth': p.worth,
       'tilts': [x.tolist() for x in tilts],
       'list_length': round(float(np.asarray(inputs.mask).sum(1).mean()))})
 

@@ -181,6 +181,11 @@ class PolicySettings(PolicyConfig):
 
   def __post_init__(self):
     super().__post_init__()
+    if self.start != 'exact' and (self.top_k or self.worth != 'preference'):
+      raise ValueError("start must be 'exact' with top_k or with objective 'expected_surplus', "
+                       f'which the exact dual alone solves, got {self.start!r}')
+    if self.top_k > self.list_length:
+      raise ValueError(f'top_k must be at most list_length = {self.list_length}, got {self.top_k}')
     if self.batch > self.lists:
       raise ValueError(f'batch must be at most lists = {self.lists}, got {self.batch}')
 

@@ -52,6 +52,10 @@ class Frontier(NamedTuple):
 def make_sweep(bench: Bench) -> None:
   """Trains the heads on stage 2's lists, and measures all systems there and on held-out lists."""
   p: PolicySettings = bench.settings['policy']
+  if p.top_k or p.worth != 'preference':
+    raise ValueError('heads apart are compared under a requirement on the expectation of s_pref: '
+                     "policy.top_k must be 0 and policy.objective not 'expected_surplus', got "
+                     f'{p.top_k} and {p.objective!r}')
   score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
   held_out = bench.inputs['lists'].held_out
   features = score.features(held_out.candidate, held_out.job, 'held-out features')

@@ -13,7 +13,7 @@ from jobrec_jax.report.html import table_html
 from jobrec_jax.report.results import Table, format_number
 
 # What is shown of each knot: key, what it is, whether it needs the truth.
-MEASURES = (('C', 'C, expected over the whole list', False),
+MEASURES = (('C', 'C, what τ binds', False),
             ('true C', 'true C, in truth over the whole list', True),
             ('p_qual', 'eligible by prediction, of the five', False),
             ('Q', 'eligible in truth, of the five', True),

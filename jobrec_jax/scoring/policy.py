@@ -8,11 +8,13 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.lagrangian.attainable import ROUNDING
+from jobrec_jax.lagrangian.top_k import mean_of_best
 from jobrec_jax.models.policy import HeadKind, PolicyHead, at_requirement, policy_scores
+from jobrec_jax.objectives.expected_surplus import expected_surplus
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import ExpertFeatures, PairScores
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 PyTree = Any
 CONSTRAINTS = ('inequality', 'equality')
+WORTHS = ('preference', 'surplus')
 
 
 @struct.dataclass
@@ -62,6 +65,21 @@ def eligibility(scores: jax.Array, z_qual: jax.Array, mask: jax.Array,
   return (probabilities(scores, mask, temperature) * jax.nn.sigmoid(z_qual)).sum(-1)
 
 
+def worth_of(worth: str, preference: np.ndarray, z_qual: np.ndarray) -> np.ndarray:
+  """a of pairs [...], what a policy's score has beside its requirement; see `Policy.worth`."""
+  if worth == 'preference':
+    return preference
+  return expected_surplus(preference, expit(np.asarray(z_qual, np.float64)))
+
+
+def worth_inputs(worth: str, inputs: PolicyInputs) -> PolicyInputs:
+  """Stage 2's lists with a in the place of s_pref."""
+  if worth == 'preference':
+    return inputs
+  worths = worth_of(worth, np.asarray(inputs.preference), np.asarray(inputs.z_qual))
+  return inputs.replace(preference=jnp.asarray(worths, jnp.float32))
+
+
 def head_scores(head: PolicyHead, params: PyTree, inputs: PolicyInputs,
                 tilts: jax.Array) -> jax.Array:
   """[K, N, J] policy scores at each requirement of the head, whose mu are `tilts` [K]."""
@@ -98,10 +116,11 @@ NO_TILTS = Tilts(np.zeros(1), np.zeros(1))
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """One policy for every requirement tau: s = s_pref + mu p_qual + lambda z_qual, of pairs.
+  """One policy for every requirement tau: s = a + mu p_qual + lambda z_qual, of pairs.
 
-  `pi = softmax(s / T)`. mu and lambda depend on tau; mu alone is the exact dual's policy, lambda
-  alone (mu = 0) the published one.
+  a is s_pref, or the surplus that both experts expect. mu and lambda depend on tau; mu alone is the
+  exact dual's policy, lambda alone (mu = 0) the published one. tau binds C, the mean over lists of
+  `sum_j pi_j p_qual_j` with `pi = softmax(s / T)`, or of the mean p_qual of the `top_k` best.
 
   Attributes:
     head, params: a head of K outputs, for lambda.
@@ -110,6 +129,8 @@ class Policy:
     temperature: T, as in training; C is what was asked for at this T alone.
     constraint: 'inequality' or 'equality'.
     tilts: mu at every requirement, solved so that C is what was asked for on stage 2's lists.
+    top_k: how many jobs of a list tau binds; 0 for all, by their chance.
+    worth: of 'preference', a = s_pref, or 'surplus', a = p_qual log(1 + exp(s_pref)).
 
   Raises:
     ValueError: a field holds what is not allowed.
@@ -121,6 +142,8 @@ class Policy:
   temperature: float
   constraint: str = 'inequality'
   tilts: Tilts = NO_TILTS
+  top_k: int = 0
+  worth: str = 'preference'
 
   def __post_init__(self):
     knots = np.asarray(self.knots)
@@ -135,6 +158,10 @@ class Policy:
       raise ValueError(f'temperature must be a finite number above 0, got {T!r}')
     if self.constraint not in CONSTRAINTS:
       raise ValueError(f'constraint must be one of {CONSTRAINTS}, got {self.constraint!r}')
+    if self.worth not in WORTHS:
+      raise ValueError(f'worth must be one of {WORTHS}, got {self.worth!r}')
+    if not (isinstance(self.top_k, int) and self.top_k >= 0):
+      raise ValueError(f'top_k must be an integer of at least 0, got {self.top_k!r}')
     taus, mu = map(np.asarray, self.tilts)
     if not (taus.ndim == 1 and taus.shape == mu.shape and len(taus)
             and np.isfinite([taus, mu]).all() and (np.diff(taus) > 0).all()):
@@ -163,8 +190,8 @@ class Policy:
          tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Policy scores and lambda of pairs at one requirement or at several, on the host.
 
-    `s = s_pref + mu p_qual + lambda z_qual` with lambda linear in tau between the two knots around
-    it, as `models.policy.at_requirement` reads it.
+    `s = a + mu p_qual + lambda z_qual` with lambda linear in tau between the two knots around it,
+    as `models.policy.at_requirement` reads it.
 
     Args:
       lam: [..., K] lambda at the knots, e.g. of `PairScorer.policy_scores`.
@@ -189,8 +216,25 @@ class Policy:
     lam = np.tensordot(weights.astype(np.float32), lam, (-1, -1))
     mu = self.tilts.at(tau).reshape(np.shape(tau) + (1,) * preference.ndim)
     # In float64, for mu may be great.
-    scores = preference + (lam * z_qual + mu * expit(z_qual.astype(np.float64)))
+    scores = worth_of(self.worth, preference, z_qual) + (
+        lam * z_qual + mu * expit(z_qual.astype(np.float64)))
     return scores.astype(np.float32), lam
+
+  def eligibility(self, scores: np.ndarray, q: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """C of each list, what tau binds: believed where q is p_qual, true where it is Q.
+
+    Args:
+      scores: [N, J] of the policy.
+      q: [N, J] probabilities.
+      mask: [N, J] bool, False where a list is padded; each list has an item.
+
+    Returns:
+      [N] float64.
+    """
+    if self.top_k:
+      return mean_of_best(scores, q, mask, self.top_k)
+    logits = np.where(mask, np.asarray(scores, np.float64) / self.temperature, -np.inf)
+    return (softmax(logits, axis=-1) * np.where(mask, q, 0.0)).sum(-1)
 
   def score(self, features: ExpertFeatures, calibration: Calibration,
             tau: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,6 +245,7 @@ class Policy:
 
   def scores_at(self, inputs: PolicyInputs, tau: float) -> jax.Array:
     """[N, J] policy scores of stage 2's lists."""
+    inputs = worth_inputs(self.worth, inputs)
     lam = at_requirement(head_lambda(self.head, self.params, inputs.hidden),
                          jnp.asarray(self.knots, jnp.float32), tau)
     return policy_scores(inputs.preference, lam, inputs.z_qual, float(self.tilts.at(tau)))

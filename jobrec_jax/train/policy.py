@@ -36,8 +36,9 @@ class PolicyConfig:
   """Settings of stage 2.
 
   Attributes:
-    objective: 'info_nce' (the applied job, published) or 'expected_score' (the frozen scores and
-      entropy, no label).
+    objective: 'info_nce' (the applied job, published), 'expected_score' (the frozen scores and
+      entropy, no label) or 'expected_surplus' (the same with the surplus that both experts expect
+      in the place of the preference score).
     epochs, batch: passes over the lists, and lists in a step.
     learning_rate: of AdamW, decayed to zero along a cosine.
     dual_learning_rate: eta of the multiplier, the integral gain of `lagrangian.ascent.pid`, whose
@@ -45,13 +46,15 @@ class PolicyConfig:
     dual_kp, dual_kd, dual_nu: its other gains and its smoothing; zeros are plain ascent.
     constraint: 'inequality' (eligibility at least tau) or 'equality'.
     temperature: T of the softmax over a list.
+    top_k: how many jobs of a list the requirement binds: C is the mean p_qual of the best so many.
+      0: C is the policy's expectation (published).
     clip: greatest global norm of a gradient.
 
   Raises:
     ValueError: a setting lies outside its range.
   """
 
-  objective: Literal['info_nce', 'expected_score'] = 'expected_score'
+  objective: Literal['info_nce', 'expected_score', 'expected_surplus'] = 'expected_score'
   constraint: Literal['inequality', 'equality'] = 'inequality'
   epochs: Annotated[int, at_least(1)] = 150
   batch: Annotated[int, at_least(1)] = 50
@@ -61,10 +64,19 @@ class PolicyConfig:
   dual_kd: Annotated[float, at_least(0)] = 0.0
   dual_nu: Annotated[float, within(0, 1, open_high=True)] = 0.0
   temperature: Annotated[float, above(0)] = 1.0
+  top_k: Annotated[int, at_least(0)] = 0
   clip: Annotated[float, above(0)] = 1.0
 
   def __post_init__(self):
     check(self)
+    if self.top_k and self.objective == 'info_nce':
+      raise ValueError("top_k must be 0 with objective 'info_nce', whose gradient knows the "
+                       f'expectation alone, got {self.top_k}')
+
+  @property
+  def worth(self) -> str:
+    """Of `scoring.policy.WORTHS`."""
+    return 'surplus' if self.objective == 'expected_surplus' else 'preference'
 
 
 class PolicyTrial(NamedTuple):
@@ -109,7 +121,10 @@ class PolicyResult(NamedTuple):
 
 
 def policy_loss(config: PolicyConfig, scores: jax.Array, inputs: PolicyInputs) -> jax.Array:
-  """The objective to be minimised at policy scores [N, J], the mean over lists."""
+  """The objective to be minimised at policy scores [N, J], the mean over lists.
+
+  The preference of the inputs is a; see `scoring.policy.worth_inputs`.
+  """
   T = config.temperature
   if config.objective == 'info_nce':
     return info_nce(scores / T, inputs.positive, inputs.mask).mean()

@@ -1,16 +1,19 @@
 """The multiplier of p_qual that keeps a requirement, whatever the head does beside it.
 
-Every policy of stage 2 is `s = s_pref + mu(tau) p_qual + lambda(tau) z_qual`. With lambda = 0 it is
-the exact dual's of the expected score; with any lambda a mu is left that reaches tau exactly, for
-the exact dual of the scores `s_pref + lambda z_qual` reaches whatever any policy does.
+Every policy of stage 2 is `s = a + mu(tau) p_qual + lambda(tau) z_qual`, a the preference of the
+inputs. With lambda = 0 it is the exact dual's of the expected score; with any lambda a mu is left
+that reaches tau exactly, for the exact dual of the scores `a + lambda z_qual` reaches whatever any
+policy does. Where tau binds the k best, mu is that of `lagrangian.top_k`.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
 from jobrec_jax.lagrangian.exact import solve_dual
+from jobrec_jax.lagrangian.top_k import solve_top_k
 from jobrec_jax.models.policy import PolicyHead, only_outputs
 from jobrec_jax.scoring.policy import PolicyInputs, Tilts, head_lambda
 from jobrec_jax.train.policy import PolicyConfig, policy_loss
@@ -24,7 +27,7 @@ class Start(NamedTuple):
   """Where stage 2 begins for each of K requirements.
 
   Attributes:
-    tilts: [K] mu of the policy `s_pref + mu p_qual` that keeps the requirement.
+    tilts: [K] mu of the policy `a + mu p_qual` that keeps the requirement.
     multipliers: [K] that of the exact dual of the objective, in units of its loss; the Lagrange
       multipliers of training set out from it.
   """
@@ -47,23 +50,29 @@ class Aligned(NamedTuple):
   kept: np.ndarray
 
 
-def attainable(inputs: PolicyInputs, constraint: str, temperature: float) -> tuple[float, float]:
+def attainable(inputs: PolicyInputs, config: PolicyConfig) -> tuple[float, float]:
   """The C that policies reach on these lists: `[E min q, E max q]`, an inequality's from C(0) on.
 
-  The ends themselves are limits: no finite multiplier reaches them.
+  The ends themselves are limits, which no finite multiplier reaches. Of the k best they are the
+  means of the k smallest and of the k greatest q.
   """
-  found = solve_dual(inputs.preference, expit(np.asarray(inputs.z_qual, np.float64)), inputs.mask,
-                     np.zeros(1), objective='expected_score', temperature=temperature)
-  least, most = found.attainable[0]
-  return float(found.free[0] if constraint == 'inequality' else least), float(most)
+  lists = inputs.preference, expit(np.asarray(inputs.z_qual, np.float64)), np.asarray(inputs.mask)
+  if config.top_k:
+    found = solve_top_k(*lists, np.zeros(0), config.top_k)
+    (least, most), free = found.attainable, found.free
+  else:
+    found = solve_dual(*lists, np.zeros(1), objective='expected_score',
+                       temperature=config.temperature)
+    (least, most), free = found.attainable[0], found.free[0]
+  return float(free if config.constraint == 'inequality' else least), float(most)
 
 
 def exact_start(config: PolicyConfig, inputs: PolicyInputs, taus: np.ndarray) -> Start:
   """The exact dual's policy for each requirement."""
-  tilts, multipliers = (
-      _multipliers(inputs, inputs.preference, taus, config.constraint, config.temperature, name)
-      for name in ('expected_score', config.objective))
-  return Start(tilts, multipliers)
+  tilts = _multipliers(inputs, inputs.preference, taus, config)
+  if config.objective != 'info_nce':
+    return Start(tilts, tilts)
+  return Start(tilts, _multipliers(inputs, inputs.preference, taus, config, 'info_nce'))
 
 
 def align(head: PolicyHead, params: dict, config: PolicyConfig, inputs: PolicyInputs,
@@ -79,12 +88,13 @@ def align(head: PolicyHead, params: dict, config: PolicyConfig, inputs: PolicyIn
     knots: [K] requirements.
   """
   start = exact_start(config, inputs, knots).tilts
+  equality = dataclasses.replace(config, constraint='equality')
   lam = np.asarray(head_lambda(head, params, inputs.hidden), np.float64)             # [N, J, K]
   pref, z = (np.asarray(x, np.float64) for x in (inputs.preference, inputs.z_qual))
   kept = np.zeros(len(knots), bool)
   for k in np.flatnonzero(lam.any((0, 1))):
     learned = pref + lam[..., k] * z
-    mu = _multipliers(inputs, learned, knots[[k]], 'equality', config.temperature)
+    mu = _multipliers(inputs, learned, knots[[k]], equality)
     losses = [float(policy_loss(config, np.float32(s), inputs)) for s in (
         learned + mu * expit(z), pref + start[k] * expit(z))]
     kept[k] = losses[0] < losses[1] - BETTER * abs(losses[1])
@@ -101,25 +111,31 @@ def tilts_of(lam: np.ndarray, config: PolicyConfig, inputs: PolicyInputs,
   """
   taus = np.interp(np.arange((len(knots) - 1) * BETWEEN + 1) / BETWEEN, np.arange(len(knots)),
                    np.asarray(knots, np.float64))
-  mu = _multipliers(inputs, inputs.preference, taus, config.constraint,
-                    config.temperature).copy()
+  mu = _multipliers(inputs, inputs.preference, taus, config).copy()
+  equality = dataclasses.replace(config, constraint='equality')
   learned = np.interp(taus, knots, lam.any((0, 1)).astype(float)) > 0
   for i in np.flatnonzero(learned):
     at = lam @ [np.interp(taus[i], knots, corner) for corner in np.eye(len(knots))]
     mu[i] = _multipliers(inputs, inputs.preference + at * np.asarray(inputs.z_qual), taus[[i]],
-                         'equality', config.temperature)[0]
+                         equality)[0]
   return Tilts(taus, mu)
 
 
-def _multipliers(inputs: PolicyInputs, scores: np.ndarray, taus: np.ndarray, constraint: str,
-                 temperature: float, objective: str = 'expected_score') -> np.ndarray:
+def _multipliers(inputs: PolicyInputs, scores: np.ndarray, taus: np.ndarray, config: PolicyConfig,
+                 objective: str = 'expected_score') -> np.ndarray:
   """[K] of the exact dual; of a tau beside an end of the range, that of the last inside."""
   q, mask = expit(np.asarray(inputs.z_qual, np.float64)), np.asarray(inputs.mask)
   least, most = q.min(1, where=mask, initial=1).mean(), q.max(1, where=mask, initial=0).mean()
   if least == most:
     return np.zeros(len(taus))
+  if config.top_k:
+    least, most = solve_top_k(scores, q, mask, np.zeros(0), config.top_k).attainable
   edge = EDGE * (most - least)
-  found = solve_dual(scores, q, mask, np.clip(taus, least + edge, most - edge),
-                     objective=objective, constraint=constraint, temperature=temperature)
+  taus = np.clip(taus, least + edge, most - edge)
+  if config.top_k:
+    found = solve_top_k(scores, q, mask, taus, config.top_k, constraint=config.constraint)
+    return found.multiplier
+  found = solve_dual(scores, q, mask, taus, objective=objective, constraint=config.constraint,
+                     temperature=config.temperature)
   assert found.feasible.all(), 'the exact dual solves what lies inside its range'
   return found.multiplier[:, 0]

@@ -53,7 +53,7 @@ def made(folder, inputs, **changes):
 
 def test_the_knots_cover_whatever_is_asked_for(tmp_path, inputs):
   """The last one stands a margin below what is attainable, unless more is asked for."""
-  low, high = attainable(inputs, 'inequality', 1.0)
+  low, high = attainable(inputs, SMALL)
   q = 1 / (1 + np.exp(-np.asarray(inputs.z_qual)))
   assert high == pytest.approx(q.max(1).mean())
   tops = {}
@@ -70,7 +70,7 @@ def test_the_knots_cover_whatever_is_asked_for(tmp_path, inputs):
 @pytest.mark.parametrize('start', ['exact', 'preference'])
 def test_an_equalitys_knots_lie_inside_of_its_range(tmp_path, inputs, start):
   """The least C is a limit: asked for itself, a multiplier ran to minus four million."""
-  low, high = attainable(inputs, 'equality', 1.0)
+  low, high = attainable(inputs, dataclasses.replace(SMALL, constraint='equality'))
   trained = made(tmp_path / 'p', inputs, constraint='equality', start=start)
   margin = 0.08 * (high - low)
   np.testing.assert_allclose(trained.policy.knots[[0, -1]], (low + margin, high - margin),

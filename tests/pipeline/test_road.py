@@ -59,7 +59,8 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'model.head_widths': (16,), 'tokenizer.without_layers': ('interest',),
          'mesh.data': 1, 'data.schema': None, 'evaluate.groups': ('gpa',)}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
-WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}}}
+WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}},
+        'policy.top_k': {'policy': {'start': 'exact'}}}
 
 
 def leaves(cls: type = Settings, prefix: str = ''):

@@ -11,7 +11,7 @@ from scipy.special import logit, softmax
 
 from jobrec_jax.lagrangian.exact import solve_dual
 from jobrec_jax.models.policy import PolicyHead
-from jobrec_jax.scoring.policy import Policy, PolicyInputs
+from jobrec_jax.scoring.policy import Policy, PolicyInputs, worth_inputs
 from jobrec_jax.train.policy import (
     PolicyConfig,
     make_policy_trainer,
@@ -79,7 +79,7 @@ def test_every_requirement_that_the_exact_dual_reaches_is_kept(family, constrain
   inputs, T = made(family), 0.7
   config = PolicyConfig(objective, constraint, temperature=T, epochs=3, batch=12,
                         learning_rate=0.01)
-  low, high = attainable(inputs, constraint, T)
+  low, high = attainable(inputs, config)
   taus = grid(low, high)
   exact = solve_dual(inputs.preference, jax.nn.sigmoid(inputs.z_qual), inputs.mask, taus,
                      objective=objective, constraint=constraint, temperature=T)
@@ -95,12 +95,47 @@ def test_every_requirement_that_the_exact_dual_reaches_is_kept(family, constrain
     assert abs(reached(policy, inputs, tau) - tau) <= 0.01
 
 
+@pytest.mark.parametrize(('family', 'objective'), [
+    *((f, 'expected_score') for f in FAMILIES),
+    *((f, 'expected_surplus') for f in ('spread over 20 nats', '5 jobs', '500 jobs'))])
+@pytest.mark.parametrize('constraint', ['inequality', 'equality'])
+def test_a_requirement_on_the_best_three_is_kept_to_the_step_of_one_list(family, constraint,
+                                                                         objective):
+  config = PolicyConfig(objective, constraint, top_k=3)
+  inputs = worth_inputs(config.worth, made(family))
+  q, mask = np.asarray(jax.nn.sigmoid(inputs.z_qual), np.float64), np.asarray(inputs.mask)
+  knots = np.linspace(*attainable(inputs, config), 8)[1:-1].astype(np.float32)
+  found = align(OFF, {'mean': np.zeros(6), 'scale': np.ones(6)}, config, inputs, knots)
+  policy = Policy(OFF, found.params, knots, 1.0, constraint, found.tilts, 3, config.worth)
+  lam, original = np.zeros((*mask.shape, 6), np.float32), made(family)
+  scores, _ = policy.at(lam, original.preference, original.z_qual, knots)
+  step = np.ptp(q[mask]) / N
+  for s, tau in zip(scores, knots.astype(float)):
+    C = policy.eligibility(s, q, mask).mean()
+    assert C == pytest.approx(np.mean([row[m][np.argsort(-x[m], kind='stable')[:3]].mean()
+                                       for row, m, x in zip(q, mask, s)]), abs=step)
+    # Few values of q, or few scores: many lists change over at one mu.
+    assert abs(C - tau) <= (0.2 if family in ('ties', 'bimodal') else step)
+
+
+def test_a_policy_of_surplus_ranks_by_what_a_job_is_worth():
+  config, inputs = PolicyConfig('expected_surplus'), made('5 jobs')
+  params = {'mean': np.zeros(6), 'scale': np.ones(6)}
+  policy = Policy(OFF, params, np.linspace(0.1, 0.6, 6), 1.0, worth=config.worth)
+  scores, _ = policy.at(np.zeros((N, 5, 6)), inputs.preference, inputs.z_qual, 0.0)
+  p = np.asarray(jax.nn.sigmoid(inputs.preference), np.float64)
+  q = np.asarray(jax.nn.sigmoid(inputs.z_qual), np.float64)
+  np.testing.assert_allclose(scores, -q * np.log1p(-p), rtol=2e-4, atol=1e-6)
+  np.testing.assert_allclose(policy.scores_at(inputs, 0.0), scores, atol=1e-6)
+  assert not np.allclose(scores, inputs.preference)
+
+
 @pytest.mark.parametrize('constraint', ['inequality', 'equality'])
 def test_the_start_is_the_exact_dual_and_training_sets_out_from_it(constraint):
   """At the start the gradient of the expected score's Lagrangian is nothing but rounding."""
   inputs = made('spread over 20 nats')
   config = PolicyConfig('expected_score', constraint, batch=N, epochs=1)
-  low, high = attainable(inputs, constraint, 1.0)
+  low, high = attainable(inputs, config)
   knots = np.linspace(low, high, 8)[1:-1].astype(np.float32)
   start = exact_start(config, inputs, knots)
   np.testing.assert_array_equal(start.tilts, start.multipliers)
@@ -116,7 +151,7 @@ def test_no_head_betters_the_exact_dual_of_the_expected_score():
   """Adam walks away on rounding; the start is what is kept, at every knot."""
   inputs = made('bimodal')
   config = PolicyConfig('expected_score', batch=8, epochs=5, learning_rate=0.01)
-  knots = np.linspace(*attainable(inputs, 'inequality', 1.0), 8)[1:-1].astype(np.float32)
+  knots = np.linspace(*attainable(inputs, config), 8)[1:-1].astype(np.float32)
   start = exact_start(config, inputs, knots)
   found = align(HEAD, trained(config, inputs, knots).params, config, inputs, knots)
   assert not found.kept.any() and not np.any(found.params['lambda']['kernel'])
@@ -128,7 +163,7 @@ def test_labels_teach_what_betters_the_start_and_the_better_is_kept_knot_by_knot
   inputs = made('5 jobs')
   head = dataclasses.replace(HEAD, kind=kind)
   config = PolicyConfig('info_nce', batch=12, epochs=40, learning_rate=0.01)
-  low, high = attainable(inputs, 'inequality', 1.0)
+  low, high = attainable(inputs, config)
   knots = np.linspace(low, high, 8)[1:-1].astype(np.float32)
   start = exact_start(config, inputs, knots)
   params = dict(trained(config, inputs, knots, head).params)
@@ -150,6 +185,6 @@ def test_labels_teach_what_betters_the_start_and_the_better_is_kept_knot_by_knot
 
 def test_a_population_of_one_value_has_nothing_to_ask_for():
   inputs = dataclasses.replace(made('ties'), z_qual=jnp.zeros((N, 20)))
-  assert attainable(inputs, 'equality', 1.0) == (0.5, 0.5)
+  assert attainable(inputs, PolicyConfig(constraint='equality')) == (0.5, 0.5)
   start = exact_start(PolicyConfig(), inputs, np.array([0.5]))
   assert start.tilts.tolist() == start.multipliers.tolist() == [0]

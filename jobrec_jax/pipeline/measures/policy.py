@@ -12,6 +12,7 @@ from jobrec_jax.evaluate.eligibility import (
 from jobrec_jax.evaluate.leave_one_out import (
     expected_eligibility_without,
     ranking_metrics_without,
+    top_means,
     violation_rate_without,
 )
 from jobrec_jax.evaluate.list_means import ListMeans
@@ -28,6 +29,7 @@ from jobrec_jax.pipeline.measures.subject import (
     some,
 )
 from jobrec_jax.pipeline.scores import HELD_OUT
+from jobrec_jax.scoring.policy import Policy
 
 NDCG = 'ndcg@5'
 
@@ -79,16 +81,12 @@ def held_out(of: Subject, tau: float) -> ListMeans:
   """What a requirement brings on lists like stage 2's."""
   lists, means = of.lists.held_out, ListMeans(of.groups)
   scores, pairs = policy_scores(of, lists, tau), (lists.candidate, lists.job)
-  temperature = of.trained.policy.temperature
-  pi = policy_probabilities(scores, lists.mask, temperature)
   expected = {'predicted C': np.asarray(
       of.calibration.probability(of.scores.of(lists).qualification))}
   if of.truth is not None:
     expected |= {'true C': of.truth.qualification[pairs],
                  'expected true preference': of.truth.preference[pairs]}
-  values = {m: expected_eligibility(pi, q, lists.mask) for m, q in expected.items()}
-  without = {m: expected_eligibility_without(scores, q, lists.mask, temperature)
-             for m, q in expected.items()}
+  values, without = bound_means(of.trained.policy, scores, expected, lists.mask)
   means.add(lists, values | ndcg(scores, lists, ranking_metrics),
             without | ndcg(scores, lists, ranking_metrics_without))
   return means
@@ -121,10 +119,29 @@ def on_stage_2(of: Subject, lists: RankingLists, tau: float) -> Estimate:
   inputs, policy, means = of.inputs['inputs'], of.trained.policy, ListMeans(of.groups)
   scores, mask = np.asarray(policy.scores_at(inputs, tau), np.float64), np.asarray(inputs.mask)
   q = 1 / (1 + np.exp(-np.asarray(inputs.z_qual, np.float64)))
-  pi = policy_probabilities(scores, mask, policy.temperature)
-  means.add(lists, {'C': expected_eligibility(pi, q, mask)},
-            {'C': expected_eligibility_without(scores, q, mask, policy.temperature)})
+  means.add(lists, *bound_means(policy, scores, {'C': q}, mask))
   return means.estimates()['C']
+
+
+def bound_means(policy: Policy, scores: np.ndarray, values: Values,
+                mask: np.ndarray) -> tuple[Values, Values]:
+  """The means of probabilities that tau binds, by name, and the same without each item.
+
+  Args:
+    policy: says whether they are over the policy's expectation or over the best few.
+    scores: [N, J] of the policy.
+    values: by name, [N, J].
+    mask: [N, J] bool.
+
+  Returns:
+    By name [N], and [N, J].
+  """
+  if policy.top_k:
+    return top_means(scores, values, mask, policy.top_k)
+  pi = policy_probabilities(scores, mask, policy.temperature)
+  return ({name: expected_eligibility(pi, x, mask) for name, x in values.items()},
+          {name: expected_eligibility_without(scores, x, mask, policy.temperature)
+           for name, x in values.items()})
 
 
 def policy_scores(of: Subject, lists: RankingLists, tau: float | np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from scipy.special import logit
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.evaluate.leave_one_out import top_means
 from jobrec_jax.evaluate.list_means import ListMeans
-from jobrec_jax.evaluate.surplus import expected_surplus
+from jobrec_jax.objectives.expected_surplus import expected_surplus
 from jobrec_jax.pipeline.measures.policy import policy_scores
 from jobrec_jax.pipeline.measures.subject import (
     PREFERENCE,

@@ -176,7 +176,7 @@ def families_of(of: Subject, part: RankingLists, truths: Values, taus: list[floa
   for name, (score, steps) in filters.items():
     yield name, (p_pref + 2.0 * (score >= step) for step in steps)  # 2: above every p_pref
   a, q = np.asarray(experts.preference, np.float64), np.asarray(p_qual, np.float64)
-  if objective == 'expected_score':
+  if objective != 'info_nce':
     yield DUAL, (*(a + mu * q for mu in DUAL_MULTIPLIERS), q)
   else:
     yield DUAL, (*(exact_policy(a, q, part.mask, mu, objective='info_nce',

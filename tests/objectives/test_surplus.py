@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import logistic
 
-from jobrec_jax.evaluate.surplus import expected_surplus
+from jobrec_jax.objectives.expected_surplus import expected_surplus
 
 
 @pytest.mark.parametrize('x', [-8.0, -1.0, 0.0, 2.5, 8.0])
