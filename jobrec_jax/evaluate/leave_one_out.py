@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jobrec_jax.evaluate.eligibility import expected_eligibility, policy_probabilities
+from jobrec_jax.evaluate.eligibility import policy_probabilities
 from jobrec_jax.evaluate.ranking import KS, TieGroups, auc, reciprocal_rank, tie_groups
 from jobrec_jax.evaluate.values import binary, probability
 
@@ -94,29 +94,31 @@ def top_means(scores: np.ndarray, values: Mapping[str, np.ndarray], mask: np.nda
   return whole, without
 
 
-def expected_eligibility_without(scores: np.ndarray, q: np.ndarray, mask: np.ndarray,
-                                 temperature: float = 1.0) -> np.ndarray:
-  """C of each list without each of its items, whose share the others take: (C − π q) / (1 − π).
+def expectations(scores: np.ndarray, values: np.ndarray, mask: np.ndarray,
+                 temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+  """E = Σ_j π_j v_j of each list, and without each of its items, whose share the others take.
+
+  Without item j it is (E − π_j v_j) / (1 − π_j).
 
   Args:
     scores: [N, J] policy scores.
-    q: [N, J] probability of being eligible.
+    values: [N, J] v, such as a probability of being eligible.
     mask: [N, J] bool, False where a list is padded.
     temperature: of the policy.
 
   Returns:
-    [N, J]; nan where the item is masked or the only one.
+    [N], nan for a list without items; and [N, J], nan where the item is masked or the only one.
   """
   scores, mask = np.asarray(scores, np.float64), np.asarray(mask, bool)
-  q = probability('q', q, mask)
+  values = np.where(mask, np.asarray(values, np.float64), 0.0)
   pi = policy_probabilities(scores, mask, temperature)
-  whole = expected_eligibility(pi, q, mask)[:, None]
-  found = (whole - pi * q) / np.maximum(1 - pi, 1 - CERTAIN)
+  whole = np.where(mask.any(1), (pi * values).sum(1), np.nan)
+  found = (whole[:, None] - pi * values) / np.maximum(1 - pi, 1 - CERTAIN)
   row, item = np.nonzero(pi > CERTAIN)
   rest = mask[row] & (np.arange(mask.shape[1]) != item[:, None])
-  found[row, item] = expected_eligibility(policy_probabilities(scores[row], rest, temperature),
-                                          q[row], rest)
-  return np.where(mask, found, np.nan)
+  left = (policy_probabilities(scores[row], rest, temperature) * values[row]).sum(1)
+  found[row, item] = np.where(rest.any(1), left, np.nan)
+  return whole, np.where(mask, found, np.nan)
 
 
 class _SumsWithout:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jobrec_jax.evaluate.control import ControlRow
 from jobrec_jax.evaluate.statistics import Estimate, Interval, interval
+from jobrec_jax.pipeline.measures.logged import logged_measures
 from jobrec_jax.pipeline.measures.pairs import calibration_measures, truth_measures
 from jobrec_jax.pipeline.measures.policy import policy_measures
 from jobrec_jax.pipeline.measures.ranking import ranking_measures
@@ -64,7 +65,7 @@ def make_evaluation(bench: Bench) -> None:
     lists = stage_2_lists(bench.inputs['data'].dataset, p.list_length, p.lists, s['seed'])
     policy, control, policy_values = policy_measures(of, taus, lists, level)
     kept, families = tradeoff_measures(of, taus, p.objective)
-    measures += policy + kept
+    measures += policy + kept + logged_measures(of, taus)
   measures += surplus_measures(of, taus) + recommended_measures(of, taus)
   predicted, outcome, calibrated = calibration_measures(of)
   measures += calibrated + truth_measures(of)

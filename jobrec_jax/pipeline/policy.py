@@ -12,11 +12,13 @@ import numpy as np
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.lists import RankingLists, policy_lists
 from jobrec_jax.evaluate.control import tau_grid
+from jobrec_jax.evaluate.off_policy import rising, shrunk_gap
 from jobrec_jax.lagrangian.attainable import check_attainable
 from jobrec_jax.lagrangian.diagnosis import diagnose
 from jobrec_jax.models.policy import PolicyHead, input_statistics
 from jobrec_jax.pipeline.artefacts import load_alone, load_policy, save_alone, save_params
 from jobrec_jax.pipeline.experts import scorer
+from jobrec_jax.pipeline.logged import Logged
 from jobrec_jax.pipeline.perspectives import perspectives, why_absent
 from jobrec_jax.pipeline.settings import PolicySettings
 from jobrec_jax.pipeline.stage import Bench, plain
@@ -28,10 +30,12 @@ from jobrec_jax.scoring.policy import (
     Alone,
     Policy,
     PolicyInputs,
+    Tilts,
     eligibility,
     head_scores,
     policy_inputs,
     worth_inputs,
+    worth_of,
 )
 from jobrec_jax.train import speed
 from jobrec_jax.train.loop import MetricsWriter
@@ -168,7 +172,8 @@ def knots_of(p: PolicySettings, attainable: tuple[float, float]) -> np.ndarray:
   An inequality's least C is reached with mu = 0. Any other end is a limit, at an infinite mu.
   """
   (low, high), asked = attainable, requirements(p, attainable)
-  margin = MARGIN * (high - low)
+  # An estimate moves the ends, and the grid must lie between them.
+  margin = MARGIN * (high - low) / (2 if p.eligibility == 'estimated' else 1)
   first = low if p.constraint == 'inequality' else min(low + margin, *asked)
   return np.linspace(first, max(high - margin, *asked), p.knots, dtype=np.float32)
 
@@ -203,6 +208,14 @@ def make_policy(bench: Bench) -> None:
   tilts = NO_TILTS
   if p.start == 'exact':
     params, tilts, kept = align(head, params, p, inputs, knots)
+    if p.eligibility == 'estimated':
+      policy = Policy(head, params, knots, p.temperature, p.constraint, tilts, p.top_k, p.worth)
+      tilts = estimated(policy, bench.inputs['logged'])
+      low, high = float(tilts.taus[0]), float(tilts.taus[-1]) + high - float(knots[-1])
+      knots = np.linspace(*tilts.taus[[0, -1]], p.knots, dtype=np.float32)
+      if requirements(p, (low, high))[-1] > knots[-1]:
+        raise ValueError(f'policy.taus must be at most {knots[-1]:.4f}, as far as the policy is '
+                         f'estimated to reach, got {p.taus}')
     logging.info('policy: training betters the exact dual at %d of %d requirements; mu is %.3g to '
                  '%.3g', kept.sum(), len(kept), tilts.mu.min(), tilts.mu.max())
   save_params(bench.folder / 'params.safetensors', jax.device_get(params))
@@ -213,6 +226,31 @@ def make_policy(bench: Bench) -> None:
       'top_k': p.top_k, 'worth': p.worth,
       'tilts': [x.tolist() for x in tilts],
       'list_length': round(float(np.asarray(inputs.mask).sum(1).mean()))})
+
+
+def estimated(policy: Policy, logged: Logged) -> Tilts:
+  """The multipliers of a policy by the C that the log of held-out applicants says they have.
+
+  At every requirement, C as it is believed on stage 2's lists is moved by as much as the doubly
+  robust estimate on the lists of the log lies above the belief there, as far as that is told from
+  nothing; see `evaluate.off_policy.shrunk_gap`.
+
+  Raises:
+    ValueError: the log does not tell.
+  """
+  lists = logged.fitted
+  if lists is None:
+    raise ValueError("policy.eligibility must be 'believed' where the log has no outcomes of "
+                     "candidates whom training does not know, got 'estimated'")
+  mask, mu = lists.lists.mask, policy.tilts.mu
+  base = worth_of(policy.worth, lists.preference, lists.z_qual)
+  scores = base + mu[:, None, None] * lists.believed
+  C = [np.stack([policy.eligibility(s, q, mask) for s in scores])
+       for q in (lists.outcomes, lists.believed)]
+  moved = rising(policy.tilts.taus + shrunk_gap(*C))
+  logging.info('policy: by the log of %d candidates C lies %+.4f to %+.4f beside what is believed',
+               len(mask), *(f(moved - policy.tilts.taus) for f in (np.min, np.max)))
+  return Tilts(moved, mu)
 
 
 def show(bench: Bench, fitted: Fitted, knots: np.ndarray) -> None:

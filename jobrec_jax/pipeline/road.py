@@ -12,6 +12,7 @@ from jobrec_jax.pipeline import (
   evaluate,
   experts,
   frontier,
+  logged,
   policy,
   scores,
   selection,
@@ -85,14 +86,20 @@ def road(settings: Settings) -> Road:
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
-  of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs},
+  censored = {k: v for k, v in cooperative.inputs.items() if k == 'censoring'}
+  of_log = Stage('logged', 1, {'seed': s.seed, 'list_length': s.policy.list_length},
+                 expert | censored | {'calibration': calibration}, logged.make_logged,
+                 logged.read_logged)
+  driven = {'logged': of_log} if s.policy.eligibility == 'estimated' else {}
+  of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs, **driven},
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 3, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size,
       'version': s.market.version if s.data.source == 'jobrec_synth' else None},
       {'data': of_data}, scores.make_lists, scores.read_lists)
-  of_scores = Stage('scores', 1, {}, expert | {'policy': of_policy, 'lists': lists},
+  of_scores = Stage('scores', 2, {}, expert | {'policy': of_policy, 'lists': lists,
+                                               'logged': of_log},
                     scores.make_scores, scores.read_scores)
   blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
                   scores.read_blanked)
@@ -101,10 +108,10 @@ def road(settings: Settings) -> Road:
                         scores.read_list_scores) for name in s.evaluate.rivals}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
-  evaluation = Stage('evaluation', 7, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+  evaluation = Stage('evaluation', 8, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
                       'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
-                      'canaries': canaries, **rivals},
+                      'canaries': canaries, 'logged': of_log, **rivals},
                      evaluate.make_evaluation, evaluate.read_evaluation)
   certified = Stage('certified', 1, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,

@@ -241,7 +241,9 @@ def make_scores(bench: Bench) -> None:
   score = scorer(bench, bench.inputs['experts'], dataset)
   jobs, trained = len(dataset.jobs), bench.inputs['policy']
   ranks = not isinstance(trained, Alone)
-  shown = distinct([lists.held_out, lists.wanted] if ranks else [], jobs)
+  logged = bench.inputs['logged'].test
+  shown = distinct([lists.held_out, lists.wanted, *([logged.lists] if logged else [])]
+                   if ranks else [], jobs)
   rest = np.setdiff1d(distinct(list(lists.cases.values()), jobs), shown)
   with_policy = score.policy_scores(trained.policy, *divmod(shown, jobs),
                                     'policy and experts') if ranks else None

@@ -36,7 +36,7 @@ from jobrec_jax.pipeline.sweep import Frontier
 from jobrec_jax.report import figures
 from jobrec_jax.report.canvas import PALETTE, Picture, save
 from jobrec_jax.report.dial import dial_html
-from jobrec_jax.report.findings import CHANCE, REGRET, SURPLUS, WITHIN
+from jobrec_jax.report.findings import CHANCE, LOGGED, PROPENSITY, REGRET, SURPLUS, WITHIN
 from jobrec_jax.report.html import Section
 from jobrec_jax.report.results import (
     CANARY,
@@ -62,6 +62,10 @@ AT_EQUAL = ('\n\nThe loss is that of preference against the frontier of the trut
 WORTH = ('\n\nExpected surplus is what a recommended job is worth to the candidate: the gain of '
          'taking it times the chance of being accepted. Its regret is what is missing to the best '
          'five.')
+ESTIMATED = ('\n\nThe estimated C needs no truth: of jobs drawn for test candidates it is what the '
+             'expert believes, corrected by the outcomes of those who applied, each weighed by the '
+             'chance that it was shown and applied to (doubly robust). It is right where these '
+             'chances or the beliefs are, and no hidden cause moves both applying and eligibility.')
 LOSSES = {'train/loss': 'whole loss', 'train/preference_loss': 'preference',
           'train/qualification_loss': 'qualification',
           'train/preference_bce': 'cross-entropy of P',
@@ -196,10 +200,14 @@ def control_section(run: Run, results: Evaluation) -> Section:
                  'are as asked. Predicted is what the calibrated qualification expert believes; '
                  'true is what the market knows, where it is simulated: the distance between the '
                  'two is the error of the expert, not of the policy.')
-  rows = [r for r in results.rows if r.split in (HELD_OUT, STAGE_2)]
-  return Section('Asked and reached', 'C is the eligibility that the policy expects over a list.'
-                 + _rises(rows, 'true C'), pictures=[picture],
-                 tables=result_tables([r for r in rows if r.tau is not None]))
+  rows = [r for r in results.rows if r.split in (HELD_OUT, STAGE_2, LOGGED)]
+  top_k = run.settings.policy.top_k
+  bound = (f'C is the mean p_qual of the {top_k} best of a list.' if top_k else
+           'C is the eligibility that the policy expects over a list.')
+  told = ESTIMATED if any(r.split == LOGGED for r in rows) else ''
+  return Section('Asked and reached', bound + _rises(rows, 'true C') + told, pictures=[picture],
+                 tables=result_tables([r for r in rows
+                                       if r.tau is not None or r.system == PROPENSITY]))
 
 
 def dial_section(run: Run) -> Section:

@@ -171,6 +171,9 @@ class PolicySettings(PolicyConfig):
   # What lambda starts from and falls back to: the exact dual's policy s_pref + mu p_qual at every
   # requirement, or preference alone (published), where it must keep the requirement by itself.
   start: Literal['exact', 'preference'] = 'exact'
+  # What tau binds: C as the qualification expert believes it, or as the outcomes of held-out
+  # applicants correct it, doubly robust and as far as they can be told from the belief.
+  eligibility: Literal['believed', 'estimated'] = 'believed'
   # How lambda depends on pair and requirement: an MLP whose hidden layer all knots share, an MLP
   # for each knot, a number for each knot, or lambda = 0.
   head: HeadKind = 'conditioned'
@@ -184,6 +187,11 @@ class PolicySettings(PolicyConfig):
     if self.start != 'exact' and (self.top_k or self.worth != 'preference'):
       raise ValueError("start must be 'exact' with top_k or with objective 'expected_surplus', "
                        f'which the exact dual alone solves, got {self.start!r}')
+    if self.eligibility != 'believed' and (
+        self.start != 'exact' or self.objective == 'info_nce'):
+      raise ValueError("eligibility must be 'believed' unless start is 'exact' and the objective "
+                       f'an expected one, got {self.eligibility!r} with {self.start!r} and '
+                       f'{self.objective!r}')
     if self.top_k > self.list_length:
       raise ValueError(f'top_k must be at most list_length = {self.list_length}, got {self.top_k}')
     if self.batch > self.lists:

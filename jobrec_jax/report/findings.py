@@ -29,8 +29,11 @@ ELIGIBILITY = 'true eligibility@5'
 LOSS, AT_EQUAL = 'loss of true preference@5', 'true preference@5 at equal eligibility'
 SURPLUS, REGRET = 'expected surplus@5', 'regret of expected surplus@5'
 INDEX = 'surplus index, p_qual log(1 + exp(s_pref))'
+LOGGED, PROPENSITY = 'jobs drawn for test candidates', 'chance to apply'
+EFFECTIVE_SHARE = 'effective share of the outcomes seen'
 PLUG_IN = 'plug-in p_pref + μ p_qual'  # two lines of code, one parameter, nothing trained
 KEPT = 0.01  # C so near to tau has reached it
+FEW_COUNT = 0.1  # effective share of outcomes under which few decide
 BY_LUCK = 0.025  # how often a 95% interval lies above the truth
 
 
@@ -55,8 +58,8 @@ def findings(rows: Sequence[ResultRow]) -> list[Finding]:
     rows: of results.json, in any number; what they lack is not spoken of.
   """
   parts: tuple[Callable[[Sequence[ResultRow]], Iterator[Finding]], ...] = (
-      _rivals, _blanked, _prediction, _truth, _price, _kept, _plug_in, _surplus, _separation,
-      _calibration, _canaries, _below_chance)
+      _rivals, _blanked, _prediction, _truth, _logged, _price, _kept, _plug_in, _surplus,
+      _separation, _calibration, _canaries, _below_chance)
   return [finding for part in parts for finding in part(rows)]
 
 
@@ -122,7 +125,8 @@ def _prediction(rows: Sequence[ResultRow]) -> Iterator[Finding]:
 
 def _truth(rows: Sequence[ResultRow]) -> Iterator[Finding]:
   """Whether the true C reaches what was asked for."""
-  true = [r for r in rows if r.metric == 'true C' and r.tau and math.isfinite(r.value)]
+  true = [r for r in rows if r.metric == 'true C' and r.tau and math.isfinite(r.value)
+          and r.split != LOGGED]
   if not true:
     return
   worst = max(true, key=lambda r: r.tau - r.value)
@@ -139,6 +143,30 @@ def _truth(rows: Sequence[ResultRow]) -> Iterator[Finding]:
   else:
     yield Finding(f'In truth every requirement τ is reached, least clearly at τ {worst.tau:.4g}, '
                   f'where true C is {reached}.', place, 'yes')
+
+
+def _logged(rows: Sequence[ResultRow]) -> Iterator[Finding]:
+  """Whether the outcomes of applicants speak against the C that the expert believes."""
+  found = {(r.metric, r.tau): r for r in rows if r.split == LOGGED and r.system == 'policy'}
+  pairs = [(found['predicted C', tau], r) for (metric, tau), r in found.items()
+           if metric == 'estimated C' and ('predicted C', tau) in found]
+  share = [r.value for r in rows if r.metric == EFFECTIVE_SHARE]
+  if not pairs:
+    return
+  few = share and share[0] < FEW_COUNT
+  warned = (f'; the weights leave {share[0]:.0%} of the outcomes, so that few decide' if few
+            else '')
+  apart = [(b, e) for b, e in pairs if not e.low <= b.value <= e.high]
+  believed, estimated = max(apart or pairs, key=lambda x: abs(x[0].value - x[1].value))
+  text = (f'The outcomes of test applicants make C at τ {estimated.tau:.4g} '
+          f'{interval_text(estimated.value, estimated.low, estimated.high)}, where '
+          f'{format_number(believed.value)} is believed')
+  said = (f'The log speaks against the believed C at {len(apart)} of {len(pairs)} requirements: '
+          f'{text[0].lower()}{text[1:]}' if apart else
+          f'The log does not speak against the believed C at any requirement: {text[0].lower()}'
+          f'{text[1:]}')
+  yield Finding(f'{said}{warned}.', (over_tau(LOGGED), f'{estimated.tau:.4g}'),
+                'no' if apart or few else 'yes')
 
 
 def _price(rows: Sequence[ResultRow]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from jobrec_jax.evaluate.eligibility import (
     violation_rate_at_k,
 )
 from jobrec_jax.evaluate.leave_one_out import (
-    expected_eligibility_without,
+    expectations,
     ranking_metrics_without,
     top_means,
     violation_rate_without,
@@ -68,7 +68,12 @@ def test_the_policy_without_every_item(temperature):
   """At 0.02 an item has nearly all of the policy, and the rest are found anew."""
   scores, _, mask, q = drawn(5, levels=1000)
   scores = scores / 300
-  found = expected_eligibility_without(scores, q, mask, temperature)
+  whole, found = expectations(scores, q, mask, temperature)
+  np.testing.assert_allclose(whole, expected_eligibility(
+      policy_probabilities(scores, mask, temperature), q, mask))
+  doubled, left = expectations(scores, 2 * q - 3, mask, temperature)  # no probabilities
+  np.testing.assert_allclose(doubled, 2 * whole - 3)
+  np.testing.assert_allclose(left, 2 * found - 3)
   certain = policy_probabilities(scores, mask, temperature)[mask.sum(1) > 1] > 0.99
   assert certain.any() == (temperature < 0.1)
   for i, rest in taken_away(mask):

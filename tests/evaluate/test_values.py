@@ -13,7 +13,6 @@ from jobrec_jax.evaluate.eligibility import (
     violation_rate_at_k,
 )
 from jobrec_jax.evaluate.leave_one_out import (
-    expected_eligibility_without,
     ranking_metrics_without,
     violation_rate_without,
 )
@@ -60,8 +59,7 @@ PER_CENT = with_one(87.0, float)
 @pytest.mark.parametrize('call, name', [
     (lambda q: violation_rate_at_k(SCORES, q, MASK, 2), 'eligible'),
     (lambda q: violation_rate_without(SCORES, q, MASK, 2), 'eligible'),
-    (lambda q: expected_eligibility(np.full((2, 3), 0.3), q, MASK), 'q'),
-    (lambda q: expected_eligibility_without(SCORES, q, MASK), 'q')])
+    (lambda q: expected_eligibility(np.full((2, 3), 0.3), q, MASK), 'q')])
 @pytest.mark.parametrize('value', [87.0, -0.2, np.nan, np.inf])
 def test_qualification_is_a_probability(call, name, value):
   message = rf'^{name} must be probabilities in \[0, 1\], got {value} in list 1 at item 1 '

@@ -4,13 +4,9 @@ import numpy as np
 
 from jobrec_jax.data.lists import RankingLists
 from jobrec_jax.evaluate.control import ControlRow, control_rows, is_monotone
-from jobrec_jax.evaluate.eligibility import (
-    expected_eligibility,
-    policy_probabilities,
-    violation_rate_at_k,
-)
+from jobrec_jax.evaluate.eligibility import violation_rate_at_k
 from jobrec_jax.evaluate.leave_one_out import (
-    expected_eligibility_without,
+    expectations,
     ranking_metrics_without,
     top_means,
     violation_rate_without,
@@ -125,7 +121,7 @@ def on_stage_2(of: Subject, lists: RankingLists, tau: float) -> Estimate:
 
 def bound_means(policy: Policy, scores: np.ndarray, values: Values,
                 mask: np.ndarray) -> tuple[Values, Values]:
-  """The means of probabilities that tau binds, by name, and the same without each item.
+  """The means of values that tau binds, by name, and the same without each item.
 
   Args:
     policy: says whether they are over the policy's expectation or over the best few.
@@ -138,10 +134,8 @@ def bound_means(policy: Policy, scores: np.ndarray, values: Values,
   """
   if policy.top_k:
     return top_means(scores, values, mask, policy.top_k)
-  pi = policy_probabilities(scores, mask, policy.temperature)
-  return ({name: expected_eligibility(pi, x, mask) for name, x in values.items()},
-          {name: expected_eligibility_without(scores, x, mask, policy.temperature)
-           for name, x in values.items()})
+  found = {name: expectations(scores, x, mask, policy.temperature) for name, x in values.items()}
+  return tuple({name: x[i] for name, x in found.items()} for i in range(2))
 
 
 def policy_scores(of: Subject, lists: RankingLists, tau: float | np.ndarray) -> np.ndarray:
