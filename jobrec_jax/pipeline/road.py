@@ -98,8 +98,9 @@ def road(settings: Settings) -> Road:
       'candidates': s.evaluate.candidates, 'source': s.data.source, 'size': s.data.size,
       'version': s.market.version if s.data.source == 'jobrec_synth' else None},
       {'data': of_data}, scores.make_lists, scores.read_lists)
-  of_scores = Stage('scores', 2, {}, expert | {'policy': of_policy, 'lists': lists,
-                                               'logged': of_log},
+  shown_by = {'policy': of_policy} if policy.learns(s.policy) else {}
+  of_scores = Stage('scores', 2, {'knots': s.policy.knots},
+                    expert | shown_by | {'lists': lists, 'logged': of_log},
                     scores.make_scores, scores.read_scores)
   blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
                   scores.read_blanked)

@@ -30,7 +30,6 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.files import load_array, load_arrays, save_array, save_arrays
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.scoring.features import PairScores
-from jobrec_jax.scoring.policy import Alone
 
 HELD_OUT, FULL = 'held-out lists', 'full ranking'
 SAMPLED = 200  # held-out candidates of jobrec_synth whose pairs with all jobs are ranked
@@ -200,7 +199,7 @@ class KeptScores(NamedTuple):
     codes: [P] ascending, candidate * jobs + job.
     preference, qualification: [P] the experts' logits.
     policy_codes: [W] ascending, the pairs on which the policy is shown.
-    lam: [W, K] its lambda at every knot.
+    lam: [W, K] its lambda at every knot; [0, K] where it learns nothing, and lambda is 0.
   """
 
   jobs: int
@@ -222,6 +221,8 @@ class KeptScores(NamedTuple):
 
   def lam_of(self, lists: RankingLists) -> np.ndarray:
     """[N, J, K] of lists on which the policy is shown."""
+    if not len(self.lam):
+      return np.zeros((*lists.job.shape, self.lam.shape[1]), np.float32)
     return self.lam[np.searchsorted(self.policy_codes, pair_codes(lists, self.jobs))]
 
 
@@ -236,23 +237,28 @@ def distinct(lists: list[RankingLists], jobs: int) -> np.ndarray:
 
 
 def make_scores(bench: Bench) -> None:
-  """The experts' logits of all pairs, and lambda of those on which the policy is shown."""
+  """The experts' logits of all pairs, and lambda of those on which the policy is shown.
+
+  A policy that learns nothing is no input: then runs whose policies alone differ share the scores.
+  """
   lists, dataset = bench.inputs['lists'], bench.inputs['data'].dataset
   score = scorer(bench, bench.inputs['experts'], dataset)
-  jobs, trained = len(dataset.jobs), bench.inputs['policy']
-  ranks = not isinstance(trained, Alone)
+  jobs, trained = len(dataset.jobs), bench.inputs.get('policy')
+  ranks = lists.held_out is not None
   logged = bench.inputs['logged'].test
   shown = distinct([lists.held_out, lists.wanted, *([logged.lists] if logged else [])]
                    if ranks else [], jobs)
   rest = np.setdiff1d(distinct(list(lists.cases.values()), jobs), shown)
-  with_policy = score.policy_scores(trained.policy, *divmod(shown, jobs),
-                                    'policy and experts') if ranks else None
-  alone = score.scores(*divmod(rest, jobs), 'experts')
+  with_policy = None
+  if ranks and trained is not None:
+    with_policy = score.policy_scores(trained.policy, *divmod(shown, jobs), 'policy and experts')
+  alone = score.scores(*divmod(rest if with_policy else np.concatenate([shown, rest]), jobs),
+                       'experts')
   codes = np.concatenate([shown, rest])
   order = np.argsort(codes)
   arrays = {name: np.concatenate([getattr(x, name) for x in (with_policy, alone) if x])[order]
             for name in PERSPECTIVES}
-  lam = with_policy.lam if with_policy else np.zeros((0, 0), np.float32)
+  lam = with_policy.lam if with_policy else np.zeros((0, bench.settings['knots']), np.float32)
   for name, x in {'codes': codes[order], 'policy_codes': shown, 'lam': lam, **arrays}.items():
     save_array(bench.folder / f'{name}.npy', x)
 

@@ -20,8 +20,8 @@ SPEC = {'tokenizer', 'warm_up', 'cooperative'}
 OWN_POLICY = {'policy', 'evaluation', 'sweep'}
 # By section, or by setting where a section's differ.
 OWN = {
-    'seed': {*SPEC, 'inputs', 'policy', 'lists', 'canaries', 'evaluation', 'certified', 'proof',
-             'selection'},
+    'seed': {*SPEC, 'inputs', 'policy', 'lists', 'logged', 'canaries', 'evaluation', 'certified',
+             'proof', 'selection'},
     'data': {'data'}, 'market': {'data'}, 'tokenizer': SPEC, 'model': SPEC, 'lora': SPEC,
     'backbone.dtype': SPEC,
     'data.source': {'data', 'lists'}, 'data.size': {'data', 'lists'},
@@ -37,7 +37,8 @@ OWN = {
     'experts.calibration': {'calibration'},
     'warm_up': {'warm_up'}, 'cooperative': {'cooperative'}, 'policy': OWN_POLICY,
     'policy.lists': {'inputs', *OWN_POLICY},
-    'policy.list_length': {'inputs', 'lists', 'certified', 'proof', *OWN_POLICY},
+    'policy.list_length': {'inputs', 'lists', 'logged', 'certified', 'proof', *OWN_POLICY},
+    'policy.knots': {'scores', *OWN_POLICY},
     'policy.held_out': {'lists', 'certified', 'evaluation', 'sweep'},
     'policy.grid': {'evaluation', 'sweep'}, 'policy.objective': {'frontier', *OWN_POLICY},
     'policy.temperature': {'proof', *OWN_POLICY},
@@ -60,7 +61,8 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'mesh.data': 1, 'data.schema': None, 'evaluate.groups': ('gpa',)}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
 WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}},
-        'policy.top_k': {'policy': {'start': 'exact'}}}
+        'policy.top_k': {'policy': {'start': 'exact'}},
+        'policy.eligibility': {'policy': {'start': 'exact'}}}
 
 
 def leaves(cls: type = Settings, prefix: str = ''):
@@ -159,7 +161,8 @@ STANDS_ON = {
     'cooperative': 'data tokenizer warm_up censoring',
     'calibration': 'data tokenizer experts',
     'inputs': 'data experts tokenizer calibration', 'policy': 'inputs', 'catalogue': 'data',
-    'lists': 'data', 'scores': 'data experts tokenizer policy lists',
+    'lists': 'data', 'scores': 'data experts tokenizer policy lists logged',
+    'logged': 'data experts tokenizer calibration censoring',
     'blanked': 'data experts tokenizer lists', 'canaries': 'data lists',
     'rival-popularity': 'data lists', 'rival-schema-rules': 'data lists',
     'rival-logistic-regression': 'data lists',
@@ -178,6 +181,18 @@ def test_censoring_is_a_stage_where_either_part_of_it_is_asked_for():
       found = stages(tiny_settings(experts={'censoring': ips, 'self_censoring': doubt}))
       asked = (ips, doubt) != ('none', 'none')
       assert ('censoring' in found['cooperative'].inputs) == ('censoring' in found) == asked
+
+
+def test_policies_that_learn_nothing_share_their_scores():
+  policies = [{'start': 'exact'}, {'start': 'exact', 'top_k': 3},
+              {'start': 'exact', 'objective': 'expected_surplus'}, {'start': 'exact', 'head': 'off'},
+              {'start': 'exact', 'eligibility': 'estimated'}]
+  found = [stages(tiny_settings(policy=p)) for p in policies]
+  assert len({x['scores'].key for x in found}) == 1
+  assert len({x['policy'].key for x in found}) == len(found)
+  assert ['logged' in x['policy'].inputs for x in found] == [False] * 4 + [True]
+  learned = stages(tiny_settings(policy={'start': 'exact', 'objective': 'info_nce'}))
+  assert 'policy' in learned['scores'].inputs
 
 
 def test_every_stage_stands_on_what_it_names():
