@@ -63,7 +63,8 @@ def make_evaluation(bench: Bench) -> None:
     asked = requirements(p, attainable)
     taus = [0.0, *asked] if of.trained.policy.constraint == 'inequality' else asked
     lists = stage_2_lists(bench.inputs['data'].dataset, p.list_length, p.lists, s['seed'])
-    policy, control, policy_values = policy_measures(of, taus, lists, level)
+    policy, control, policy_values = policy_measures(of, taus, lists, level,
+                                                     p.eligibility == 'believed')
     kept, families = tradeoff_measures(of, taus, p.objective)
     measures += policy + kept + logged_measures(of, taus)
   measures += surplus_measures(of, taus) + recommended_measures(of, taus)

@@ -31,7 +31,7 @@ NDCG = 'ndcg@5'
 
 
 def policy_measures(
-    of: Subject, taus: list[float], stage_2: RankingLists, level: float,
+    of: Subject, taus: list[float], stage_2: RankingLists, level: float, believed: bool = True,
 ) -> tuple[list[Measured], list[ControlRow], dict[str, Values]]:
   """The measures of each requirement.
 
@@ -40,6 +40,7 @@ def policy_measures(
     taus: what the policy is asked for; 0 asks for nothing.
     stage_2: the lists that it was trained on.
     level: of the intervals of the control rows.
+    believed: whether tau binds what the expert believes; else belief need not be near tau.
 
   Returns:
     The measures, asked and reached eligibility, and the values of each list by
@@ -60,11 +61,12 @@ def policy_measures(
   control = control_rows(asked, trained, [e['predicted C'] for e in held], level,
                          None if of.truth is None else [e['true C'] for e in held])
   for c, estimate in zip(control, trained):
-    rows += [Measured('policy', c.tau, STAGE_2, 'policy', 'predicted C', estimate),
-             Measured('policy', c.tau, STAGE_2, 'policy', '|C − τ|',
-                      exact(c.gap, estimate.n, of.groups)),
-             Measured('policy', c.tau, HELD_OUT, 'policy', 'τ in the interval of C',
-                      exact(c.covered, len(of.lists.held_out), of.groups))]
+    rows.append(Measured('policy', c.tau, STAGE_2, 'policy', 'predicted C', estimate))
+    if believed:
+      rows += [Measured('policy', c.tau, STAGE_2, 'policy', '|C − τ|',
+                        exact(c.gap, estimate.n, of.groups)),
+               Measured('policy', c.tau, HELD_OUT, 'policy', 'τ in the interval of C',
+                        exact(c.covered, len(of.lists.held_out), of.groups))]
   for where, metric in ((HELD_OUT, 'true C'), (of.lists.split, ELIGIBILITY)):
     if of.truth is not None:
       rises = is_monotone([e[metric].value for e in by_where[where].values()])
