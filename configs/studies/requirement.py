@@ -16,10 +16,10 @@ def get_study() -> Study:
       'base': Variant('τ binds the expectation of the believed eligibility', {}),
       'estimated': Variant('the same, as held-out applicants make it', estimated),
       'top': Variant('τ binds the mean of the five best', top),
-      'top, estimated': Variant('the same, as held-out applicants make it', top | estimated),
+      'top-estimated': Variant('the same, as held-out applicants make it', top | estimated),
       'surplus': Variant('ranks by expected surplus',
                          {'policy.objective': 'expected_surplus'}),
       'uncalibrated': Variant('p_qual = sigmoid(s_qual)', raw),
-      'uncalibrated, estimated': Variant('the same, as held-out applicants make it',
+      'uncalibrated-estimated': Variant('the same, as held-out applicants make it',
                                          raw | estimated),
   })
