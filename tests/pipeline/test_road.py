@@ -184,10 +184,9 @@ def test_censoring_is_a_stage_where_either_part_of_it_is_asked_for():
 
 
 def test_policies_that_learn_nothing_share_their_scores():
-  policies = [{'start': 'exact'}, {'start': 'exact', 'top_k': 3},
-              {'start': 'exact', 'objective': 'expected_surplus'}, {'start': 'exact', 'head': 'off'},
-              {'start': 'exact', 'eligibility': 'estimated'}]
-  found = [stages(tiny_settings(policy=p)) for p in policies]
+  changes = ({}, {'top_k': 3}, {'objective': 'expected_surplus'}, {'head': 'off'},
+             {'eligibility': 'estimated'})
+  found = [stages(tiny_settings(policy={'start': 'exact', **c})) for c in changes]
   assert len({x['scores'].key for x in found}) == 1
   assert len({x['policy'].key for x in found}) == len(found)
   assert ['logged' in x['policy'].inputs for x in found] == [False] * 4 + [True]
