@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import worlds
+from benchmarks import requirements, worlds
 from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
 from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
@@ -27,7 +27,8 @@ from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / 'benchmarks/results/studies'
-PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md')
+PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md',
+         ROOT / 'docs/requirement.md')
 PICTURES = ROOT / 'docs/pictures'
 Results = Mapping[str, Any]
 FRONT = (*study_tables.EXPERTS, study_tables.CHANCE, 'naive', 'conflated',
@@ -76,6 +77,8 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line,
     'against': lambda results, origin: worlds.against(results),
     'assumptions': lambda results, origin: worlds.assumptions(),
+    **{f'bound-{name}': functools.partial(lambda of, results, origin: of(results), of)
+       for name, of in requirements.TABLES.items()},
     **{f'{name}{end}': of_worlds(measure, bool(end)) for name, measure in (
         ('rank-q', worlds.RANK_Q), ('rank-p', worlds.RANK_P), ('mean-q', worlds.MEAN_Q),
         ('mixed-q', worlds.MIXED_Q), ('mixed-p', worlds.MIXED_P)) for end in ('', worlds.HIDDEN)}}
@@ -112,7 +115,8 @@ def picture(results: Results) -> str:
 def take(study: Path, kept: Path = KEPT) -> None:
   """Keeps the rows of a study under its folder's name.
 
-  Of single runs those of its reference, or where variants are worlds what is shown of each.
+  Of single runs those of its reference, or where variants are worlds, or requirements of several
+  kinds, what is shown of each.
   """
   results = read_results(study / RESULTS)
   first = next(iter(results['variants']))
@@ -121,6 +125,8 @@ def take(study: Path, kept: Path = KEPT) -> None:
   few = {}
   if worlds.is_of_worlds(results):
     values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
+  elif requirements.is_of_requirements(results):
+    values, few = requirements.kept_rows(results), {'compared': [], 'systems': []}
   write_json(kept / f'{study.name}.json', results | few | {
       'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),
       'values': values}, indent=1)

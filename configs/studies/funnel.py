@@ -17,17 +17,17 @@ HIDDEN = {'': 0.0, '-hidden': 0.5}
 SHOWN = {'uniform': {'market.logging': 'uniform', 'market.exposure': 0.7},
          'recommender': {'market.logging': 'recommender', 'market.recommender_quality': 0.9,
                          'market.exposure': 0.3}}
+# Nothing is learned beyond the linear start.
+STILL = {f'{stage}.{key}': value for stage in ('warm_up', 'cooperative')
+         for key, value in (('steps', 1), ('warmup', 0), ('learning_rate', 0.0))}
+RIVALS = ('conflated', 'naive', 'logistic regression with words', 'funnel likelihood', *ESTIMATORS)
 
 
 def get_study() -> Study:
-  still = {f'{stage}.{key}': value for stage in ('warm_up', 'cooperative')
-           for key, value in (('steps', 1), ('warmup', 0), ('learning_rate', 0.0))}
-  rivals = ('conflated', 'naive', 'logistic regression with words', 'funnel likelihood',
-            *ESTIMATORS)
   return Study('What does the funnel hide, and what brings it back?', {
       f'{name}-{shown}{hidden}': Variant(
           f'self-censoring {doubt:g}, rho_e {rho:g}, shown by '
           f'{"a recommender" if shown == "recommender" else "chance"}',
-          still | SHOWN[shown] | {'market.self_censoring': doubt, 'market.rho_e': rho,
-                                  'evaluate.rivals': rivals})
+          STILL | SHOWN[shown] | {'market.self_censoring': doubt, 'market.rho_e': rho,
+                                  'evaluate.rivals': RIVALS})
       for name, doubt in DOUBT.items() for hidden, rho in HIDDEN.items() for shown in SHOWN})

@@ -29,7 +29,7 @@ from jobrec_jax.pipeline.store import ABOUT, check_whole, read_about
 from jobrec_jax.pipeline.study import Member as RunOfStudy, Study, road_of
 from jobrec_jax.pipeline.tasks import Task
 from jobrec_jax.report.compared import ComparedRow
-from jobrec_jax.report.findings import LOSS, REGRET, SURPLUS
+from jobrec_jax.report.findings import LOGGED, LOSS, REGRET, SURPLUS
 from jobrec_jax.report.results import ResultRow, range_of
 from jobrec_jax.schema.files import null_for_nan, read_json
 
@@ -126,7 +126,7 @@ def main_rows(member: Member) -> list[tuple[Key, ResultRow]]:
   own = [r for r in member.rows if r.against is None]
   split = own[0].split
   return [(key, row) for key, row in zip(keyed(member), own, strict=True)
-          if row.split == UNIFORM or row.metric in (LOSS, SURPLUS, REGRET)
+          if row.split in (UNIFORM, LOGGED) or row.metric in (LOSS, SURPLUS, REGRET)
           or (row.metric in ('ndcg@5', 'auc') and split_of(row.split) == split)
           or (row.system in ('policy', BOUND) and row.split in (HELD_OUT, split, STAGE_2))]
 

@@ -1,4 +1,4 @@
-"""What the log says of the policy: the stage reads it pair by pair, and the policy can follow it."""
+"""What the log says of the policy: it is read pair by pair, and the policy can follow it."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -58,13 +58,13 @@ def test_every_pair_is_as_the_log_has_it(kept, population):
 
 
 @pytest.mark.slow
-def test_the_measured_C_is_that_of_the_lists_one_by_one(kept):
+def test_the_measured_eligibility_is_that_of_the_lists_one_by_one(kept):
   found, policy = kept.logged.test, kept.run.get(kept.run.road.policy).policy
   scores = kept.run.get(next(s for s in kept.run.road.dial.walk() if s.name == 'scores'))
   lam = scores.lam_of(found.lists)
   tau = max(r.tau for r in kept.rows if r.split == LOGGED and r.tau)
   s, _ = policy.at(lam, found.preference, found.z_qual, tau)
-  C = {'predicted C': [], 'estimated C': [], 'true C': []}
+  by_list = {'predicted C': [], 'estimated C': [], 'true C': []}
   for n in range(len(s)):
     weights = np.exp((s[n].astype(float) - s[n].max()) / policy.temperature)
     pi = weights / weights.sum()
@@ -72,9 +72,9 @@ def test_the_measured_C_is_that_of_the_lists_one_by_one(kept):
     t = [b + (y - b) / max(a * e, 0.01) if y >= 0 else b for b, y, a, e in zip(
         q, found.label[n], found.applies[n].astype(float), found.exposure[n].astype(float))]
     u, j = found.lists.candidate[n], found.lists.job[n]
-    for name, values in zip(C, (q, t, kept.truth.qualification[u, j])):
-      C[name].append(float(pi @ values))
-  for name, values in C.items():
+    for name, values in zip(by_list, (q, t, kept.truth.qualification[u, j])):
+      by_list[name].append(float(pi @ values))
+  for name, values in by_list.items():
     row = next(r for r in kept.rows if (r.split, r.tau, r.metric) == (LOGGED, tau, name))
     assert row.value == pytest.approx(np.mean(values), abs=1e-5)
     assert row.low < row.value < row.high and row.n == len(s)

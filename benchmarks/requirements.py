@@ -1,0 +1,121 @@
+"""Tables of docs/requirement.md: what a requirement binds, from kept rows of a study.
+
+A variant's policy keeps its requirement in one sense; each run has a grid of its own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import statistics
+from typing import Any
+
+Results = Mapping[str, Any]
+Row = Mapping[str, Any]
+LISTS, DRAWN = 'held-out lists', 'jobs drawn for test candidates'
+TOP = 'true eligibility@5', 'true preference@5'
+LOSS, REGRET = 'loss of true preference@5', 'regret of expected surplus@5'
+INDEX = 'surplus index, p_qual log(1 + exp(s_pref))'
+
+
+def is_of_requirements(results: Results) -> bool:
+  """Whether variants differ in what tau binds."""
+  return any(key in ('policy.top_k', 'policy.eligibility')
+             for changes in results['changes'].values() for key in changes)
+
+
+def kept_rows(results: Results) -> list[Row]:
+  """The rows that the tables read, of every variant."""
+  return [r for r in results['values'] if r['split'] == DRAWN
+          or (r['system'] == 'policy' and (r['split'], r['metric']) == (LISTS, 'true C'))
+          or (r['system'] == 'policy' and r['metric'] in (*TOP, LOSS, REGRET))
+          or r['metric'] == REGRET]
+
+
+def truth(results: Results) -> str:
+  """True C less tau at each requirement, on held-out lists like stage 2's."""
+  count = max(int(r['requirement'].split()[1]) for r in _at_requirements(results))
+  lines = [f'| true C − τ | {" | ".join(f"{k} of {count}" for k in range(1, count + 1))} '
+           '| greatest mean |', '|---|' + '---:|' * (count + 1)]
+  for variant in results['variants']:
+    gaps = [[r['value'] - r['tau'] for r in _at_requirements(results)
+             if r['variant'] == variant and r['requirement'].split()[1] == str(k)]
+            for k in range(1, count + 1)]
+    worst = max((statistics.mean(g) for g in gaps), key=abs)
+    lines.append(f'| {variant} | {" | ".join(_signed(g) for g in gaps)} | {_number(worst, True)} |')
+  return '\n'.join(lines)
+
+
+def trade(results: Results) -> str:
+  """What a policy loses of preference, and of expected surplus, whatever its tau binds."""
+  lines = ['| variant | loss of true preference@5 | regret of surplus with no requirement | least '
+           'regret of its requirements |', '|---|---:|---:|---:|']
+  for variant in results['variants']:
+    own = [r for r in results['values'] if r['variant'] == variant and r['system'] == 'policy']
+    loss = [r['value'] for r in own if r['metric'] == LOSS]
+    regret = [r for r in own if r['metric'] == REGRET]
+    free = [r['value'] for r in regret if r['requirement'] == 'no requirement']
+    by_run: dict[tuple, list[float]] = {}
+    for r in regret:
+      by_run.setdefault((r['data_seed'], r['seed']), []).append(r['value'])
+    cells = map(_mean, (loss, free, [min(x) for x in by_run.values()]))
+    lines.append(f'| {variant} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def regrets(results: Results) -> str:
+  """The regret of expected surplus of rankings without a requirement, in the first variant."""
+  first = next(iter(results['variants']))
+  rows = [r for r in results['values'] if r['variant'] == first and r['metric'] == REGRET]
+  lines = ['| ranked by | regret of expected surplus@5 |', '|---|---:|']
+  for key in dict.fromkeys((r['system'], r['requirement']) for r in rows):
+    own = [r['value'] for r in rows if (r['system'], r['requirement']) == key]
+    lines.append(f'| {", ".join(part for part in key if part)} | {_mean(own)} |')
+  return '\n'.join(lines)
+
+
+def log(results: Results) -> str:
+  """C by belief, by the log and in truth, on jobs drawn for test candidates; first variant."""
+  first = next(iter(results['variants']))
+  rows = [r for r in results['values'] if (r['variant'], r['split']) == (first, DRAWN)]
+  names = 'predicted C', 'estimated C', 'true C'
+  lines = ['| requirement | believed | estimated by the log | true | estimated − true |',
+           '|---|---:|---:|---:|---:|']
+  for requirement in dict.fromkeys(r['requirement'] for r in rows if r['requirement']):
+    by_run = {name: {(r['data_seed'], r['seed']): r['value'] for r in rows
+                     if (r['requirement'], r['metric']) == (requirement, name)} for name in names}
+    apart = [by_run['estimated C'][run] - x for run, x in by_run['true C'].items()]
+    cells = [*(_mean([*by_run[name].values()]) for name in names), _signed(apart)]
+    lines.append(f"| {requirement.removeprefix('requirement ')} | {' | '.join(cells)} |")
+  return '\n'.join(lines)
+
+
+def propensities(results: Results) -> str:
+  """How far the estimated chance to apply is right, and how many outcomes its weights leave."""
+  first = next(iter(results['variants']))
+  rows = [r for r in results['values'] if (r['variant'], r['split'], r['requirement']) == (
+      first, DRAWN, '')]
+  lines = ['| chance to apply | mean ± sd over runs |', '|---|---:|']
+  for metric in dict.fromkeys(r['metric'] for r in rows):
+    lines.append(f"| {metric} | {_mean([r['value'] for r in rows if r['metric'] == metric])} |")
+  return '\n'.join(lines)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    'truth': truth, 'trade': trade, 'regrets': regrets, 'log': log, 'propensities': propensities}
+
+
+def _at_requirements(results: Results) -> list[Row]:
+  return [r for r in results['values'] if (r['split'], r['metric']) == (LISTS, 'true C')
+          and r['requirement'].startswith('requirement ')]
+
+
+def _number(x: float, sign: bool = False) -> str:
+  return f'{x:+.3f}'.replace('-', '−') if sign else f'{x:.3f}'.replace('-', '−')
+
+
+def _mean(values: Sequence[float]) -> str:
+  spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
+  return f'{_number(statistics.mean(values))}{spread}'
+
+
+def _signed(values: Sequence[float]) -> str:
+  spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
+  return f'{_number(statistics.mean(values), True)}{spread}'
