@@ -20,6 +20,7 @@ from jobrec_jax.evaluate.certification import CertifiedRow, CertifyConfig
 from jobrec_jax.pipeline import evaluate, scores
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.pipeline.experts import Calibrated
+from jobrec_jax.pipeline.logged import Logged
 from jobrec_jax.pipeline.measures import recommended, subject, surplus, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.sections import certified_section
@@ -94,7 +95,8 @@ def evaluation(folder, dataset, truth, known, offsets=0.0, groups=()):
              lists=lists, policy=TrainedPolicy(policy(), (0.1, 0.6), {}),
              calibration=Calibrated(CALIBRATION, np.broadcast_to(offsets, len(dataset.jobs))),
              scores=kept_scores(dataset, truth, lists, offsets), inputs=inputs, canaries=canaries,
-             blanked=np.zeros(lists.wanted.job.shape, np.float32), **rivals)
+             logged=Logged(None, None), blanked=np.zeros(lists.wanted.job.shape, np.float32),
+             **rivals)
 
 
 @pytest.fixture(scope='module')

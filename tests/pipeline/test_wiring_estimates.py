@@ -149,7 +149,8 @@ def test_every_interval_has_the_level_that_was_asked_for(kept):
   for row in kept.rows:
     e = kept.by_row[kept.key(row)]
     if e.groups == (0, 0):
-      assert math.isnan(row.low) and row.metric.split()[0] in ('monotone', '|C', 'τ'), row
+      assert math.isnan(row.low) and row.metric.split()[0] in (
+          'monotone', '|C', 'τ', 'effective'), row
       continue
     if math.isnan(e.value):  # an eligibility that the policy, or a plug-in, does not reach
       assert math.isnan(row.value) and math.isnan(row.low) and (
