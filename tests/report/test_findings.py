@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jobrec_jax.report.findings import findings
+from jobrec_jax.report.findings import EFFECTIVE_SHARE, LOGGED, findings
 from jobrec_jax.report.results import ResultRow, result_tables
 
 NAN = float('nan')
@@ -84,6 +84,23 @@ def test_requirements_in_truth(values, words, verdict):
           for tau, value in zip((0.5, 0.6), values)]
   text, found = said([row('policy', 'true C', 0.1, tau=0.0, case=('held-out lists', 'policy')),
                       *rows])  # at tau 0 nothing is asked
+  assert words in text and found == verdict
+
+
+@pytest.mark.parametrize('estimated, share, words, verdict', [
+    (0.52, 0.5, 'does not speak against the believed C at any requirement: the outcomes of test '
+     'applicants make C at τ 0.6 0.620 [0.570, 0.670], where 0.600 is believed.', 'yes'),
+    (0.3, 0.5, 'speaks against the believed C at 2 of 2 requirements: the outcomes of test '
+     'applicants make C at τ 0.6 0.400 [0.350, 0.450], where 0.600 is believed.', 'no'),
+    (0.52, 0.08, 'leave 8% of the outcomes, so that few decide.', 'no')])
+def test_what_the_log_says_of_belief(estimated, share, words, verdict):
+  case = (LOGGED, 'policy')
+  rows = [row('policy', name, value + more, tau=tau, case=case)
+          for tau, more in ((0.5, 0.0), (0.6, 0.1))
+          for name, value in (('predicted C', 0.5), ('estimated C', estimated + more / 1e6),
+                              ('true C', 0.1))]  # which is no promise kept or broken here
+  rows.append(row('chance to apply', EFFECTIVE_SHARE, share, case=case))
+  text, found = said(rows)
   assert words in text and found == verdict
 
 
