@@ -96,8 +96,8 @@ def test_requirements_in_truth(values, words, verdict):
 def test_what_the_log_says_of_belief(estimated, share, words, verdict):
   case = (LOGGED, 'policy')
   rows = [row('policy', name, value + more, tau=tau, case=case)
-          for tau, more in ((0.5, 0.0), (0.6, 0.1))
-          for name, value in (('predicted C', 0.5), ('estimated C', estimated + more / 1e6),
+          for tau, more, part in ((0.5, 0.0, 0.99), (0.6, 0.1, 1.0))
+          for name, value in (('predicted C', 0.5), ('estimated C', 0.5 + part * (estimated - 0.5)),
                               ('true C', 0.1))]  # which is no promise kept or broken here
   rows.append(row('chance to apply', EFFECTIVE_SHARE, share, case=case))
   text, found = said(rows)
