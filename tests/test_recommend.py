@@ -69,6 +69,15 @@ def test_scores_and_eligibility_follow_their_formulas(make, dataset, candidate, 
   np.testing.assert_allclose(result.eligibility, (pi * p).sum() / pi.sum(), atol=1e-5)
 
 
+def test_where_tau_binds_the_best_few_the_eligibility_told_is_theirs(make, candidate):
+  recommender = make(2.0)
+  recommender = dataclasses.replace(
+      recommender, policy=dataclasses.replace(recommender.policy, top_k=3))
+  (result,) = recommender.recommend(candidate, 0.5, 20)
+  assert result.eligibility == pytest.approx(
+      np.mean([j.qualification for j in result.jobs[:3]]), abs=1e-6)
+
+
 @pytest.mark.parametrize('tau, words', [
     (0.0, '(no requirement)'), (0.3, '(asked for 0.3, but below 0.4 nothing is required)'),
     (0.4, '(asked for 0.4)'), (0.55, '(asked for 0.55)')])
