@@ -9,8 +9,10 @@ from scipy.special import expit
 
 from jobrec_jax.data.dataset import SPLITS, Interactions
 from jobrec_jax.data.lists import RankingLists, calibration_halves, candidates_of
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.evaluate.off_policy import LoggedLists
 from jobrec_jax.models.policy import PolicyHead
+from jobrec_jax.pipeline import logged as stage
 from jobrec_jax.pipeline.logged import Logged, look_up
 from jobrec_jax.pipeline.measures.logged import propensity_measures
 from jobrec_jax.pipeline.measures.subject import groups_of
@@ -147,6 +149,24 @@ def test_a_log_that_names_no_exposure_is_taken_for_a_random_part():
   assert found.label.tolist() == [[1, -1, -1, -1]]
   np.testing.assert_allclose(found.z_qual, (np.array([[1, 0.9, 0.8, 0.7]]) - 0.5) / 2, rtol=1e-6)
   np.testing.assert_allclose(found.applies, expit(np.array([[1, 1.1, 1.2, 1.3]])), rtol=1e-6)
+
+
+def test_nothing_is_told_where_no_outcome_is_of_a_job_that_training_knows(tmp_path, monkeypatch):
+  """As where whole evenings are held out, with everybody who was there."""
+  train, validation, test = map(SPLITS.index, ('train', 'validation', 'test'))
+  columns = ([0, 0, 1, 2, 3, 4], [0, 1, 0, 1, 2, 3], [1, 0, 1, 0, 1, 1], [1, -1, 0, -1, 1, 0],
+             [train, train, validation, validation, test, test], [1.0] * 6)
+  kinds = (np.int32, np.int32, np.int8, np.int8, np.int8, np.float32)
+  dataset = dataclasses.replace(simulate(MarketConfig(candidates=20, jobs=10), 0)[0],
+                                interactions=Interactions(*map(np.array, columns, kinds)))
+  monkeypatch.setattr(stage, 'scorer', lambda *_: Scorer())
+  bench = SimpleNamespace(folder=tmp_path, settings={'seed': 0, 'list_length': 2}, inputs={
+      'data': SimpleNamespace(dataset=dataset), 'experts': None,
+      'calibration': SimpleNamespace(calibration=Calibration(0.0, 1.0))})
+  stage.make_logged(bench)
+  found = stage.read_logged(bench)
+  assert found.test is None and found.fitted.lists.candidate[:, 0].tolist() == [1, 2]
+  assert found.fitted.label.tolist() == [[0, -1], [-1, -1]]
 
 
 @pytest.mark.slow
