@@ -22,7 +22,7 @@ from jobrec_jax.pipeline.perspectives import check_both
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.settings import PolicySettings
-from jobrec_jax.pipeline.sweep import EXACT, Frontier
+from jobrec_jax.pipeline.sweep import EXACT, Frontier, not_compared
 from jobrec_jax.report import dial, glossary
 from jobrec_jax.report.findings import MARKS, findings
 from jobrec_jax.report.html import Section, write_report
@@ -121,12 +121,17 @@ def sweep_tables(found: Frontier) -> list[Table]:
 def sweep_report(run: Run) -> str:
   """Writes frontier.json, frontier.md and figures/frontier.*; returns the tables.
 
+  Of a policy whose C or J is none of the published ones it returns why there are none.
+
   Raises:
     ValueError: labels of one perspective are missing, before anything is trained.
   """
   check_both(run.get(run.road.data).dataset, 'a frontier')
-  found: Frontier = run.get(sweep_stage(run.settings, run.road))
   p: PolicySettings = run.settings.policy
+  if why := not_compared(p):
+    run.get(run.road.policy)
+    return f'No frontier is written, for {why}.'
+  found: Frontier = run.get(sweep_stage(run.settings, run.road))
   text = '\n'.join([
       f'Objective: {p.objective}. Regret is the loss of J against the exact dual at the same C, as '
       'a share of what the range of requirements costs.\n', *map(to_markdown, sweep_tables(found))])

@@ -49,13 +49,21 @@ class Frontier(NamedTuple):
   curves: dict[str, np.ndarray]
 
 
+def not_compared(p: PolicySettings) -> str:
+  """Why a policy does not stand beside heads apart, whose C and J are the published ones; '' where
+  it does."""
+  if (p.top_k, p.worth, p.eligibility) == (0, 'preference', 'believed'):
+    return ''
+  return ('heads apart and the frontier are of the believed expectation: policy.top_k must be 0, '
+          "policy.eligibility 'believed' and policy.objective not 'expected_surplus', got "
+          f'{p.top_k}, {p.eligibility!r} and {p.objective!r}')
+
+
 def make_sweep(bench: Bench) -> None:
   """Trains the heads on stage 2's lists, and measures all systems there and on held-out lists."""
   p: PolicySettings = bench.settings['policy']
-  if p.top_k or p.worth != 'preference':
-    raise ValueError('heads apart are compared under a requirement on the expectation of s_pref: '
-                     "policy.top_k must be 0 and policy.objective not 'expected_surplus', got "
-                     f'{p.top_k} and {p.objective!r}')
+  if why := not_compared(p):
+    raise ValueError(why)
   score = scorer(bench, bench.inputs['experts'], bench.inputs['data'].dataset)
   held_out = bench.inputs['lists'].held_out
   features = score.features(held_out.candidate, held_out.job, 'held-out features')

@@ -56,3 +56,14 @@ def test_the_sweeps_key_covers_what_it_shows_and_the_policys_does_not():
   one, two = tiny_settings(), tiny_settings(sweep={'seeds': (5,)})
   assert road(one).policy.key == road(two).policy.key
   assert sweep_stage(one, road(one)).key != sweep_stage(two, road(two)).key
+
+
+@pytest.mark.slow
+def test_a_policy_of_another_eligibility_is_fitted_and_says_why_no_frontier_is_written(
+    tiny_folder, tmp_path, capsys):
+  run = Run(shutil.copytree(tiny_folder, tmp_path / 'run'),
+            tiny_settings(policy={'start': 'exact', 'top_k': 3, 'eligibility': 'estimated'}))
+  fit_policy.main(run)
+  out = capsys.readouterr().out
+  assert out.startswith('No frontier is written, for heads apart') and "got 3, 'estimated'" in out
+  assert run.get(run.road.policy).policy.top_k == 3 and not (run / 'frontier.json').exists()
