@@ -74,8 +74,8 @@ def make_logged(bench: Bench) -> None:
                           streams.seed32(s['seed'], f'logged lists, {name}'))
     found = look_up(score, dataset, lists, calibration, doubt, scale)
     if not (found.label >= 0).any():  # as where whole groups are held out, of jobs too
-      logging.info('logged: no outcome of %s is of a job that training knows; no estimate of C from '
-                   'them', name)
+      logging.info('logged: no outcome of %s is of a job that training knows; no estimate of C '
+                   'from them', name)
       continue
     arrays |= {f'{name}|{key}': getattr(found, key) for key in _ARRAYS}
     arrays |= {f'{name}|{key}': getattr(found.lists, key) for key in
