@@ -244,10 +244,10 @@ def estimated(policy: Policy, logged: Logged) -> Tilts:
                      "candidates whom training does not know, got 'estimated'")
   mask, mu = lists.lists.mask, policy.tilts.mu
   base = worth_of(policy.worth, lists.preference, lists.z_qual)
-  scores = base + mu[:, None, None] * lists.believed
-  C = [np.stack([policy.eligibility(s, q, mask) for s in scores])
-       for q in (lists.outcomes, lists.believed)]
-  moved = rising(policy.tilts.taus + shrunk_gap(*C))
+  by_word = lists.outcomes, lists.believed
+  found = np.stack([[policy.eligibility(base + m * lists.believed, q, mask) for q in by_word]
+                    for m in mu])  # [M, 2, N]
+  moved = rising(policy.tilts.taus + shrunk_gap(found[:, 0], found[:, 1]))
   logging.info('policy: by the log of %d candidates C lies %+.4f to %+.4f beside what is believed',
                len(mask), *(f(moved - policy.tilts.taus) for f in (np.min, np.max)))
   return Tilts(moved, mu)
