@@ -107,28 +107,75 @@ def _check_divisible(shapes: PyTree, shardings: PyTree) -> None:
   jax.tree_util.tree_map_with_path(check, shapes, shardings)
 
 
-def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-  """Host arrays of this process -> global arrays divided over the lists.
+def own_mesh(config: MeshConfig) -> Mesh:
+  """The mesh for what one process computes alone: all of it, or the devices of this process.
+
+  Among several processes the sizes, which are of all devices, cannot hold; lists are divided over
+  this process's.
+  """
+  if jax.process_count() == 1:
+    return make_mesh(config)
+  return make_mesh(MeshConfig(), jax.local_devices())
+
+
+def own_rows(mesh: Mesh, lists: int) -> np.ndarray | None:
+  """[n] the rows of a batch of so many lists that this process's devices hold, in their order.
+
+  Devices that tensor axes alone tell apart hold the same rows, in one process or in two; lists that
+  do not divide lie on every device. None for all rows.
+  """
+  divided = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  if divided.is_fully_addressable or lists % _parts(mesh):
+    return None
+  held = {range(lists)[rows] for rows, in
+          divided.addressable_devices_indices_map((lists,)).values()}
+  return np.concatenate([np.array(r) for r in sorted(held, key=lambda r: r.start)])
+
+
+def _parts(mesh: Mesh) -> int:
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def shard_batch(batch: PyTree, mesh: Mesh, lists: PyTree = None) -> PyTree:
+  """Host arrays -> global arrays divided over the lists.
 
   Lists that do not divide, as those of one kind in a batch of several may, lie on every device, and
   what is computed of them is divided where models name their axes.
 
-  Raises:
-    ValueError: there are several processes, and their lists do not divide by the data and fsdp
-      axes.
+  Args:
+    batch: in every process all lists, or its `own_rows`.
+    mesh: the mesh.
+    lists: where they are own rows, how many lists there are in all, for parts of the batch.
   """
-  parts, processes = mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count()
   divided = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
   whole = NamedSharding(mesh, PartitionSpec())
 
-  def place(x: np.ndarray) -> jax.Array:
-    if not len(x) * processes % parts:
-      return jax.make_array_from_process_local_data(divided, x)
-    if processes > 1:
-      raise ValueError(f'a batch of {len(x) * processes} lists does not divide by the {parts} '
-                       'devices of mesh axes data and fsdp')
-    return jax.device_put(x, whole)
-  return jax.tree.map(place, batch)
+  def place(x: np.ndarray, count: int | None) -> jax.Array:
+    shape = x.shape if count is None else (count, *x.shape[1:])
+    return jax.make_array_from_process_local_data(
+        whole if shape[0] % _parts(mesh) else divided, x, shape)
+  if lists is None:
+    return jax.tree.map(lambda x: place(x, None), batch)
+  return jax.tree.map(lambda count, part: jax.tree.map(lambda x: place(x, count), part), lists,
+                      batch)
+
+
+def laid_out(x: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+  """An array that every process holds whole -> a global array, of which each takes its part."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(x, sharding)
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def on_host(tree: PyTree) -> PyTree:
+  """Global arrays as whole NumPy arrays in every process; all call it together."""
+  def fetch(x: jax.Array) -> np.ndarray:
+    if not x.is_fully_addressable and not x.is_fully_replicated:
+      everywhere = NamedSharding(x.sharding.mesh, PartitionSpec())
+      x = jax.jit(lambda x: x, out_shardings=everywhere)(x)  # one at a time: it lies there whole
+    return jax.device_get(x)
+  return jax.tree.map(fetch, tree)
 
 
 def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -137,7 +184,7 @@ def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:
 
   def place(x: jax.Array) -> jax.Array:
     there = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
-    return x if there else jax.device_put(x, replicated)
+    return x if there else laid_out(x, replicated)
   return jax.tree.map(place, tree)
 
 

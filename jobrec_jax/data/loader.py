@@ -1,8 +1,9 @@
-"""Grain pipelines of training lists: deterministic, shuffled, by process, from any step."""
+"""Grain pipelines of training lists: deterministic, shuffled, from any step, a part by process."""
 
 from collections.abc import Callable
 
 import grain
+import numpy as np
 
 from jobrec_jax.data.missing import MissingLists
 from jobrec_jax.data.tokens import BlockEncoder
@@ -13,25 +14,35 @@ ListSource = TrainingLists | MissingLists
 
 
 def list_dataset(lists: ListSource, finish: Callable[[dict], dict], batch: int, seed: int,
-                 process: int = 0, processes: int = 1) -> grain.MapDataset:
-  """Endless shuffled batches of lists.
+                 rows: np.ndarray | None = None) -> grain.MapDataset:
+  """Endless shuffled batches of lists, in one order whoever makes them.
 
   Args:
     lists: draws a list for each of its anchors.
     finish: turns drawn indices into the arrays of a step; runs in Grain's threads.
-    batch: lists in a global batch; each process makes its share.
+    batch: lists in a global batch.
     seed: of shuffling and of the negatives.
-    process, processes: this process and their number.
-
-  Raises:
-    ValueError: the batch does not divide by the number of processes.
+    rows: [n] of each batch that this process makes, as its devices hold no others; None for all.
   """
-  if batch % processes:
-    raise ValueError(f'batch must divide by {processes} processes, got {batch} lists')
-  # Slicing after the shuffle gives the processes disjoint parts of one global order.
-  return (grain.MapDataset.source(lists.anchors).seed(seed).shuffle().repeat(EPOCHS)
-          .random_map(lambda anchor, rng: finish(lists.draw(anchor, rng)))
-          .slice(slice(process, None, processes)).batch(batch // processes))
+  drawn = (grain.MapDataset.source(lists.anchors).seed(seed).shuffle().repeat(EPOCHS)
+           .random_map(lambda anchor, rng: finish(lists.draw(anchor, rng))))
+  if rows is None:
+    return drawn.batch(batch)
+  return grain.MapDataset.source(_Rows(drawn, batch, rows)).batch(len(rows))
+
+
+class _Rows:
+  """Some rows of every batch, one after the other; each is drawn as it is for all of them."""
+
+  def __init__(self, drawn: grain.MapDataset, batch: int, rows: np.ndarray):
+    self._drawn, self._batch, self._rows = drawn, batch, [int(row) for row in rows]
+
+  def __len__(self) -> int:
+    return len(self._drawn) // self._batch * len(self._rows)
+
+  def __getitem__(self, index: int) -> dict:
+    step, row = divmod(index, len(self._rows))
+    return self._drawn[step * self._batch + self._rows[row]]
 
 
 def finisher(blocks: BlockEncoder, centre: str, shared: bool = False) -> Callable[[dict], dict]:

@@ -2,7 +2,8 @@
 
 In each lies record.json: the step, what the stage was run with, the shapes and types of the arrays,
 and the SHA-256 of every file of the state. It is written before the checkpoint takes its name: a
-checkpoint without it, or with a file that differs, is damaged.
+checkpoint without it, or with a file that differs, is damaged. Nothing in it says how many processes
+wrote it: any number reads it.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from jobrec_jax import processes
 from jobrec_jax.schema.files import decode_json, digest, read_json, write_json
 
 PyTree = Any
@@ -34,7 +36,8 @@ class NotFiniteError(ValueError):
 class Checkpoints:
   """The checkpoints of one stage in one folder; the newest `KEPT` stay.
 
-  A context manager: at its end everything is on disk.
+  A context manager: at its end everything is on disk. Several processes call all of it together;
+  process 0 looks what lies there, and one that fails waits for nobody.
 
   Args:
     folder: where they lie; made if it is not there.
@@ -55,7 +58,7 @@ class Checkpoints:
     logging.get_absl_logger().addFilter(_not_from_orbax)
     with self._writing():
       self.folder.mkdir(parents=True, exist_ok=True)
-      if jax.process_index() == 0:  # Orbax would clean up in the background, beside a first save.
+      if processes.is_first():  # Orbax would clean up in the background, beside a first save.
         for unfinished in self.folder.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(unfinished, ignore_errors=True)
       self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
@@ -67,6 +70,8 @@ class Checkpoints:
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                trace: TracebackType | None) -> None:
+    if kind is not None and processes.several():
+      return  # Orbax would wait for the others, who wait for this one.
     try:
       self.close()
     except ValueError as late:
@@ -105,18 +110,20 @@ class Checkpoints:
       ValueError: none of the checkpoints is whole, or one was written under another identity.
     """
     damaged = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    for step in processes.told(lambda: sorted(self._manager.all_steps(), reverse=True)):
+      identity, wrong = processes.told(lambda step=step: self._examined(step, like))
+      if wrong is None and identity != self._identity:
+        raise ValueError(self._difference(identity))
       try:
-        record = _read_record(self.folder / str(step), step)
-        same = record['identity'] == self._identity
-        state = self._read_state(step, like, record) if same else None
+        state = self._read_state(step, like) if wrong is None else None
       except Exception as error:  # Orbax and TensorStore raise all kinds.
-        damaged[step] = _phrase(error)
-        continue
-      if not same:
-        raise ValueError(self._difference(record['identity']))
-      self._set_aside(damaged, step)
-      return state
+        if processes.several() and not isinstance(error, NotFiniteError):
+          raise  # the others may have read it
+        wrong = _phrase(error)
+      if wrong is None:
+        self._set_aside(damaged, step)
+        return state
+      damaged[step] = wrong
     if damaged:
       reasons = '; '.join(f'{step}: {reason}' for step, reason in damaged.items())
       raise ValueError(f'{self.folder}: must hold a whole checkpoint, got damaged ones alone '
@@ -138,7 +145,7 @@ class Checkpoints:
 
   def _write_record(self) -> None:
     """Runs in Orbax's thread once all files are written, before the checkpoint takes its name."""
-    if jax.process_index() == 0:
+    if processes.is_first():
       step = self._record['step']
       folder, = self.folder.glob(f'{step}.orbax-checkpoint-tmp*')
       record = self._record | {'files': {
@@ -146,9 +153,18 @@ class Checkpoints:
           for path in sorted((folder / 'state').rglob('*')) if path.is_file()}}
       write_json(folder / RECORD, record | {'digest': _digest(record)})
 
-  def _read_state(self, step: int, like: PyTree, record: dict) -> PyTree:
+  def _examined(self, step: int, like: PyTree) -> tuple[dict | None, str | None]:
+    """With what a checkpoint was written, and why it cannot be read; None where it can."""
+    try:
+      record = _read_record(self.folder / str(step), step)
+      if record['identity'] == self._identity:
+        _compare('array', _forms(like), record['arrays'])
+      return record['identity'], None
+    except Exception as error:  # of a damaged file
+      return None, _phrase(error)
+
+  def _read_state(self, step: int, like: PyTree) -> PyTree:
     """Raises anything at all where the checkpoint is not whole."""
-    _compare('array', _forms(like), record['arrays'])
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     state = self._manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract)))['state']
@@ -170,11 +186,12 @@ class Checkpoints:
       path = self.folder / str(step)
       logging.warning('%s: damaged, renamed to %d.damaged; going on from step %d (%s)', path, step,
                       whole, reason)
-      if jax.process_index() == 0:
+      if processes.is_first():
         with self._writing():
           shutil.rmtree(path.with_name(f'{step}.damaged'), ignore_errors=True)
           path.rename(path.with_name(f'{step}.damaged'))
     if damaged:
+      processes.meet()
       self._manager.reload()
 
   @contextlib.contextmanager

@@ -6,17 +6,18 @@ import json
 import math
 import os
 from pathlib import Path
-import time
 from typing import Any
 
 from absl import logging
 import jax
 import jax.numpy as jnp
 
+from jobrec_jax import processes
 from jobrec_jax.schema.files import decode_json
 from jobrec_jax.schema.progress import TimeLeft
 from jobrec_jax.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
+from jobrec_jax.train.decisions import Decisions
 from jobrec_jax.train.signals import deferred_signals
 from jobrec_jax.train.speed import Speedometer, matrix_flops
 from jobrec_jax.train.state import Best, MeasureFn, TrainState, copied
@@ -141,9 +142,12 @@ class Loop:
     metrics: where metrics go on log steps.
     log_every: steps between two logs; only then, and for a checkpoint, do scalars leave the device.
     save_seconds: a killed process loses at most this much; an interrupted one loses nothing.
-    tokens: batch of the host -> tokens in it, padding left out; None where nobody counts them.
+    tokens: batch of the host -> tokens of the step, padding left out; None where nobody counts
+      them.
     watch: where metrics go too, and whether a trace is made.
     held_out: what ends the stage before its last step; None where nothing does.
+    lists: in each part of a batch, all processes together, where the data are the `own_rows` of
+      this one; None where they are whole.
   """
 
   stage: str
@@ -155,6 +159,7 @@ class Loop:
   tokens: Callable[[PyTree], float] | None = None
   watch: Watch = UNWATCHED
   held_out: HeldOut | None = None
+  lists: tuple[int, ...] | None = None
 
   @property
   def every(self) -> int:
@@ -185,6 +190,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   It ends with its last step, or where the held-out loss has not fallen for `patience` measurements.
   A checkpoint leaves frozen parameters out: they are what they were, from the seed or their source.
   After SIGINT or SIGTERM the current step is finished and saved; a second signal raises at once.
+  Of several processes all call this, and one that a signal reached stops all after the same step.
 
   Args:
     loop: the stage's length, logs and checkpoints.
@@ -213,8 +219,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   loop.watch.again(loop.metrics.read, done=first)
   step_fn, measure = jax.jit(step_fn, donate_argnums=0), _measuring(loop, mesh)
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
-  saved, done = time.monotonic(), False
+  done = False
   with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
+    decisions = Decisions(loop.save_seconds, received)
     if not step and loop.measures(step):  # what the stage starts from may be the best that it finds
       state, row = measure(state, step)
       best = _best(state)
@@ -222,7 +229,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
     logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
     while not done:
       on_host = _next_batch(loop, batches, step)
-      batch = shard_batch(on_host, mesh)
+      batch = shard_batch(on_host, mesh, loop.lists)
       if speed is None:
         speed = Speedometer(matrix_flops(step_fn.trace(state, batch, key).jaxpr.jaxpr))
       if trace.before(step - first, state):
@@ -233,23 +240,25 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       step += 1
       log = (step % loop.log_every == 0 or step in (first + 1, loop.steps) or loop.measures(step))
       if log:  # No row, and no checkpoint, holds what is not finite.
-        tokens = loop.tokens(on_host) * jax.process_count() if loop.tokens else None
+        tokens = loop.tokens(on_host) if loop.tokens else None
         row = _finite_row(loop, step, scalars) | speed.look(step, tokens)
       if loop.measures(step):
         state, held_out = measure(state, step)
         row, best = row | held_out, _best(state)
         speed.look(step, None)  # which does not count the time that this took
-      done = received.signum is not None or loop.is_over(step, best)
-      save = done or time.monotonic() - saved > loop.save_seconds
+      save = decisions.save_after(step)
+      done = decisions.stops() or loop.is_over(step, best)
+      save = save or done
       if log:
         _log(loop, step, row, left(step))
       elif save:
         _finite_row(loop, step, scalars)
       if save:
         _save(loop, step, state)
-        saved = time.monotonic()
+        decisions.saved()
     loop.checkpoints.wait()
-    _tell_end(loop, step, state, received.signum is not None)
+    processes.meet()  # nobody goes on, or ends the job, before all of it is on disk
+    _tell_end(loop, step, state, decisions.stops())
   return state
 
 
@@ -269,6 +278,7 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
   def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
     found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
     row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
+    row = processes.told(lambda: row)  # it decides
     lowest = math.inf if _best(state) is None else float(state.best.lowest)
     if row[HELD_OUT] <= lowest * (1 + SLACK):
       best = Best(jnp.float32(min(lowest, row[HELD_OUT])), jnp.int32(step), copied(state.trainable))
@@ -307,7 +317,7 @@ def _log(loop: Loop, step: int, row: dict[str, float], left: str) -> None:
   held_out = f', validation {row[HELD_OUT]:.4f}' if HELD_OUT in row else ''
   logging.info('%s: step %d/%d, loss %.4f%s%s', loop.stage, step, loop.steps, row['train/loss'],
                held_out, left)
-  if jax.process_index() == 0:
+  if processes.is_first():
     loop.metrics.write(stage=loop.stage, step=step, **row)
     loop.watch.write(step, row)
 

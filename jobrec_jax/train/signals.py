@@ -29,9 +29,15 @@ class Interrupted(BaseException):
 
 @dataclasses.dataclass
 class Received:
-  """The signal that came while signals were deferred; None until then."""
+  """The signal that came while signals were deferred; None until then.
+
+  Attributes:
+    signum: to this process.
+    agreed: to any of several processes, which all end the block with it.
+  """
 
   signum: int | None = None
+  agreed: int | None = None
 
 
 def raise_on_signals() -> None:
@@ -78,5 +84,6 @@ def deferred_signals() -> Iterator[Received]:
   finally:
     for signum, handler in old.items():  # None is a handler that Python did not install.
       signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-  if received.signum is not None:
-    raise Interrupted(received.signum)
+  signum = received.signum if received.agreed is None else received.agreed
+  if signum is not None:
+    raise Interrupted(signum)

@@ -185,7 +185,7 @@ def test_the_time_left_leaves_out_the_step_that_compiles(tmp_path, caplog, monke
       now[0] += 2.0 if calls['update'] else 100.0
       calls['update'] += 1
       yield batch
-  monkeypatch.setattr('jobrec_jax.train.loop.time.monotonic', lambda: now[0])
+  monkeypatch.setattr('jobrec_jax.train.decisions.time.monotonic', lambda: now[0])
   with caplog.at_level(logging.INFO, 'absl'):
     tiny.run(tmp_path, 6, slow, save_seconds=1e9)
   lines = [re.sub(r'loss [\d.]+', 'loss', r.getMessage()) for r in caplog.records

@@ -1,0 +1,285 @@
+"""Several JAX processes as one job: process 0 decides, the others are told, and all end together.
+
+Messages go through the coordination service of jax.distributed, from host to host: nothing of it
+waits for a device. In a job of one process all of it is nothing.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+from jax._src import distributed  # JAX offers its messages nowhere else; Orbax takes them from here
+
+SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
+GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
+KEPT = 1000  # messages of process 0 that stay; no process lies so far behind
+AUTO = 'auto'
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """How this process finds the others.
+
+  Attributes:
+    coordinator: HOST:PORT at which process 0 can be reached; 'auto' under SLURM, Open MPI and on
+      TPUs, where JAX finds out all the rest too.
+    processes: their number.
+    process: which of them this one is, from 0.
+    heartbeat_seconds: silence after which a process counts as dead, and the job ends.
+
+  Raises:
+    ValueError: a part is missing or out of range.
+  """
+
+  coordinator: str
+  processes: int | None = None
+  process: int | None = None
+  heartbeat_seconds: int = 30
+
+  def __post_init__(self):
+    if self.coordinator == AUTO:
+      return
+    host, _, port = self.coordinator.rpartition(':')
+    if not host or not port.isdecimal():
+      raise ValueError(f"--coordinator must be HOST:PORT or '{AUTO}', got {self.coordinator!r}")
+    if self.processes is None or self.processes < 1:
+      raise ValueError(f'--processes must be at least 1 beside --coordinator, got {self.processes}')
+    if self.process is None or not 0 <= self.process < self.processes:
+      raise ValueError(f'--process must lie in [0, {self.processes}), got {self.process}')
+
+
+class Ending(NamedTuple):
+  """Why a job ends: the line that the process says, and the exit status of all."""
+
+  line: str
+  status: int
+
+
+class _Here:
+  """What this process knows of its job."""
+
+  def __init__(self):
+    self.said = itertools.count()
+    self.met = itertools.count()
+    self.other: Ending | None = None  # of another process, which ended the job
+    self.heartbeat = 0
+
+
+_here = _Here()
+
+
+def several() -> bool:
+  """Whether there are other processes."""
+  return distributed.global_state.num_processes > 1
+
+
+def index() -> int:
+  """Which process this is."""
+  return distributed.global_state.process_id
+
+
+def count() -> int:
+  return distributed.global_state.num_processes
+
+
+def is_first() -> bool:
+  """Whether this is the process that decides and writes."""
+  return index() == 0
+
+
+def told(decide: Callable[[], Any]) -> Any:
+  """What process 0 decides, in every process; all call this in the same order.
+
+  Args:
+    decide: called in process 0 alone; its result is plain JSON. What it raises ends the job.
+  """
+  if not several():
+    return decide()
+  n = next(_here.said)
+  if not is_first():
+    return json.loads(_get(f'jobrec/said/{n}'))
+  value = decide()
+  _set(f'jobrec/said/{n}', json.dumps(value))
+  if n >= KEPT:
+    distributed.global_state.client.key_value_delete(f'jobrec/said/{n - KEPT}')
+  return value
+
+
+def meet() -> None:
+  """Returns once every process has come here; waits for as long as that takes."""
+  if not several():
+    return
+  n = next(_here.met)
+  if is_first():
+    for other in range(1, count()):
+      _get(f'jobrec/met/{n}/{other}')
+    _set(f'jobrec/met/{n}/all', '')
+  else:
+    _set(f'jobrec/met/{n}/{index()}', '')
+    _get(f'jobrec/met/{n}/all')
+
+
+def tell_first(name: str, value: Any) -> None:
+  """Leaves a value for process 0, which finds it under `name` in `left`; a newer one replaces it."""
+  distributed.global_state.client.key_value_set(
+      f'jobrec/left/{name}/{index()}', json.dumps(value), allow_overwrite=True)
+
+
+def left(name: str) -> dict[int, Any]:
+  """What processes have left so far: process -> value."""
+  found = distributed.global_state.client.key_value_dir_get(f'jobrec/left/{name}')
+  return {int(key.rsplit('/', 1)[1]): json.loads(value) for key, value in found}
+
+
+def gathered(name: str, value: Any) -> list[Any]:
+  """The value of each process, in process 0; [] in the others. Once for each name in a job."""
+  if not is_first():
+    tell_first(name, value)
+    return []
+  return [value, *(json.loads(_get(f'jobrec/left/{name}/{other}')) for other in range(1, count()))]
+
+
+@contextlib.contextmanager
+def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | None]
+           ) -> Iterator[None]:
+  """Inside, this process is one of a job; None for a process of its own.
+
+  Whatever leaves the block in one process ends all of them: it says why, the others name it, and
+  all exit with its status, without a look back at computations that wait for each other.
+
+  Args:
+    job: where the others are.
+    ending: an error -> the line and the exit status that a person is told; None for a traceback.
+
+  Raises:
+    ValueError: JAX cannot find the others.
+  """
+  if job is None:
+    yield
+    return
+  _connect(job)
+  if not several():
+    yield
+    return
+  watcher = threading.Thread(target=_watch, daemon=True)
+  watcher.start()
+  try:
+    yield
+    meet()
+  except BaseException as error:
+    known = ending(error)
+    if known is None:
+      traceback.print_exc()
+      if isinstance(error, jax.errors.JaxRuntimeError):
+        _wait_for_the_dead()
+      known = f'{type(error).__name__}: {error}', 1
+    else:
+      print(known[0], file=sys.stderr, flush=True)
+    _end(Ending(*known))
+  if is_first():
+    _set('jobrec/end', '')  # releases all watchers
+  watcher.join()
+  jax.distributed.shutdown()
+
+
+def _connect(job: Job) -> None:
+  # Its handler would take SIGTERM from ours, which saves.
+  jax.config.update('jax_enable_preemption_service', False)
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  known = {} if job.coordinator == AUTO else {
+      'coordinator_address': job.coordinator, 'num_processes': job.processes,
+      'process_id': job.process, 'cluster_detection_method': 'deactivate'}
+  _here.heartbeat = job.heartbeat_seconds
+  try:
+    jax.distributed.initialize(**known, heartbeat_timeout_seconds=job.heartbeat_seconds)
+  except (RuntimeError, ValueError) as error:
+    said = ' '.join(str(error).split())
+    raise ValueError(f'--coordinator={job.coordinator} must lead to all processes, got: '
+                     f'{said}') from error
+
+
+def _set(key: str, value: str) -> None:
+  distributed.global_state.client.key_value_set(key, value)
+
+
+def _get(key: str) -> str:
+  """The value, once somebody has set it."""
+  while True:
+    found = _look(key, SLICE)
+    if found is not None:
+      return found
+    if _here.other is not None:
+      _leave(_here.other.status)
+
+
+def _look(key: str, seconds: float) -> str | None:
+  """The value, or None if nobody sets it within so many seconds."""
+  try:
+    return distributed.global_state.client.blocking_key_value_get(key, int(seconds * 1000))
+  except jax.errors.JaxRuntimeError as error:
+    if 'DEADLINE_EXCEEDED' not in str(error):
+      raise
+    return None
+
+
+def _watch() -> None:
+  """Ends this process after another has ended the job, whatever it waits for."""
+  found = None
+  try:
+    while found is None:
+      found = _look('jobrec/end', 10 * SLICE)
+  except jax.errors.JaxRuntimeError:  # JAX is about to abort this process, in many words
+    print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
+    os._exit(1)
+  if not found:
+    return
+  end = json.loads(found)
+  if end['process'] == index():
+    return
+  print(f'process {end["process"]} on {end["host"]} ended the job: {end["line"]}', file=sys.stderr,
+        flush=True)
+  _here.other = Ending(end['line'], end['status'])
+  time.sleep(GRACE)
+  _leave(end['status'])
+
+
+def _wait_for_the_dead() -> None:
+  """After a failed computation: whoever died is named by JAX, which then ends this process."""
+  until = time.monotonic() + 2 * _here.heartbeat
+  while _here.other is None and time.monotonic() < until:
+    time.sleep(SLICE)
+
+
+def _end(end: Ending) -> NoReturn:
+  """Ends all processes."""
+  if _here.other is None:
+    about = {'process': index(), 'host': socket.gethostname(), 'line': end.line,
+             'status': end.status}
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was faster
+      _set('jobrec/end', json.dumps(about))
+  _leave(end.status)
+
+
+def _leave(status: int) -> NoReturn:
+  """Exits; process 0, whose end would look like a failure to the others, after them."""
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    if is_first():
+      until = time.monotonic() + 3 * GRACE
+      for other in range(1, count()):
+        _look(f'jobrec/gone/{other}', max(0.01, until - time.monotonic()))
+      time.sleep(SLICE)  # they have said so, and are about to go
+    else:
+      _set(f'jobrec/gone/{index()}', '')
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
