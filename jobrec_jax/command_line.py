@@ -33,13 +33,14 @@ if TYPE_CHECKING:  # a script that makes no run must not wait for what training 
 HELP = {'--help', '-help', '-h'}
 WIDTH = 100  # of the lines of a help text
 OURS = ('__main__', 'configs', 'experiments', 'jobrec_jax')
+JOB = ('coordinator', 'processes', 'process', 'heartbeat_seconds')  # flags of several processes
 SILENCE = 30.0  # seconds without a line until a study tells of what goes on inside a stage
 
 
 def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
   """Defines --config (with --config.key=value overrides), --workdir and --store.
 
-  Scripts that train have --watch and --profile, too.
+  Scripts that train have --watch and --profile, too, and how several processes find each other.
   """
   with _flags_in_one_line():  # overrides are looked up in the default config at once
     config_flags.DEFINE_config_file('config', config,
@@ -53,7 +54,13 @@ def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
                       '(in WORKDIR/tensorboard), wandb')
     flags.DEFINE_bool('profile', False, 'leave a trace of a few steps of each training stage in '
                       'WORKDIR/profile')
-    names += ['watch', 'profile']
+    flags.DEFINE_string('coordinator', None, 'of several processes that train together: HOST:PORT '
+                        'of process 0, or auto under SLURM, Open MPI and on TPUs')
+    flags.DEFINE_integer('processes', None, 'their number, where --coordinator is not auto')
+    flags.DEFINE_integer('process', None, 'which of them this is, from 0')
+    flags.DEFINE_integer('heartbeat_seconds', 30, 'silence after which one counts as dead, and all '
+                         'of them end')
+    names += ['watch', 'profile', *JOB]
   for name in names:  # so that --help of the script shows them
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
@@ -68,14 +75,35 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
     workdir: the default folder; None where it must be given.
     continues: whether the settings of the run that the folder holds are the default, and `config`
       only where it holds none.
-    devices: whether the script computes on devices, which the mesh must then cover.
+    devices: whether the script computes on devices, which the mesh must then cover. Several
+      processes may then run it: `main` runs in the first, the others train with it.
   """
   define_flags(config, workdir, devices)
 
   def run(argv: Sequence[str]) -> None:
     del argv
-    main(open_run(continues, devices))
+    if not devices or not among_several():
+      main(open_run(continues, devices))
+      return
+    from jobrec_jax import processes  # here, for they import JAX
+    from jobrec_jax.pipeline.follow import share
+    job = processes.Job(*(flags.FLAGS[name].value for name in JOB))
+    with processes.joined(job, ending):
+      raise_on_signals()  # again, for JAX may have taken them
+      share(open_run(continues), main)
   launch(run)
+
+
+def among_several() -> bool:
+  """Whether the flags tell of other processes.
+
+  Raises:
+    ValueError: they do not say where the first of them is.
+  """
+  if flags.FLAGS.coordinator is None and (flags.FLAGS.processes, flags.FLAGS.process) != (
+      None, None):
+    raise ValueError('--coordinator must be given beside --processes and --process, got none')
+  return flags.FLAGS.coordinator is not None
 
 
 def launch(main: Callable[[Sequence[str]], None], words: Sequence[str] = ()) -> None:

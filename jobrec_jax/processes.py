@@ -130,7 +130,7 @@ def meet() -> None:
 
 
 def tell_first(name: str, value: Any) -> None:
-  """Leaves a value for process 0, which finds it under `name` in `left`; a newer one replaces it."""
+  """Leaves a value for process 0, which finds it by `left`; a newer one replaces it."""
   distributed.global_state.client.key_value_set(
       f'jobrec/left/{name}/{index()}', json.dumps(value), allow_overwrite=True)
 

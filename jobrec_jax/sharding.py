@@ -160,9 +160,9 @@ def shard_batch(batch: PyTree, mesh: Mesh, lists: PyTree = None) -> PyTree:
                       batch)
 
 
-def laid_out(x: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+def laid_out(x: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
   """An array that every process holds whole -> a global array, of which each takes its part."""
-  if sharding.is_fully_addressable:
+  if sharding is None or sharding.is_fully_addressable:
     return jax.device_put(x, sharding)
   x = np.asarray(x)
   return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

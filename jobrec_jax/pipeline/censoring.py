@@ -14,7 +14,7 @@ from jobrec_jax.schema.files import load_array, read_object, save_array, write_j
 from jobrec_jax.scoring.calibration import doubts, fit_calibration
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.scoring.features import PairScorer
-from jobrec_jax.sharding import make_mesh
+from jobrec_jax.sharding import own_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ EFFECTIVE = 0.1  # share of applicants below which few decide
 
 
 def scorer(bench: Bench, experts: Experts, dataset: Dataset) -> PairScorer:
-  """Scores pairs of a data set as the resources say."""
-  return PairScorer(experts, experts.blocks(dataset), make_mesh(bench.resources.mesh),
+  """Scores pairs of a data set as the resources say, on the devices of this process."""
+  return PairScorer(experts, experts.blocks(dataset), own_mesh(bench.resources.mesh),
                     bench.resources.scoring)
 
 

@@ -1,19 +1,21 @@
-"""Stages 1A and 1B and the calibration: warm-up, cooperation, and the scale of p_qual."""
+"""Stages 1A and 1B: warm-up and cooperation."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import math
 import shutil
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax import processes
 from jobrec_jax.data import lists as listing, training_lists as training
-from jobrec_jax.data.dataset import SPLITS, Dataset, Interactions
+from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.missing import MissingLists, Versions
 from jobrec_jax.data.phrases import phrase_pieces
@@ -21,13 +23,8 @@ from jobrec_jax.data.tokens import BlockEncoder, count_tokens
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.phrases import phrase_embeddings
 from jobrec_jax.objectives.task_weights import task_weights
-from jobrec_jax.pipeline.artefacts import (
-  load_calibration,
-  load_params,
-  save_calibration,
-  save_params,
-)
-from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer, warn
+from jobrec_jax.pipeline.artefacts import load_params, save_params
+from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer
 from jobrec_jax.pipeline.linear_start import Move, doubt_moves, linear_start, moved
 from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
@@ -37,11 +34,17 @@ from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.pipeline.text import Text
 from jobrec_jax.pipeline.tokenizer import training_versions
 from jobrec_jax.schema import streams
-from jobrec_jax.schema.files import load_array
 from jobrec_jax.schema.schema import PERSPECTIVES
-from jobrec_jax.scoring.calibration import Calibration, fit_calibration, fit_offsets
 from jobrec_jax.scoring.experts import Experts, PairScores
-from jobrec_jax.sharding import init_sharded, make_mesh, param_shardings
+from jobrec_jax.sharding import (
+  init_sharded,
+  laid_out,
+  make_mesh,
+  on_host,
+  own_mesh,
+  own_rows,
+  param_shardings,
+)
 from jobrec_jax.train import experts as losses
 from jobrec_jax.train.checkpoint import Checkpoints
 from jobrec_jax.train.loop import HeldOut, Loop, MetricsWriter, train
@@ -58,8 +61,7 @@ from jobrec_jax.train.state import (
 )
 
 PyTree = Any
-VALIDATION, CALIBRATION = map(SPLITS.index, ('validation', 'calibration'))
-PARAMS = 'params.safetensors'
+PARAMS, START = 'params.safetensors', 'start.safetensors'
 HELD_OUT_BATCHES = 4  # that measure the held-out loss: some five per cent of a stage's time
 
 
@@ -101,6 +103,11 @@ class _Trainer:
     return cls(bench, make_model(spec, text.tokenizer, backbone), blocks, versions,
                make_mesh(bench.resources.mesh), backbone)
 
+  @property
+  def alone(self) -> '_Trainer':
+    """The trainer on the devices of this process."""
+    return dataclasses.replace(self, mesh=own_mesh(self.bench.resources.mesh))
+
   def init(self) -> PyTree:
     """The model's parameters with the names of their axes, as Linen makes them."""
     key = stream_key(jax.random.key(self.bench.settings['seed']), 'init')
@@ -135,10 +142,24 @@ class _Trainer:
       params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
     return params
 
+  def started(self, make: Callable[['_Trainer'], PyTree]) -> PyTree:
+    """What `make` makes of a trainer, each on its shards.
+
+    Of several processes the first makes it, alone, for fits may come out otherwise on another host;
+    the others find it in the folder.
+    """
+    if not processes.several():
+      return make(self)
+    if processes.is_first():
+      self.keep({'model': make(self.alone)}, START)
+    processes.meet()
+    return self.placed(load_params(self.bench.folder / START)['model'])
+
   def placed(self, params: PyTree) -> PyTree:
     """Parameters of an earlier stage, each on its shards."""
     where = param_shardings(self.init, self.mesh)
-    rest = {k: jax.device_put(v, where[k]) for k, v in params.items() if not self.is_frozen((k,))}
+    rest = {k: jax.tree.map(laid_out, v, where[k]) for k, v in params.items()
+            if not self.is_frozen((k,))}
     return params | rest if self.backbone is None else rest | {
         'decoder': self.backbone.load(where['decoder'])}
 
@@ -200,7 +221,7 @@ class _Trainer:
       seed = streams.seed32(self.bench.settings['seed'],
                             f'{stage}, {kind.perspective} lists of one {kind.centre}')
       found.append(list_dataset(MissingLists(lists, self.versions) if self.versions else lists,
-                                self.finisher(kind), batch, seed))
+                                self.finisher(kind), batch, seed, own_rows(self.mesh, batch)))
     return found
 
   def held_out(self, stage: str, measure: Callable[[Sequence[losses.Kind]], MeasureFn],
@@ -238,37 +259,53 @@ class _Trainer:
     return HeldOut(measure([*found]), batches, patience) if found else None
 
   def run(self, stage: str, loss_fn: LossFn, params: PyTree, data: Callable[[int], Iterator],
-          frozen: Callable[[tuple[str, ...]], bool], held_out: HeldOut | None,
+          lists: Iterable[int], frozen: Callable[[tuple[str, ...]], bool],
+          held_out: HeldOut | None,
           finish: Callable[[PyTree], PyTree] = lambda params: params) -> None:
-    """Trains, and keeps what `finish` makes of the parameters that no backbone holds."""
+    """Trains, and keeps what `finish` makes of the parameters that no backbone holds.
+
+    Of several processes the first finishes and keeps, alone.
+    """
+    lists = tuple(lists)
+
+    def tokens(batch: Sequence[PyTree]) -> float:  # of all processes, as many as here in each list
+      return sum(count_tokens(part) * (count / len(part['mask']))
+                 for part, count in zip(batch, lists))
     trainable, rest = split_params(params, lambda path: self.is_frozen(path) or frozen(path))
     optimizer: OptimizerConfig = self.bench.settings['stage']
     tx = make_optimizer(optimizer)
     folder, r = self.bench.folder, self.bench.resources
     done = folder / PARAMS
-    if not done.is_file():  # else the attempt before was stopped behind its last step
+    if not processes.told(done.is_file):  # else the attempt before was stopped behind its last step
       with (Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept,
             r.watching.stage(folder.name, plain(self.bench.settings)) as watch):
         loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
-                    r.log_every, r.save_seconds, lambda batch: sum(map(count_tokens, batch)), watch,
-                    held_out)
+                    r.log_every, r.save_seconds, tokens, watch, held_out, lists)
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)
-      self.keep(finish(merge_params(state.kept, state.frozen)))
-    shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+      trained = merge_params(state.kept, state.frozen)
+      if processes.several():
+        trained = on_host(trained)
+        processes.meet()  # the others have closed their checkpoints
+      if processes.is_first():
+        self.keep(finish(jax.tree.map(jnp.asarray, trained)))  # on its devices, or as they lie
+    if processes.is_first():
+      shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+      (folder / START).unlink(missing_ok=True)
 
-  def keep(self, params: PyTree) -> None:
+  def keep(self, params: PyTree, name: str = PARAMS) -> None:
     """Writes the parameters that no backbone holds."""
     model = {k: v for k, v in params['model'].items() if not self.is_frozen((k,))}
-    save_params(self.bench.folder / PARAMS, jax.device_get(params | {'model': model}))
+    save_params(self.bench.folder / name, jax.device_get(params | {'model': model}))
 
 
 def make_warm_up(bench: Bench) -> None:
   """Stage 1A: the preference expert alone; without steps or labels its parameters are new."""
   trainer = _Trainer.of(bench)
   if not bench.settings['stage'].steps or 'preference' not in trainer.taught:
-    trainer.keep({'model': trainer.initial()})
+    if processes.is_first():
+      trainer.keep({'model': trainer.alone.initial()})
     return
   beta = bench.settings['beta']
   kinds = trainer.kinds(bench.settings['stage'], ['preference'])
@@ -276,7 +313,8 @@ def make_warm_up(bench: Bench) -> None:
   held_out = trainer.held_out(
       'warm_up', lambda found: losses.held_out_loss(trainer.model, found, beta), kinds)
   trainer.run('warm_up', losses.warm_up_loss(trainer.model, [*kinds], beta),
-              {'model': trainer.initial()}, lambda start: iterate(*batches, start=start),
+              {'model': trainer.started(_Trainer.initial)},
+              lambda start: iterate(*batches, start=start), kinds.values(),
               losses.frozen_in_warm_up, held_out)
 
 
@@ -285,14 +323,19 @@ def make_cooperative(bench: Bench) -> None:
   trainer, s = _Trainer.of(bench), bench.settings
   censored: Censoring = bench.inputs.get('censoring', UNCENSORED)
   weighting = task_weights(s['task_weights'], 2, s['fixed_weights'])
-  params = {'model': trainer.placed(bench.inputs['warm_up'].params)}
   kinds = trainer.kinds(s['stage'], trainer.taught)
   batches = trainer.data('cooperative', kinds, censored.of_train(trainer.dataset))
   both = len(trainer.taught) > 1
   doubt = censored.doubt if both else 0.0
-  moves = doubt_moves(params['model'], trainer.blocks, trainer.log('train'),
-                      trainer.log('validation'), doubt) if trainer.model.config.numbers else ()
-  params['model'] = moved(params['model'], moves)
+  moves: Sequence[Move] = ()  # among several processes the first alone knows them
+
+  def start(own: _Trainer) -> PyTree:
+    nonlocal moves
+    params = own.placed(bench.inputs['warm_up'].params)
+    if own.model.config.numbers:
+      moves = doubt_moves(params, own.blocks, own.log('train'), own.log('validation'), doubt)
+    return moved(params, moves)
+  params = {'model': trainer.started(start)}
   if both:
     params['task_weights'] = weighting.init()
     loss = losses.cooperative_loss(trainer.model, [*kinds], weighting, s['beta'], doubt)
@@ -303,9 +346,9 @@ def make_cooperative(bench: Bench) -> None:
       'cooperative', lambda found: losses.held_out_loss(trainer.model, found, s['beta'], doubt),
       kinds)
   trainer.run('cooperative', loss, params, lambda start: iterate(*batches, start=start),
-              lambda path: bool(untaught & set(path)), held_out,
+              kinds.values(), lambda path: bool(untaught & set(path)), held_out,
               lambda trained: trained | {'model': _shrunk(
-                  trainer, trained['model'], doubt, moves)})
+                  trainer.alone, trained['model'], doubt, moves)})
 
 
 def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float, moves: Sequence[Move]) -> PyTree:
@@ -325,47 +368,3 @@ def _shrunk(trainer: _Trainer, trained: PyTree, doubt: float, moves: Sequence[Mo
   logging.info('cooperative: validation keeps %s of what training added to the linear models',
                ', '.join(f'{share:.2f} in {name}' for name, share in shares.items()))
   return shrunk(start, trained, shares)
-
-
-def make_calibration(bench: Bench) -> None:
-  """Fits b and t, and each job's shift of z, to applicants whom no step has learned from.
-
-  They are those of the validation split and of half the calibration split: certificates need
-  candidates that no fit has used. All count alike. Inverse propensities would make them stand for
-  uniform pairs, and leave the worth of less than half of them to a map that has two numbers.
-
-  With `calibration` 'none', or without an applicant, nothing is fitted: b = 0, t = 1 and no shifts,
-  p_qual = sigmoid(s_qual). So it is where no label teaches qualification, and nobody reads p_qual.
-  """
-  dataset, experts = bench.inputs['data'].dataset, bench.inputs['experts']
-  log, asked = dataset.interactions, bench.settings['calibration'] != 'none'
-  half, _ = listing.calibration_halves(dataset)
-  held_out = (log.split == VALIDATION) | (log.split == CALIBRATION) & np.isin(log.candidate, half)
-  rows = np.flatnonzero(held_out & (log.qualification >= 0))
-  taught = 'qualification' in perspectives(dataset)
-  if not (asked and len(rows) and taught):
-    if asked and taught:
-      logging.warning('calibration: no labelled applicant in the validation split, nor of %d '
-                      'candidates in half of the calibration split; p_qual = sigmoid(s_qual), b=0, '
-                      't=1', len(half))
-    save_calibration(bench.folder, Calibration(0.0, 1.0), np.zeros(len(dataset.jobs)))
-    return
-  score, job = scorer(bench, experts, dataset), log.job[rows]
-  labels, alike = log.qualification[rows], np.ones(len(rows))
-  scores = score.scores(log.candidate[rows], job).qualification
-  calibration = fit_calibration(scores, labels, alike)
-  offsets = fit_offsets(calibration.logit(scores), labels, alike, job, len(dataset.jobs))
-  logging.info('calibration: b=%.3f, t=%.3f on %d applicants', *calibration, len(rows))
-  warn('calibration', 'applicants', scores, labels)
-  save_calibration(bench.folder, calibration, offsets)
-
-
-class Calibrated(NamedTuple):
-  """b and t, and [jobs] shifts of z that evaluation reports beside them."""
-
-  calibration: Calibration
-  job_offsets: np.ndarray
-
-
-def read_calibration(bench: Bench) -> Calibrated:
-  return Calibrated(load_calibration(bench.folder), load_array(bench.folder / 'job_offsets.npy'))

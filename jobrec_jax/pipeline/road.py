@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 from jobrec_jax.pipeline import (
+  calibration,
   censoring,
   certify,
   data,
@@ -80,15 +81,15 @@ def road(settings: Settings) -> Road:
   """Describes all stages; nothing runs but the digests of outside files."""
   s, of_data = settings, data.data_stage(settings)
   trained = _train(s, of_data)
-  warm_up, cooperative, calibration = trained[1:]
+  warm_up, cooperative, calibrated = trained[1:]
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
   inputs = Stage('inputs', 3, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
-                 expert | {'calibration': calibration}, policy.make_inputs, policy.read_inputs)
+                 expert | {'calibration': calibrated}, policy.make_inputs, policy.read_inputs)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
   censored = {k: v for k, v in cooperative.inputs.items() if k == 'censoring'}
   of_log = Stage('logged', 1, {'seed': s.seed, 'list_length': s.policy.list_length},
-                 expert | censored | {'calibration': calibration}, logged.make_logged,
+                 expert | censored | {'calibration': calibrated}, logged.make_logged,
                  logged.read_logged)
   driven = {'logged': of_log} if s.policy.eligibility == 'estimated' else {}
   of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs, **driven},
@@ -111,20 +112,20 @@ def road(settings: Settings) -> Road:
                    scores.make_canaries, scores.read_list_scores)
   evaluation = Stage('evaluation', 8, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
-                      'calibration': calibration, 'scores': of_scores, 'blanked': blanked,
+                      'calibration': calibrated, 'scores': of_scores, 'blanked': blanked,
                       'canaries': canaries, 'logged': of_log, **rivals},
                      evaluate.make_evaluation, evaluate.read_evaluation)
   certified = Stage('certified', 1, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'certify': certify.of_run(s.certify)},
-      expert | {'calibration': calibration, 'policy': of_policy, 'lists': lists,
+      expert | {'calibration': calibrated, 'policy': of_policy, 'lists': lists,
                 'scores': of_scores}, certify.make_certified, certify.read_certified)
   shown = {'data': of_data, 'lists': lists, 'scores': of_scores, 'policy': of_policy,
-           'calibration': calibration}
+           'calibration': calibrated}
   of_frontier = Stage('frontier', 1, {'objective': s.policy.objective}, shown,
                       frontier.make_frontier, frontier.read_frontier)
   of_dial = Stage('dial', 2, {}, shown, dial.make_dial, dial.read_dial)
-  return Road(of_data, trained[0], warm_up, cooperative, calibration, inputs, of_policy,
+  return Road(of_data, trained[0], warm_up, cooperative, calibrated, inputs, of_policy,
               data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified,
               of_frontier, of_dial)
 
@@ -169,7 +170,8 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
   common = common | {'beta': s.experts.beta}
   warm_up = Stage('warm_up', 4, common | {'lists': lists, 'stage': s.warm_up}, text,
-                  experts.make_warm_up, experts.read_experts, files + adapter_files(s))
+                  experts.make_warm_up, experts.read_experts, files + adapter_files(s),
+                  together=True)
   inputs, e = text | {'warm_up': warm_up}, s.experts
   choice = {'censoring': e.censoring, 'ips_clip': e.ips_clip, 'self_censoring': e.self_censoring}
   censored = {}
@@ -180,11 +182,11 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
-      inputs | censored, experts.make_cooperative, experts.read_experts, files)
-  calibration = Stage('calibration', 4, {'calibration': e.calibration},
-                      {'experts': cooperative, **text}, experts.make_calibration,
-                      experts.read_calibration)
-  return tokenizer, warm_up, cooperative, calibration
+      inputs | censored, experts.make_cooperative, experts.read_experts, files, together=True)
+  calibrated = Stage('calibration', 4, {'calibration': e.calibration},
+                     {'experts': cooperative, **text}, calibration.make_calibration,
+                     calibration.read_calibration)
+  return tokenizer, warm_up, cooperative, calibrated
 
 
 def backbone_files(s: Settings) -> tuple[Path, ...]:

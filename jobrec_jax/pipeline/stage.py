@@ -48,6 +48,8 @@ class Stage(Generic[T]):
     make: fills the folder of a `Bench`; resumes where an interrupted attempt left it.
     read: the value that a finished folder holds.
     files: files and folders from outside; their content enters the key.
+    together: whether all processes of a job call `make` at once, as computations on devices of all
+      need it; the others are made by process 0 alone.
   """
 
   name: str
@@ -57,6 +59,7 @@ class Stage(Generic[T]):
   make: Callable[[Bench], None]
   read: Callable[[Bench], T]
   files: tuple[Path, ...] = ()
+  together: bool = False
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from absl import logging
 import filelock
 
+from jobrec_jax import processes
 from jobrec_jax.pipeline import provenance
 from jobrec_jax.pipeline.progress import Kept, Progress
 from jobrec_jax.pipeline.stage import Stage, key_of
@@ -94,6 +95,8 @@ class Workbench:
 class Store:
   """Results by key in one folder, which several processes of one machine may share.
 
+  Of the processes of one job only the first makes and writes results; see `pipeline.follow`.
+
   Args:
     folder: made when the first result is.
     resources: given to the stages.
@@ -108,6 +111,10 @@ class Store:
 
   def path(self, stage: Stage) -> Path:
     return self.folder / stage.key
+
+  def making(self, stage: Stage) -> Path:
+    """The folder in which the result is made."""
+    return self.folder / '.making' / stage.key
 
   def has(self, stage: Stage) -> bool:
     """Whether the result lies there; its content is checked when it is read."""
@@ -171,7 +178,7 @@ class Store:
     if stage.key not in self._values:
       self.make(stage)
       check_whole(self.path(stage))
-      self._values[stage.key] = stage.read(self._bench(stage, self.path(stage)))
+      self._values[stage.key] = stage.read(self.bench(stage, self.path(stage)))
     return self._values[stage.key]
 
   def plan(self, stages: Sequence[Stage]) -> list[Planned]:
@@ -182,16 +189,19 @@ class Store:
     seconds = self._kept.estimates(list(found.values()))
     return [Planned(s, self.has(s), seconds[s.key]) for s in found.values()]
 
-  def _bench(self, stage: Stage, folder: Path) -> Workbench:
+  def bench(self, stage: Stage, folder: Path) -> Workbench:
+    """What a stage is made or read with."""
     return Workbench(folder, stage.settings, Lazy(self, stage.inputs), self.resources)
 
   def _make(self, stage: Stage) -> None:
-    folder = self.folder / '.making' / stage.key
+    folder = self.making(stage)
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     clock = provenance.Clock(folder)
     try:
-      stage.make(self._bench(stage, folder))
+      if stage.together:
+        processes.told(lambda: stage.key)  # to those who wait in `pipeline.follow`
+      stage.make(self.bench(stage, folder))
     except BaseException:
       if any(folder.iterdir()):
         clock.save()
@@ -229,7 +239,7 @@ class Store:
 
   def _leave_nothing(self, stage: Stage, lock: Path) -> None:
     """Removes what a refused start made, as far as nothing lies in it."""
-    folders = [self.folder / '.making' / stage.key, self.folder / '.making']
+    folders = [self.making(stage), self.making(stage).parent]
     with contextlib.suppress(OSError):
       for folder in folders:
         folder.rmdir()

@@ -28,7 +28,7 @@ from jobrec_jax.schema.files import (
   write_json,
 )
 from jobrec_jax.scoring.policy import PolicyInputs, head_scores, policy_inputs
-from jobrec_jax.sharding import make_mesh
+from jobrec_jax.sharding import own_mesh
 from jobrec_jax.train.policy import PolicyTrial
 from jobrec_jax.train.sweep import make_policy_sweep, policy_grid
 
@@ -111,7 +111,7 @@ def measure(bench: Bench, p: PolicySettings,
   names = [label(trials, seeds, i) for i in range(len(trials.seed))]
   head = make_head(p, 1)
   logging.info('sweep: compiling one program for %d heads', len(trials.seed))
-  swept = make_policy_sweep(head, p, make_mesh(bench.resources.mesh))(inputs[STAGE_2], trials)
+  swept = make_policy_sweep(head, p, own_mesh(bench.resources.mesh))(inputs[STAGE_2], trials)
   scored = jax.jit(jax.vmap(
       lambda params, x: head_scores(head, params, x, np.zeros(1, np.float32))[0], (0, None)))
   asked = [taus[np.argmin(abs(t[0] - taus))] for t in trials.taus]

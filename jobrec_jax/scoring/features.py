@@ -123,14 +123,14 @@ class PairScorer:
     states: the block states on disk, or None.
 
   Raises:
-    ValueError: there are several processes, or states are to be kept and attention is not factored.
+    ValueError: the mesh spans processes, or states are to be kept and attention is not factored.
   """
 
   def __init__(self, experts: Experts, blocks: BlockEncoder, mesh: jax.sharding.Mesh,
                settings: ScoringConfig = ScoringConfig()):
-    if jax.process_count() > 1:
-      raise ValueError('pairs are scored in one process that drives all devices, got '
-                       f'{jax.process_count()} processes')
+    if mesh.is_multi_process:
+      raise ValueError('pairs are scored by one process, on devices of its own, got a mesh over '
+                       f'those of {jax.process_count()}')
     attention = experts.model.config.attention
     if settings.states and attention != 'factored':
       raise ValueError("features.states: allowed with model.attention='factored', whose blocks are "

@@ -40,13 +40,13 @@ class BlockStates:
     encoded: how many blocks this object had to encode.
 
   Raises:
-    ValueError: the weights are spread over several hosts.
+    ValueError: the weights are spread over several processes.
   """
 
   def __init__(self, folder: Path, model: JobRec, params: PyTree, batch: int = 16):
-    if jax.process_count() > 1:
-      raise ValueError('block states must be encoded in one process, which sees all weights, got '
-                       f'{jax.process_count()} processes')
+    if not all(x.is_fully_addressable for x in jax.tree.leaves(params) if isinstance(x, jax.Array)):
+      raise ValueError('block states must be encoded by one process, which sees all weights, got '
+                       f'weights spread over {jax.process_count()}')
     self._model, self._params, self._batch = model, params, batch
     self._folder = Path(folder) / _fingerprint(model, params)
     self.encoded = 0

@@ -2,8 +2,8 @@
 
 In each lies record.json: the step, what the stage was run with, the shapes and types of the arrays,
 and the SHA-256 of every file of the state. It is written before the checkpoint takes its name: a
-checkpoint without it, or with a file that differs, is damaged. Nothing in it says how many processes
-wrote it: any number reads it.
+checkpoint without it, or with a file that differs, is damaged. Nothing in it says how many
+processes wrote it: any number reads it.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ import time
 from jobrec_jax import processes
 from jobrec_jax.train.signals import Received
 
-TELL = 1.0  # seconds between two decisions among several processes, about
+TELL = 0.25  # seconds between two decisions among several processes, about
 
 
 class Decisions:

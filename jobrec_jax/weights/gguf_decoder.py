@@ -15,6 +15,7 @@ import numpy as np
 
 from jobrec_jax.models.attention import RopeScaling, rotary_angles
 from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.sharding import laid_out
 from jobrec_jax.weights.families import FAMILIES
 from jobrec_jax.weights.gguf_file import TYPES, GgufFile
 from jobrec_jax.weights.places import (
@@ -191,7 +192,7 @@ def load_decoder(
       if config.centred_norms and key.endswith('norm/scale'):
         x = x - 1  # llama.cpp keeps what the norm multiplies by
       host[row] = place.ours(x.__getitem__, whole)
-    params[key] = then(key, jax.device_put(host, flat[key]))
+    params[key] = then(key, laid_out(host, flat[key]))
   return unflatten_dict(params, sep='/')
 
 

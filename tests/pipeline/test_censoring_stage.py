@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logit
 
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
-from jobrec_jax.pipeline import censoring, experts
+from jobrec_jax.pipeline import calibration, censoring
 from jobrec_jax.pipeline.censoring import Censoring
 from jobrec_jax.pipeline.data import Data
 from jobrec_jax.scoring.calibration import fit_calibration, fit_offsets
@@ -47,7 +47,7 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
                                          recommender_quality=0.9, exposure=0.4), 0)
   log, scorer, clip = dataset.interactions, FakeScorer(truth), 2.5
   monkeypatch.setattr(censoring, 'scorer', lambda *_: scorer)
-  monkeypatch.setattr(experts, 'scorer', lambda *_: scorer)
+  monkeypatch.setattr(calibration, 'scorer', lambda *_: scorer)
   bench = SimpleNamespace(folder=tmp_path, settings={
       'censoring': 'ips', 'ips_clip': clip, 'self_censoring': 'none', 'calibration': 'applicants'},
                           inputs={'data': Data(dataset, truth), 'warm_up': None, 'experts': None})
@@ -62,8 +62,8 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
     assert abs(found.weights[rows] - change).max() > 0.1
   assert (np.delete(found.weights, rows) == 0).all()
 
-  experts.make_calibration(bench)
-  fitted, offsets = experts.read_calibration(bench)
+  calibration.make_calibration(bench)
+  fitted, offsets = calibration.read_calibration(bench)
   half = np.unique(log.candidate[log.split == 2])[::2]
   fresh = (log.split == 1) | (log.split == 2) & np.isin(log.candidate, half)
   rows = np.flatnonzero(fresh & (log.qualification >= 0))
@@ -74,8 +74,8 @@ def test_weights_undo_both_exposure_and_application(monkeypatch, tmp_path):
                                                   log.job[rows], 20), atol=1e-3)
 
   monkeypatch.setitem(bench.settings, 'calibration', 'none')  # p_qual is that of the raw logit
-  experts.make_calibration(bench)
-  (b, t), offsets = experts.read_calibration(bench)
+  calibration.make_calibration(bench)
+  (b, t), offsets = calibration.read_calibration(bench)
   assert (b, t) == (0, 1) and offsets.tolist() == [0] * 20
 
 
@@ -161,11 +161,11 @@ def test_no_calibration_is_refused_after_training(scorer, keep, said, monkeypatc
   dataset, truth = simulate(MarketConfig(candidates=300, jobs=20), 0)
   log = dataset.interactions
   dataset = dataclasses.replace(dataset, interactions=log.where(keep(log)))
-  monkeypatch.setattr(experts, 'scorer', lambda *_: scorer(truth))
+  monkeypatch.setattr(calibration, 'scorer', lambda *_: scorer(truth))
   bench = SimpleNamespace(folder=tmp_path, settings={
       'calibration': 'applicants'},
                           inputs={'data': Data(dataset, truth), 'experts': None})
-  experts.make_calibration(bench)
-  (b, t), offsets = experts.read_calibration(bench)
+  calibration.make_calibration(bench)
+  (b, t), offsets = calibration.read_calibration(bench)
   assert np.isfinite([b, t, *offsets]).all() and t > 0
   assert [r.levelname for r in caplog.records if re.match(said, r.getMessage())] == ['WARNING']

@@ -18,21 +18,21 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import PAD, BlockEncoder, BlockFormat, corpus, train_tokenizer
 from jobrec_jax.evaluate.certification import CertifiedRow, CertifyConfig
 from jobrec_jax.pipeline import evaluate, scores
+from jobrec_jax.pipeline.calibration import Calibrated
 from jobrec_jax.pipeline.data import Data
-from jobrec_jax.pipeline.experts import Calibrated
 from jobrec_jax.pipeline.logged import Logged
 from jobrec_jax.pipeline.measures import recommended, subject, surplus, tradeoff
 from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.sections import certified_section
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
 from jobrec_jax.report.findings import (
-    AT_EQUAL,
-    INDEX,
-    LOSS,
-    PLUG_IN,
-    REGRET,
-    SURPLUS,
-    findings,
+  AT_EQUAL,
+  INDEX,
+  LOSS,
+  PLUG_IN,
+  REGRET,
+  SURPLUS,
+  findings,
 )
 from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
