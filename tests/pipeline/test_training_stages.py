@@ -48,7 +48,8 @@ class Recorded:
     for name in ('warm_up_loss', 'cooperative_loss', 'held_out_loss'):
       monkeypatch.setattr(experts.losses, name, lambda *given, name=name: (name, *given[1:]))
 
-  def list_dataset(self, source, finish, batch, seed):
+  def list_dataset(self, source, finish, batch, seed, rows):
+    assert rows is None  # one process makes all
     self.lists.append((source, batch, seed))
     return len(self.lists) - 1
 

@@ -1,0 +1,138 @@
+"""A process of a job for the tests: few steps of stages 1A and 1B, and the tiny stage.
+
+  python -m tests.processes.worker ROLE FOLDER PORT PROCESS
+"""
+
+from collections.abc import Iterator
+import functools
+from pathlib import Path
+import signal
+import sys
+import time
+
+from absl import logging
+from flax.traverse_util import flatten_dict
+import jax
+import numpy as np
+import optax
+
+from jobrec_jax import processes
+from jobrec_jax.command_line import ending
+from jobrec_jax.data.dataset import Dataset
+from jobrec_jax.data.loader import finisher, iterate, list_dataset
+from jobrec_jax.data.market.simulator import MarketConfig, simulate
+from jobrec_jax.data.tokens import BlockEncoder, BlockFormat, corpus, train_tokenizer
+from jobrec_jax.data.training_lists import LabelledLists
+from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.jobrec import JobRec, JobRecConfig
+from jobrec_jax.objectives.task_weights import task_weights
+from jobrec_jax.sharding import (
+  MeshConfig,
+  init_sharded,
+  layout,
+  make_mesh,
+  on_host,
+  on_mesh,
+  own_rows,
+  shard_batch,
+)
+from jobrec_jax.train.experts import Kind, cooperative_loss, frozen_in_warm_up, warm_up_loss
+from jobrec_jax.train.signals import raise_on_signals
+from jobrec_jax.train.state import create_state, make_update, split_params
+from tests.train import tiny
+
+STEPS = 4
+# Of four devices lists of the one kind divide over 4 and 2 of them, or over 4 alone, or over none.
+STAGES = {'1A': {Kind('preference', 'candidate'): 8, Kind('preference', 'job'): 3},
+          '1B': {Kind('preference', 'candidate'): 5, Kind('qualification', 'job'): 8}}
+HEARTBEAT = 10
+SIGNALLED, LONG = 6, 500  # the step in which a signal comes, and the length of that stage
+
+
+@functools.cache
+def market() -> tuple[Dataset, BlockEncoder]:
+  dataset, _ = simulate(MarketConfig(candidates=60, jobs=20, exposure=0.6), seed=3)
+  return dataset, BlockEncoder(dataset, train_tokenizer(corpus(dataset, pairs=200), 512),
+                               BlockFormat(candidate=40, job=24, alignment=16))
+
+
+MODEL = JobRec(JobRecConfig(head_widths=(16,), head_dropout=0.3, decoder=DecoderConfig(
+    vocab_size=512, width=16, layers=1, heads=2, kv_heads=2, head_width=8, mlp_width=32)))
+
+
+def few_steps(stage: str, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+  """Losses of four steps, and what they made of the parameters: sums of gradients.
+
+  Steps are plain descent, since Adam would make a gradient of 1e-9 as large as one of 1.
+  """
+  kinds, (dataset, blocks) = STAGES[stage], market()
+  log = dataset.interactions.of('train')
+  data = iterate(*(list_dataset(LabelledLists(log, *kind, 3), finisher(blocks, kind.centre), count,
+                                seed, own_rows(mesh, count))
+                   for seed, (kind, count) in enumerate(kinds.items())))
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  params = {'model': init_sharded(
+      lambda: MODEL.init(jax.random.key(0), *lists.values())['params'], mesh)}
+  if stage == '1A':
+    loss, frozen = warm_up_loss(MODEL, [*kinds], 1.0), frozen_in_warm_up
+  else:
+    weighting = task_weights('uncertainty', 2)
+    params['task_weights'] = weighting.init()
+    loss, frozen = cooperative_loss(MODEL, [*kinds], weighting, 1.0, 0.3), lambda path: False
+  tx = optax.sgd(0.5)
+  state = on_mesh(create_state(*split_params(params, frozen), tx), mesh)
+  step, losses = jax.jit(make_update(loss, tx), donate_argnums=0), []
+  with layout(mesh):
+    for _ in range(STEPS):
+      batch = shard_batch(next(data), mesh, tuple(kinds.values()))
+      state, metrics = step(state, batch, jax.random.key(1))
+      losses.append(float(metrics['train/loss']))
+  return {'losses': np.array(losses)} | flatten_dict(on_host(state.trainable), sep='/')
+
+
+def meshes() -> dict[str, jax.sharding.Mesh]:
+  """Of two processes: lists over all four devices, and a tensor axis from one to the other."""
+  one_each = jax.devices()[::2]
+  return {'data': make_mesh(MeshConfig(4)), 'tensor': make_mesh(MeshConfig(1, 1, 2), one_each)}
+
+
+def steps_and_signal(folder: Path) -> None:
+  """Few steps; then the tiny stage whole, resumed, and with a signal to process 1."""
+  for stage, mesh in (('1A', 'tensor'), ('1B', 'data'), ('1B', 'tensor')):
+    found = few_steps(stage, meshes()[mesh])
+    np.savez(folder / f'{stage}-{mesh}-{processes.index()}.npz', **found)
+  tiny.run(folder / 'clock', 12)  # saves after each step that the clock is looked at
+  tiny.run(folder / 'resumed', 12)  # one process left it after 6 steps
+  tiny.run(folder / 'signal', LONG, signalled, save_seconds=1e9, log_every=1)
+
+
+def signalled(step: int) -> Iterator[np.ndarray]:
+  for index, batch in enumerate(tiny.batches(step), step):
+    if index == SIGNALLED and processes.index() == 1:
+      signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.02)
+    yield batch
+
+
+def failing(folder: Path) -> None:
+  """Process 1 cannot read its data any more while the others wait for it."""
+  def data(step: int) -> Iterator[np.ndarray]:
+    for index, batch in enumerate(tiny.batches(step), step):
+      if index == 3 and processes.index() == 1:
+        raise ValueError('the data of this process are gone')
+      yield batch
+  tiny.run(folder / 'failing', 12, data)
+
+
+def main(role: str, folder: str, port: str, process: str) -> None:
+  job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT)
+  with processes.joined(job, lambda error: (str(error), 2) if isinstance(error, ValueError) else
+                        ending(error)):
+    raise_on_signals()
+    {'steps': steps_and_signal, 'failing': failing}[role](Path(folder))
+
+
+if __name__ == '__main__':
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  main(*sys.argv[1:])
