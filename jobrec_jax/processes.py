@@ -202,6 +202,7 @@ def _connect(job: Job) -> None:
   _here.heartbeat = job.heartbeat_seconds
   try:
     jax.distributed.initialize(**known, heartbeat_timeout_seconds=job.heartbeat_seconds)
+    jax.device_count()  # now, for JAX opens the devices of all at once, and waits two minutes
   except (RuntimeError, ValueError) as error:
     said = ' '.join(str(error).split())
     raise ValueError(f'--coordinator={job.coordinator} must lead to all processes, got: '

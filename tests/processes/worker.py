@@ -1,4 +1,4 @@
-"""A process of a job for the tests: few steps of stages 1A and 1B, and the tiny stage.
+"""A process of a job for the tests: few steps of stages 1A and 1B, the tiny stage, a road.
 
   python -m tests.processes.worker ROLE FOLDER PORT PROCESS
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 import signal
 import sys
 import time
+from typing import Any
 
 from absl import logging
 from flax.traverse_util import flatten_dict
@@ -26,6 +27,8 @@ from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.objectives.task_weights import task_weights
+from jobrec_jax.pipeline.follow import share
+from jobrec_jax.pipeline.run import Run
 from jobrec_jax.sharding import (
   MeshConfig,
   init_sharded,
@@ -39,6 +42,7 @@ from jobrec_jax.sharding import (
 from jobrec_jax.train.experts import Kind, cooperative_loss, frozen_in_warm_up, warm_up_loss
 from jobrec_jax.train.signals import raise_on_signals
 from jobrec_jax.train.state import create_state, make_update, split_params
+from tests.pipeline.tiny import tiny_settings
 from tests.train import tiny
 
 STEPS = 4
@@ -124,12 +128,24 @@ def failing(folder: Path) -> None:
   tiny.run(folder / 'failing', 12, data)
 
 
+def road(folder: Path, **changes: Any) -> Run:
+  """A run whose stages 1A and 1B have three steps each."""
+  return Run(folder, tiny_settings(market={'candidates': 60}, lists={'across': 0.0},
+                                   warm_up={'steps': 3, 'warmup': 0, 'patience': 1},
+                                   cooperative={'steps': 3, 'warmup': 0}, **changes))
+
+
+def run_road(folder: Path) -> None:
+  """Weights lie over all four devices, so that no process holds any whole."""
+  share(road(folder, mesh={'fsdp': 4}), lambda run: run.get(run.road.calibration))
+
+
 def main(role: str, folder: str, port: str, process: str) -> None:
   job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT)
   with processes.joined(job, lambda error: (str(error), 2) if isinstance(error, ValueError) else
                         ending(error)):
     raise_on_signals()
-    {'steps': steps_and_signal, 'failing': failing}[role](Path(folder))
+    {'steps': steps_and_signal, 'failing': failing, 'road': run_road}[role](Path(folder))
 
 
 if __name__ == '__main__':
