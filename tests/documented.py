@@ -24,7 +24,7 @@ COMMAND = re.compile(r'python3? -m ((?:experiments|benchmarks|jobrec_jax)\.[\w.]
 # A value that stands for any other -> one that can be parsed.
 PLACEHOLDERS = {'--config=FILE': '--config=configs/base.py', '--study=...': '--study=STUDY.py',
                 '--config.data.schema=FOLDER/schema.toml':
-                '--config.data.schema=examples/shifts/schema.toml'}
+                '--config.data.schema=examples/shifts/schema.toml', '--process=$i': '--process=0'}
 SHELL = ('bash', 'cd', 'dask', 'export', 'git', 'kubectl', 'make', 'pip', 'python', 'sbatch',
          'source', 'srun')
 

@@ -231,7 +231,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       on_host = _next_batch(loop, batches, step)
       batch = shard_batch(on_host, mesh, loop.lists)
       if speed is None:
-        speed = Speedometer(matrix_flops(step_fn.trace(state, batch, key).jaxpr.jaxpr))
+        traced = step_fn.trace(state, batch, key)
+        speed = Speedometer(matrix_flops(traced.jaxpr.jaxpr))
+        _compile_together(traced)
       if trace.before(step - first, state):
         left = TimeLeft(loop.steps, TIMED)
         speed.look(step, None)  # neither counts the time that writing the trace took
@@ -262,6 +264,17 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   return state
 
 
+def _compile_together(traced: jax.stages.Traced) -> None:
+  """Among several processes compiles a program in all of them before one runs it.
+
+  Whoever runs it waits for the others, but the first time Gloo gives up after half a minute. A call
+  of the jitted function then finds the program compiled.
+  """
+  if processes.several():
+    traced.lower().compile()
+    processes.meet()
+
+
 def _best(state: TrainState) -> int | None:
   """The updates behind the parameters that are kept; None for none."""
   return int(state.best.step) if state.best and int(state.best.step) >= 0 else None
@@ -274,8 +287,13 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
     return lambda state, step: (state, {})
   program = jax.jit(loop.held_out.measure)
   batches = [shard_batch(batch, mesh) for batch in loop.held_out.batches]
+  compiled = False
 
   def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
+    nonlocal compiled
+    if not compiled and processes.several():
+      _compile_together(program.trace(state.trainable, state.frozen, batches[0]))
+    compiled = True
     found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
     row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
     row = processes.told(lambda: row)  # it decides
