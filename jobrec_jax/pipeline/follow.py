@@ -26,6 +26,9 @@ def share(run: Run, main: Callable[[Run], None]) -> None:
   Raises:
     ValueError: the processes do not run the same.
   """
+  if not processes.several():
+    main(run)
+    return
   check_same(run)
   if processes.is_first():
     main(run)

@@ -1,4 +1,4 @@
-"""Starts two local processes of two devices each, and tells how they ended."""
+"""Starts local processes, and tells how they ended."""
 
 from collections.abc import Sequence
 import os
@@ -23,6 +23,16 @@ def two(command: Sequence[str], devices: int = 2) -> list[Ended]:
 
   Nothing here ends them: that they end is what the tests are for.
   """
+  return _run(command, [0, 1], devices)
+
+
+def one(command: Sequence[str]) -> Ended:
+  """Runs a command in one process of one device; '{process}' in it is empty."""
+  ended, = _run(command, [''], 1)
+  return ended
+
+
+def _run(command: Sequence[str], which: list, devices: int) -> list[Ended]:
   flags = os.environ['XLA_FLAGS'].replace('device_count=8', f'device_count={devices}')
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
@@ -30,6 +40,6 @@ def two(command: Sequence[str], devices: int = 2) -> list[Ended]:
   started = [subprocess.Popen(
       [sys.executable, '-m', *(word.format(port=port, process=process) for word in command)],
       cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags}, text=True, stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE) for process in range(2)]
+      stderr=subprocess.PIPE) for process in which]
   said = [process.communicate()[1].splitlines() for process in started]
   return [Ended(process.returncode, lines) for process, lines in zip(started, said)]

@@ -16,10 +16,12 @@ def rows(run, stage):
 @pytest.mark.slow
 def test_two_processes_make_the_road_of_one(tmp_path):
   """Each stage once, whole, with the losses and the scale of p_qual of one process."""
-  ended = launch.two(['tests.processes.worker', 'road', str(tmp_path / 'two'), '{port}',
-                      '{process}'])
+  command = ['tests.processes.worker', 'road', str(tmp_path / 'two'), '{port}', '{process}']
+  ended = launch.two(command, 1)
   assert [e.status for e in ended] == [0, 0], ended
-  one, two = worker.road(tmp_path / 'one'), worker.road(tmp_path / 'two')
+  command[2] = str(tmp_path / 'one')
+  assert launch.one(command).status == 0
+  one, two = (worker.road(tmp_path / name) for name in ('one', 'two'))
   assert two.store.missing([two.road.calibration]) == []
   (found, _), (expected, _) = (run.get(run.road.calibration) for run in (two, one))
   assert found == pytest.approx(expected, rel=1e-3)

@@ -1,6 +1,6 @@
 """A process of a job for the tests: few steps of stages 1A and 1B, the tiny stage, a road.
 
-  python -m tests.processes.worker ROLE FOLDER PORT PROCESS
+  python -m tests.processes.worker ROLE FOLDER PORT PROCESS     '' for a process alone
 """
 
 from collections.abc import Iterator
@@ -136,12 +136,12 @@ def road(folder: Path, **changes: Any) -> Run:
 
 
 def run_road(folder: Path) -> None:
-  """Weights lie over all four devices, so that no process holds any whole."""
-  share(road(folder, mesh={'fsdp': 4}), lambda run: run.get(run.road.calibration))
+  """Weights lie over the devices of all, so that no process of several holds any whole."""
+  share(road(folder, mesh={'fsdp': jax.device_count()}), lambda run: run.get(run.road.calibration))
 
 
 def main(role: str, folder: str, port: str, process: str) -> None:
-  job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT)
+  job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT) if process else None
   with processes.joined(job, lambda error: (str(error), 2) if isinstance(error, ValueError) else
                         ending(error)):
     raise_on_signals()
