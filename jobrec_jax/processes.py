@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
+import re
 import socket
 import sys
 import threading
@@ -24,6 +26,8 @@ SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
 KEPT = 1000  # messages of process 0 that stay; no process lies so far behind
 AUTO = 'auto'
+# Begins errors of collectives, which JAX raises as ValueErrors, too.
+BROKEN = r'(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,11 +184,11 @@ def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | 
     known = ending(error)
     if known is None:
       traceback.print_exc()
-      if isinstance(error, jax.errors.JaxRuntimeError):
-        _wait_for_the_dead()
       known = f'{type(error).__name__}: {error}', 1
     else:
       print(known[0], file=sys.stderr, flush=True)
+    if _is_of_another(error):
+      _wait_for_the_dead()
     _end(Ending(*known))
   if is_first():
     _set('jobrec/end', '')  # releases all watchers
@@ -234,14 +238,24 @@ def _look(key: str, seconds: float) -> str | None:
 
 
 def _watch() -> None:
-  """Ends this process after another has ended the job, whatever it waits for."""
-  found = None
+  """Ends this process after another has ended the job, whatever it waits for.
+
+  Beside that every process says that it lives, and the first names those that do not; JAX, which
+  asks a thread that nothing in Python can hold up, ends the job.
+  """
+  found, heard, pause = None, {}, _here.heartbeat / 10
   try:
-    while found is None:
-      found = _look('jobrec/end', 10 * SLICE)
+    for beat in itertools.count():
+      tell_first('beat', [beat, socket.gethostname()])
+      found = _look('jobrec/end', pause)
+      if found is not None:
+        break
+      if is_first():
+        _name_the_silent(heard)
   except jax.errors.JaxRuntimeError:  # JAX is about to abort this process, in many words
-    print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
-    os._exit(1)
+    if not is_first():
+      print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
+      os._exit(1)
   if not found:
     return
   end = json.loads(found)
@@ -252,6 +266,34 @@ def _watch() -> None:
   _here.other = Ending(end['line'], end['status'])
   time.sleep(GRACE)
   _leave(end['status'])
+
+
+def _name_the_silent(heard: dict[int, tuple[Any, float]]) -> None:
+  """Says once which processes have been silent for a quarter of what ends the job.
+
+  JAX counts from a heartbeat that may be half of it older.
+
+  Args:
+    heard: process -> its last beat and when it came; kept here.
+  """
+  now = time.monotonic()
+  for process, beat in left('beat').items():
+    last, when = heard.get(process, (None, now))
+    if beat != last:
+      heard[process] = beat, now
+    elif now - when > _here.heartbeat / 4:
+      print(f'process {process} on {beat[1]} has not been heard of for {now - when:.0f} s',
+            file=sys.stderr, flush=True)
+      heard[process] = beat, math.inf
+
+
+def _is_of_another(error: BaseException | None) -> bool:
+  """Whether it may come of the death of another process: a broken line, and what came of that."""
+  while error is not None:
+    if isinstance(error, jax.errors.JaxRuntimeError) or re.match(BROKEN, str(error)):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def _wait_for_the_dead() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from absl import logging
 import jax
 
+from jobrec_jax import processes
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.settings import check
 
@@ -208,14 +209,14 @@ class Watching:
       config: its settings as plain values.
     """
     sinks: list[Sink] = []
-    folder = Path(self.folder)
-    if jax.process_index() == 0:
+    folder, first = Path(self.folder), processes.is_first()
+    if first:
       if 'tensorboard' in self.watch:
         sinks.append(TensorBoard(folder / 'tensorboard' / name))
       if 'wandb' in self.watch:
         sinks.append(Wandb(folder, name, config))
     try:
-      yield Watch(tuple(sinks), folder / 'profile' / name if self.profile else None)
+      yield Watch(tuple(sinks), folder / 'profile' / name if self.profile and first else None)
     finally:
       for sink in sinks:
         sink.close()

@@ -1,5 +1,7 @@
 """Two processes of two devices each equal one process; whatever ends one ends both."""
 
+import re
+import signal
 
 import jax
 import numpy as np
@@ -97,9 +99,17 @@ def test_sigterm_to_one_process_saves_one_step_and_ends_both(ended, folder, tmp_
 def test_what_one_process_raises_ends_both_and_names_it(tmp_path):
   ended = launch.two(['tests.processes.worker', 'failing', str(tmp_path), '{port}', '{process}'], 1)
   assert [e.status for e in ended] == [2, 2]
-  assert ended[1].said[-1] == 'the data of this process are gone'
+  assert ended[1].said[-1] == 'error: the data of this process are gone'
   named, = (line for line in ended[0].said if line.startswith('process 1 on '))
-  assert named.endswith(' ended the job: the data of this process are gone')
+  assert named.endswith(' ended the job: error: the data of this process are gone')
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_other_which_names_it(tmp_path):
+  ended = launch.two(['tests.processes.worker', 'dying', str(tmp_path), '{port}', '{process}'], 1)
+  assert ended[1].status == -signal.SIGKILL and ended[0].status != 0
+  assert any(re.fullmatch(r'process 1 on \S+ has not been heard of for \d+ s', line)
+             for line in ended[0].said)
 
 
 @pytest.mark.parametrize('given, message', [

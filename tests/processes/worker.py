@@ -118,11 +118,13 @@ def signalled(step: int) -> Iterator[np.ndarray]:
     yield batch
 
 
-def failing(folder: Path) -> None:
-  """Process 1 cannot read its data any more while the others wait for it."""
+def failing(folder: Path, died: bool = False) -> None:
+  """Process 1 cannot read its data any more, or is killed, while the others wait for it."""
   def data(step: int) -> Iterator[np.ndarray]:
     for index, batch in enumerate(tiny.batches(step), step):
       if index == 3 and processes.index() == 1:
+        if died:
+          signal.raise_signal(signal.SIGKILL)
         raise ValueError('the data of this process are gone')
       yield batch
   tiny.run(folder / 'failing', 12, data)
@@ -142,10 +144,10 @@ def run_road(folder: Path) -> None:
 
 def main(role: str, folder: str, port: str, process: str) -> None:
   job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT) if process else None
-  with processes.joined(job, lambda error: (str(error), 2) if isinstance(error, ValueError) else
-                        ending(error)):
+  with processes.joined(job, ending):
     raise_on_signals()
-    {'steps': steps_and_signal, 'failing': failing, 'road': run_road}[role](Path(folder))
+    {'steps': steps_and_signal, 'failing': failing, 'road': run_road,
+     'dying': functools.partial(failing, died=True)}[role](Path(folder))
 
 
 if __name__ == '__main__':
