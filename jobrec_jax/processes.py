@@ -51,6 +51,8 @@ class Job:
   heartbeat_seconds: int = 30
 
   def __post_init__(self):
+    if self.heartbeat_seconds < 1:
+      raise ValueError(f'--heartbeat_seconds must be at least 1, got {self.heartbeat_seconds}')
     if self.coordinator == AUTO:
       return
     host, _, port = self.coordinator.rpartition(':')

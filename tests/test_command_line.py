@@ -97,6 +97,10 @@ REFUSED = {
     'a file as a folder': (['--workdir=RUN.file/run'], 'RUN.file'),
     'an unknown watch': (['--workdir=RUN', '--watch=tensorboard,wand'],
                          "watch must be a tuple, each one of ('tensorboard', 'wandb'), got 'wand'"),
+    'processes and no coordinator': (['--workdir=RUN', '--processes=2', '--process=0'],
+                                     '--coordinator must be given beside --processes'),
+    'a process out of range': (['--workdir=RUN', '--coordinator=host:1', '--processes=2',
+                                '--process=2'], '--process must lie in [0, 2), got 2'),
     'a watch that is not installed': (['--workdir=RUN', '--watch=wandb'],
                                       "pip install 'jobrec_jax[wandb]'"),
 }

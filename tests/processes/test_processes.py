@@ -116,6 +116,7 @@ def test_a_process_that_dies_ends_the_other_which_names_it(tmp_path):
     (('host', 2, 0), "--coordinator must be HOST:PORT or 'auto', got 'host'"),
     (('host:1', None, 0), '--processes must be at least 1 beside --coordinator, got None'),
     (('host:1', 2, 2), r'--process must lie in \[0, 2\), got 2'),
+    (('auto', None, None, 0), '--heartbeat_seconds must be at least 1, got 0'),
     (('host:1', 2, None), r'--process must lie in \[0, 2\), got None')])
 def test_a_flag_that_cannot_be_is_named(given, message):
   with pytest.raises(ValueError, match=message):
