@@ -26,13 +26,13 @@ from jobrec_jax.pipeline.policy import TrainedPolicy, make_head
 from jobrec_jax.pipeline.sections import certified_section
 from jobrec_jax.pipeline.settings import EvaluateSettings, PolicySettings
 from jobrec_jax.report.findings import (
-  AT_EQUAL,
-  INDEX,
-  LOSS,
-  PLUG_IN,
-  REGRET,
-  SURPLUS,
-  findings,
+    AT_EQUAL,
+    INDEX,
+    LOSS,
+    PLUG_IN,
+    REGRET,
+    SURPLUS,
+    findings,
 )
 from jobrec_jax.report.results import range_of
 from jobrec_jax.scoring.calibration import Calibration
