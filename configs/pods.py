@@ -1,4 +1,4 @@
-"""Llama-3-8B, frozen under LoRA, on lists of 50, from one GPU to a pod: which mesh and how many lists.
+"""Llama-3-8B, frozen under LoRA, on lists of 50, from one GPU to a pod: its mesh and its lists.
 
   python -m experiments.train_experts --config=configs/pods.py:gpu-8 --workdir=runs/llama
   python -m experiments.compile_ahead --config=configs/pods.py:v5e-16 --topology=v5e:4x4 \\

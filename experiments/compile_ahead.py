@@ -1,13 +1,13 @@
-"""Compiles stage 1B's step for TPUs that are not here: what a chip would hold, and what it would do.
+"""Compiles stage 1B's step for TPUs that are not here: what a chip would hold and do.
 
   pip install libtpu                                           the compiler; it needs no TPU
   python -m experiments.compile_ahead --config=configs/pods.py:v5e-256 --topology=v5e:16x16 \\
       --decoder=configs/decoders/llama3_8b.json [--out=row.json]
 
 Neither data nor weights are read: shapes come from the settings, the pretrained decoder's from the
-config.json that --decoder names. Memory is the compiler's; operations are those of the program as it
-was traced, on padded blocks; collectives are read from the compiled program. Nothing is run, so that
-nothing is said of a step's real time.
+config.json that --decoder names. Memory is the compiler's; operations are those of the program as
+it was traced, on padded blocks; collectives are read from the compiled program. Nothing is run, so
+that nothing is said of a step's real time.
 """
 
 from collections.abc import Sequence

@@ -112,7 +112,7 @@ def param_shardings(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
 
 
 def _lenient(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """Logical names of a parameter's axes without those of `LENIENT` along which it does not divide."""
+  """A parameter's logical axes without those of `LENIENT` along which it does not divide."""
   rules = dict(RULES)
   return PartitionSpec(*(
       None if name in LENIENT and size % math.prod(mesh.shape[a] for a in rules[name]) else name

@@ -15,10 +15,10 @@ from jobrec_jax.models.list_masks import ListMask, PairMask
 PyTree = Any
 
 MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
-# Bytes of items' scores at a time, 2**28 where not named. On CPUs they then stay in the cache: with
-# 2**24 16 to 35% faster than without a bound, with 2**22 up to 15% more. Elsewhere this
-# bounds memory.
+# Bytes of items' scores at a time on a device. On CPUs they then stay in the cache: with
+# 2**24 16 to 35% faster than without a bound, with 2**22 up to 15% more. Elsewhere it is `_MEMORY`.
 _SCORES = {'cpu': 2**22}
+_MEMORY = 2**28
 
 
 @struct.dataclass
@@ -301,18 +301,18 @@ def _key_sets(items: _Items, prefix: States,
 
 
 def _fitting(items: _Items, prefix: States) -> int:
-  """How many of the J items are taken at a time: as many as `_SCORES` allows on a device.
+  """How many of the J items are taken at a time: as many as `_SCORES` allows and J divides by.
 
-  J divides by it, unless that takes more than twice the turns (J may be a prime) and turns are
-  dear: on CPUs, where the bound is that of the cache, they are not.
+  Where the bound is that of memory, and turns are dear, J need not divide by it if they would be
+  more by over a third: J may be a prime.
   """
   J, B, K, GT, _ = items.rows.shape
   keys = sum(s.k.shape[-2] for s in (prefix, items.own, items.side) if s is not None)
   scores = 4 * divided(B, 'batch') * divided(K, 'kv_heads') * GT * keys
-  fits = max(1, _SCORES.get(platform(), 2**28) // scores)
+  fits = max(1, _SCORES.get(platform(), _MEMORY) // scores)
   n = max(d for d in range(1, min(J, fits) + 1) if J % d == 0)
   turns = -(-J // fits)
-  return n if platform() in _SCORES or J // n <= 2 * turns else -(-J // turns)
+  return n if platform() in _SCORES or 3 * (J // n) <= 4 * turns else -(-J // turns)
 
 
 def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: tuple[PyTree, ...],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
+from importlib.metadata import version
 import importlib.util
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.experts import kinds_of
 from jobrec_jax.pipeline.model import ModelSpec, model_of, own_decoder
+from jobrec_jax.pipeline.provenance import commit
 from jobrec_jax.pipeline.settings import Settings, check_devices, schema_of
 from jobrec_jax.pipeline.tokenizer import count_numbers
 from jobrec_jax.schema.files import read_object
@@ -150,8 +152,9 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
     file: the config.json of the pretrained decoder, where the settings have one.
 
   Returns:
-    What `train.ahead.compile_step` tells, with `topology`, and of the settings `lists` (of each
-    kind in a step), `tokens` (in all of them, the pairs' readouts left out) and `remat`.
+    What `train.ahead.compile_step` tells, with `topology`, `commit` and `versions`, and of the
+    settings `lists` (of each kind in a step), `tokens` (of their blocks, padding among them) and
+    `remat`.
 
   Raises:
     ValueError: something is not known, or the mesh or the lists do not fit the topology.
@@ -160,7 +163,8 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
   check_devices(settings, len(devices))
   mesh = make_mesh(settings.mesh, devices)
   step = make_step(settings, file, mesh)
-  about = {'topology': topology, 'remat': settings.model.remat,
+  about = {'topology': topology, 'remat': settings.model.remat, 'commit': commit(),
+           'versions': {name: version(name) for name in ('jax', 'jaxlib', 'libtpu')},
            'lists': [part['label'].shape[0] for part in step.batch],
            'tokens': sum(part[block].size for part in step.batch
                          for block in ('candidate', 'job', 'alignment'))}
@@ -176,15 +180,17 @@ def in_words(row: dict[str, Any]) -> str:
            f"{'GiB a chip':<34}{'all':>8}{'of it replicated':>20}"]
   for name, (size, whole) in row['parts'].items():
     lines.append(f'  {name:<32}{size / GIB:8.3f}{whole / GIB:20.4f}')
-  lines.append(f"{'arguments':<34}{memory['arguments'] / GIB:8.3f}{memory['replicated'] / GIB:20.4f}")
+  whole = memory['replicated'] / GIB
+  lines.append(f"{'arguments':<34}{memory['arguments'] / GIB:8.3f}{whole:20.4f}")
   lines += [f'{name:<34}{memory[key] / GIB:8.3f}' for name, key in (
       ('outputs, beside donated arguments', 'outputs'), ('temporaries', 'temporaries'),
       ('in all', 'total'), ('there are', 'there')) if key in memory]
   lines += ['', ('It fits: the compiler found room.' if row['fits'] else
                  f"It does not fit: {row['refused']}")]
   total = sum(row['flops'].values())
-  lines += [f"Matrix products: {total / 1e12:,.1f} TFLOP a step, {total / row['chips'] / 1e12:,.2f} "
-            f"a chip, {row['seconds_at_peak']:.3f} s at the peak of its bfloat16 units"]
+  lines.append(f"Matrix products: {total / 1e12:,.1f} TFLOP a step, "
+               f"{total / row['chips'] / 1e12:,.2f} a chip, {row['seconds_at_peak']:.3f} s at its "
+               'bfloat16 peak')
   if row['fits']:
     lines += ['', f"{'collectives':<34}{'how many':>8}{'GiB a chip and step':>22}"]
     lines += [f"  {c['kind'] + (', in loops' if c['in_loop'] else ''):<32}{c['count']:8d}"

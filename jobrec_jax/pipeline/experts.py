@@ -259,7 +259,11 @@ class _Trainer:
 
 
 def kinds_of(counts: Mapping[str, tuple[int, float]]) -> dict[losses.Kind, int]:
-  """How many lists of each kind, by perspective: lists, and the share that is around the other side."""
+  """How many lists of each kind.
+
+  Args:
+    counts: of a perspective, its lists and the share of them that is around the other side.
+  """
   found = {}
   for perspective, (count, share) in counts.items():
     centre = listing.CENTRES[perspective]

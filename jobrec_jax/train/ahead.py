@@ -14,7 +14,7 @@ import optax
 from jobrec_jax.sharding import abstract_params, abstract_replicated, layout
 from jobrec_jax.train.hlo import Collective, collectives
 from jobrec_jax.train.speed import matrix_flops
-from jobrec_jax.train.state import Best, TrainState, create_state, split_params
+from jobrec_jax.train.state import Best, TrainState, split_params
 
 PyTree = Any
 
@@ -26,7 +26,7 @@ class Chip(NamedTuple):
   flops: float
 
 
-# By what JAX calls them. From the vendor's pages on TPU v5e, v5p and v6e at docs.cloud.google.com/tpu.
+# By what JAX calls them; from Google's pages on TPU v5e, v5p and v6e, cloud.google.com/tpu/docs.
 CHIPS = {'TPU v5 lite': Chip(16 * 2**30, 197e12), 'TPU v5': Chip(95 * 2**30, 459e12),
          'TPU v6 lite': Chip(32 * 2**30, 918e12)}
 
@@ -46,7 +46,6 @@ def abstract_state(init: Callable[[], PyTree], frozen: Callable[[tuple[str, ...]
   """
   trainable, rest = split_params(abstract_params(init, mesh), frozen)
   rest = jax.tree.map(lambda x: x.update(dtype=jnp.dtype(stored)), rest)
-  state = jax.eval_shape(lambda: create_state(trainable, rest, tx))
   moments = optax.tree.map_params(
       tx, lambda _, param: param, jax.eval_shape(tx.init, trainable), trainable,
       transform_non_params=lambda x: abstract_replicated(x, mesh))

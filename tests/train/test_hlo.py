@@ -1,4 +1,4 @@
-"""Collectives are found in compiled programs, where they stand, how often, and of how many bytes."""
+"""Collectives are found in compiled programs: where they stand, how often, how many bytes."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ TPU = '''HloModule jit_f, is_scheduled=true
 
 %done (p.1: bf16[64,128]) -> bf16[256,128] {
   %p.1 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} parameter(0)
-  ROOT %all-gather.2 = bf16[256,128]{1,0:T(8,128)(2,1)} all-gather(%p.1), channel_id=5, dimensions={0}
+  ROOT %all-gather.2 = bf16[256,128]{1,0:T(8,128)(2,1)} all-gather(%p.1), channel_id=5
 }
 
 %all-reduce-scatter (p.2: f32[8,16]) -> f32[2,16] {
