@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
-from importlib.metadata import version
+from importlib.metadata import distributions
 import importlib.util
 import os
 from pathlib import Path
@@ -36,6 +36,8 @@ GIB = 2**30
 def topology_devices(name: str) -> list[jax.Device]:
   """The devices of a TPU topology: none is here, but the compiler knows them.
 
+  From then on this process computes on CPUs alone, and reads no XLA_FLAGS.
+
   Raises:
     ValueError: libtpu is not installed, or the topology is not among `TOPOLOGIES`.
   """
@@ -45,8 +47,11 @@ def topology_devices(name: str) -> list[jax.Device]:
     raise ValueError('libtpu, the compiler for TPUs, must be installed (Linux, 140 MB; it needs no '
                      'TPU), got none: pip install libtpu')
   jax.config.update('jax_platforms', 'cpu')  # nothing looks for a TPU of this machine
-  for variable, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_MIN_LOG_LEVEL', '3')):
-    os.environ.setdefault(variable, value)
+  # It asks no host of a TPU what it is, and several may compile at a time. It ends a process whose
+  # XLA_FLAGS name one of jaxlib's that it does not know; its own stand in LIBTPU_INIT_ARGS.
+  os.environ.pop('XLA_FLAGS', None)
+  for variable in ('TPU_SKIP_MDS_QUERY', 'ALLOW_MULTIPLE_LIBTPU_LOAD'):
+    os.environ.setdefault(variable, '1')
   from jax.experimental import topologies  # here, for only this asks for them
   with _silent():
     return list(topologies.get_topology_desc(platform='tpu', topology_name=name).devices)
@@ -164,7 +169,8 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
   mesh = make_mesh(settings.mesh, devices)
   step = make_step(settings, file, mesh)
   about = {'topology': topology, 'remat': settings.model.remat, 'commit': commit(),
-           'versions': {name: version(name) for name in ('jax', 'jaxlib', 'libtpu')},
+           'versions': {d.name: d.version for d in distributions()
+                        if d.name in ('jax', 'jaxlib', 'libtpu')},
            'lists': [part['label'].shape[0] for part in step.batch],
            'tokens': sum(part[block].size for part in step.batch
                          for block in ('candidate', 'job', 'alignment'))}
