@@ -41,7 +41,7 @@ def test_the_page_shows_the_kept_rows():
 
 
 def test_a_row_that_does_not_fit_says_so():
-  row = ahead.kept()['v5e-16'] | {'fits': False, 'refused': 'Used 20G of 15.75G hbm.'}
+  row = ahead.kept()['v5e-16'] | {'fits': False, 'refused': '(20G) exceeds (15G)'}
   del row['collectives']
   line = ahead.table({'big': row}).splitlines()[-1]
-  assert '| no: Used 20G of 15.75G hbm. |' in line and line.count('|') == len(ahead.HEAD) + 1
+  assert '| no: (20G) exceeds (15G) |' in line and line.count('|') == len(ahead.HEAD) + 1

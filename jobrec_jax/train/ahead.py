@@ -125,9 +125,10 @@ def _memory(said: Any) -> dict[str, int]:
 
 
 def _reason(said: str) -> str:
-  """The compiler's sentence on what was used of what there is, else its first line."""
-  found = re.search(r'Used \S+ of \S+ \w+\.[^\n]*?(?=\n|$)', said)
-  return found.group(0).strip() if found else said.splitlines()[0][:200]
+  """The compiler's sentence on the memory that it lacks, else its first line."""
+  first = said.partition('\n')[0]
+  found = re.search(r'Ran out of memory.*?(?= HLO module:|$)', first)
+  return (found.group() if found else first).rstrip('. ')
 
 
 def _summed(found: list[Collective]) -> list[dict[str, Any]]:

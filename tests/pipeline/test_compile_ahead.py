@@ -89,14 +89,23 @@ def test_operations_are_those_of_all_tokens_and_weights(row):
   assert told['seconds_at_peak'] == pytest.approx(total / 8e12)
 
 
+def test_what_the_compiler_lacks_is_one_sentence():
+  said = ('RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total '
+          'memory required for HLO temporaries (18.64G) exceeds available HBM (15.75G). HLO '
+          'module: f.\nSee https://openxla.org/xla/errors/error_1000 for more details.')
+  assert trained._reason(said) == ('Ran out of memory on HBM, the total memory required for HLO '
+                                   'temporaries (18.64G) exceeds available HBM (15.75G)')
+  assert trained._reason('RESOURCE_EXHAUSTED: no room.\nat all') == 'RESOURCE_EXHAUSTED: no room'
+
+
 def test_the_words_name_parts_and_verdict(row):
   about = {'topology': 'v5e:2x4', 'lists': [6, 2, 6, 2], 'remat': 'full'}
   words = ahead.in_words(about | row[1])
   assert 'v5e:2x4: 8 x cpu, mesh data 1 x fsdp 4 x tensor 2, 6 + 2 + 6 + 2 lists' in words
   assert 'It fits' in words and 'all-gather, in loops' in words
-  refused = {'fits': False, 'refused': 'Used 20G of 15G hbm.', 'memory': {
+  refused = {'fits': False, 'refused': '(20G) exceeds (15G)', 'memory': {
       'arguments': 1, 'replicated': 0, 'there': 2}}
-  assert 'It does not fit: Used 20G of 15G hbm.' in ahead.in_words(about | row[1] | refused)
+  assert 'It does not fit: (20G) exceeds (15G)' in ahead.in_words(about | row[1] | refused)
 
 
 @pytest.mark.parametrize('attention', ['exact', 'factored'])
@@ -140,6 +149,17 @@ def test_the_step_runs_on_arrays_of_these_shapes(llama):
   assert held(step.state.trainable)[0] < held(step.state.frozen)[0]
   jax.tree.map(lambda x, before: x.sharding.is_equivalent_to(before.sharding, x.ndim) or
                pytest.fail(str(x.sharding)), after.trainable, step.state.trainable)
+
+
+def test_a_step_that_finds_no_room_is_told(row, monkeypatch):
+  def refuse(*args):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory on HBM')
+  step, _ = row
+  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12)})
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
+  told = compile_step(step.update, step.state, step.batch, make_mesh(SETTINGS.mesh))
+  assert not told['fits'] and told['refused'] == 'Ran out of memory on HBM'
+  assert told['memory'].keys() == {'arguments', 'replicated', 'there'} and told['flops']
 
 
 def test_what_cannot_be_compiled_is_told(llama, monkeypatch):
