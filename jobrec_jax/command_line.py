@@ -42,13 +42,11 @@ def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
 
   Scripts that train have --watch and --profile, too, and how several processes find each other.
   """
-  with _flags_in_one_line():  # overrides are looked up in the default config at once
-    config_flags.DEFINE_config_file('config', config,
-                                    'settings; override with --config.key=value')
+  define_config(config)
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   flags.DEFINE_string('store', None, 'where the results of stages are kept, to be shared by runs; '
                       'WORKDIR/store without it')
-  names = ['config', 'workdir', 'store']
+  names = ['workdir', 'store']
   if trains:
     flags.DEFINE_list('watch', [], 'where the course of training goes beside the log: tensorboard '
                       '(in WORKDIR/tensorboard), wandb')
@@ -63,6 +61,20 @@ def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
     names += ['watch', 'profile', *JOB]
   for name in names:  # so that --help of the script shows them
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def define_config(config: str) -> None:
+  """Defines --config, with overrides."""
+  with _flags_in_one_line():  # overrides are looked up in the default config at once
+    config_flags.DEFINE_config_file('config', config,
+                                    'settings; override with --config.key=value')
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
+
+
+def config_settings() -> 'Settings':
+  """The settings of --config and its overrides, where no run has others."""
+  from jobrec_jax.pipeline.settings import Settings
+  return build(Settings, _config_values())
 
 
 def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
@@ -189,7 +201,7 @@ def read_settings(folder: Path, continues: bool) -> 'Settings':
   if continues and not there:
     logging.warning('%s: holds no run yet; all that is needed is made from the start', folder)
   if not continues or given or not there:
-    return build(Settings, _config_values())
+    return config_settings()
   values = as_mapping(settings_of(folder))
   for key, value in config_flags.get_override_values(flags.FLAGS['config']).items():
     *sections, name = key.split('.')

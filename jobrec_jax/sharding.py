@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import math
 from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -14,8 +16,10 @@ from jobrec_jax.models.axes import AXES
 from jobrec_jax.schema.settings import at_least, check
 
 PyTree = Any
+MESH_AXES = ('data', 'fsdp', 'tensor')
 
 # Logical axis -> mesh axes. Lists are divided over data and fsdp, weights over fsdp and tensor.
+# A product asks for what lies on tensor as it is, and gathers what lies on fsdp.
 RULES = (
     ('batch', ('data', 'fsdp')),
     ('embed', 'fsdp'),
@@ -23,7 +27,9 @@ RULES = (
     ('kv_heads', 'tensor'),
     ('mlp', 'tensor'),
     ('vocab', 'tensor'),
+    ('projected', ('tensor', 'fsdp')),
 )
+LENIENT = {'projected'}  # parameters whose axis does not divide are replicated along it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +58,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
   if data * inner != count:
     raise ValueError(f'mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does '
                      f'not cover {count} devices')
-  return jax.make_mesh((data, config.fsdp, config.tensor), ('data', 'fsdp', 'tensor'),
-                       axis_types=(AxisType.Auto,) * 3, devices=devices)
+  shape, names, types = (data, config.fsdp, config.tensor), MESH_AXES, (AxisType.Auto,) * 3
+  try:
+    return jax.make_mesh(shape, names, axis_types=types, devices=devices)
+  except NotImplementedError:  # an axis is a part of one of the machine's, such as 4 of 16
+    laid = mesh_utils.create_device_mesh(shape, devices or jax.devices(),
+                                         allow_split_physical_axes=True)
+    return Mesh(laid, names, axis_types=types)
 
 
 def logical_rules() -> list[tuple[str, Any]]:
@@ -91,9 +102,21 @@ def init_sharded(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
 def param_shardings(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
   """Where the parameters that `init` would make lie by `RULES`; see `init_sharded`."""
   abstract = jax.eval_shape(init)
-  shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, logical_rules())
-  _check_divisible(nn.unbox(abstract), shardings)
+  shapes = nn.unbox(abstract)
+  names = jax.tree.map(lambda spec, x: _lenient(spec, x.shape, mesh),
+                       nn.get_partition_spec(abstract), shapes,
+                       is_leaf=lambda x: isinstance(x, PartitionSpec))
+  shardings = nn.logical_to_mesh_sharding(names, mesh, logical_rules())
+  _check_divisible(shapes, shardings)
   return shardings
+
+
+def _lenient(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  """A parameter's logical axes without those of `LENIENT` along which it does not divide."""
+  rules = dict(RULES)
+  return PartitionSpec(*(
+      None if name in LENIENT and size % math.prod(mesh.shape[a] for a in rules[name]) else name
+      for size, name in zip(shape, spec)))
 
 
 def _check_divisible(shapes: PyTree, shardings: PyTree) -> None:
@@ -124,7 +147,7 @@ def own_rows(mesh: Mesh, lists: int) -> np.ndarray | None:
   Devices that tensor axes alone tell apart hold the same rows, in one process or in two; lists that
   do not divide lie on every device. None for all rows.
   """
-  divided = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  divided, _ = _over_lists(mesh)
   if divided.is_fully_addressable or lists % _parts(mesh):
     return None
   held = {range(lists)[rows] for rows, in
@@ -147,8 +170,7 @@ def shard_batch(batch: PyTree, mesh: Mesh, lists: PyTree = None) -> PyTree:
     mesh: the mesh.
     lists: where they are own rows, how many lists there are in all, for parts of the batch.
   """
-  divided = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
-  whole = NamedSharding(mesh, PartitionSpec())
+  divided, whole = _over_lists(mesh)
 
   def place(x: np.ndarray, count: int | None) -> jax.Array:
     shape = x.shape if count is None else (count, *x.shape[1:])
@@ -176,6 +198,31 @@ def on_host(tree: PyTree) -> PyTree:
       x = jax.jit(lambda x: x, out_shardings=everywhere)(x)  # one at a time: it lies there whole
     return jax.device_get(x)
   return jax.tree.map(fetch, tree)
+
+
+def _over_lists(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+  """Of lists that divide over the mesh, and of others."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp'))), NamedSharding(mesh, PartitionSpec())
+
+
+def abstract_params(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
+  """Shapes and types of `init_sharded`'s parameters, and where they lie; nothing is made."""
+  return jax.tree.map(_lying, nn.unbox(jax.eval_shape(init)), param_shardings(init, mesh))
+
+
+def abstract_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+  """Shapes and types of a global batch, and where `shard_batch` of one process would lay it."""
+  divided, whole = _over_lists(mesh)
+  return jax.tree.map(lambda x: _lying(x, whole if x.shape[0] % _parts(mesh) else divided), batch)
+
+
+def abstract_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Shapes and types of what lies whole on each device."""
+  return jax.tree.map(lambda x: _lying(x, _over_lists(mesh)[1]), tree)
+
+
+def _lying(x: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
 def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -1,15 +1,23 @@
 """Eight fake devices equal one, and meshes and batches that do not fit are refused."""
 
+import dataclasses
+
 from flax.traverse_util import flatten_dict
 import jax
+from jax.experimental import mesh_utils
+from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.training_lists import LabelledLists
+from jobrec_jax.models.jobrec import JobRec
+from jobrec_jax.models.lora import TARGETS, LoraConfig
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.sharding import (
   MeshConfig,
+  abstract_batch,
+  abstract_params,
   init_sharded,
   layout,
   make_mesh,
@@ -79,6 +87,69 @@ def test_eight_devices_equal_one(model, batches, on_one_device, axes):
     np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5, err_msg=name)
   divided = [x for x in jax.tree.leaves(state.trainable) if not x.sharding.is_fully_replicated]
   assert bool(divided) == (axes != (8, 1, 1))
+
+
+@pytest.fixture(scope='module')
+def adapted(model):
+  """Experts whose adapters are of every target, for each expert its own."""
+  lora = LoraConfig(rank=4, targets=TARGETS, per_expert=True, dropout=0.0)
+  decoder = dataclasses.replace(model.config.decoder, lora=lora)
+  return JobRec(dataclasses.replace(model.config, decoder=decoder))
+
+
+@pytest.mark.slow
+def test_adapters_and_heads_are_divided_and_learn_the_same(adapted, batches, one_device):
+  _, expected = run(adapted, one_device, batches)
+  state, losses = run(adapted, make_mesh(MeshConfig(2, 2, 2)), batches)
+  np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+  held = {name: [x.addressable_shards[0].data.size / x.size for x in jax.tree.leaves(part)]
+          for name, part in state.trainable['model'].items()}
+  assert max(held['lora']) <= 0.5 and min(held['lora']) == 0.25
+  moments = [x for x in jax.tree.leaves(state.opt_state) if x.size > 16]
+  whole = [x for x in moments if x.sharding.is_fully_replicated]
+  assert sum(x.size for x in whole) < 0.02 * sum(x.size for x in moments)
+  head = state.trainable['model']['preference']['hidden_0']['kernel']
+  assert head.addressable_shards[0].data.shape == (8, 16)
+
+
+def test_adapters_that_do_not_divide_lie_whole(adapted, batches):
+  """Kernels of 2 heads of 8 lie on 1 x 3 x 1 devices no more than their adapters would."""
+  c = dataclasses.replace(adapted.config.decoder, width=18)
+  odd = JobRec(dataclasses.replace(adapted.config, decoder=c))
+  params = init(odd, make_mesh(MeshConfig(1, 3, 1), jax.devices()[:3]), batches[0])
+  spec = {name: x.sharding.spec for name, x in params['lora'].items()}
+  assert 'fsdp' in spec['q_a'] and spec['q_b'] == PartitionSpec(None, None, None, None)
+
+
+def test_a_mesh_axis_may_be_part_of_one_of_the_machine(monkeypatch):
+  """As jax.make_mesh refuses (1, 64, 4) for the 16 x 16 of a TPU v6e pod."""
+  asked = []
+
+  def refuse(*args, **kwargs):
+    raise NotImplementedError('Failed to find assignment for logical_axis_index 2 of size 4')
+
+  def lay(shape, devices, **how):
+    asked.append((shape, how))
+    return np.array(devices).reshape(shape)
+  monkeypatch.setattr(jax, 'make_mesh', refuse)
+  monkeypatch.setattr(mesh_utils, 'create_device_mesh', lay)
+  assert make_mesh(MeshConfig(1, 2, 4)).shape == {'data': 1, 'fsdp': 2, 'tensor': 4}
+  assert asked == [((1, 2, 4), {'allow_split_physical_axes': True})]
+
+
+@pytest.mark.parametrize('axes', [(8, 1, 1), (1, 4, 2), (1, 8, 1)], ids=str)
+def test_abstract_arrays_lie_where_real_ones_do(adapted, batches, axes):
+  mesh = make_mesh(MeshConfig(*axes))
+
+  def make():
+    return adapted.init(jax.random.key(0), *(batches[0][0][k] for k in ('candidate', 'job',
+                                                                        'alignment')))['params']
+
+  def places(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype.name, str(x.sharding)), tree)
+  assert places(abstract_params(make, mesh)) == places(init_sharded(make, mesh))
+  kinds = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batches[0])
+  assert places(abstract_batch(kinds, mesh)) == places(shard_batch(batches[0], mesh))
 
 
 def test_the_mesh_must_cover_the_devices():

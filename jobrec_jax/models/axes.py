@@ -23,16 +23,18 @@ The dual's letters stand in `lagrangian.exact`; on the host N counts lists or pa
 """
 
 from collections.abc import Callable
+import math
 
 import flax.linen as nn
 from flax.linen import spmd
 import jax
 
-# Activations take 'batch' to 'embed' and 'heads' to 'mlp'; parameters take 'embed' to 'layers'.
+# Activations take 'batch' to 'embed' and 'heads' to 'mlp'; parameters take 'embed' to 'layers', and
+# adapters 'projected' where they meet heads or an MLP, whose own axes are one there.
 # Rules that give 'batch' and 'embed' one mesh axis must let 'embed' fall back to None.
 AXES = frozenset((
   'batch', 'items', 'tokens', 'embed', 'heads', 'kv_heads', 'head', 'mlp', 'vocab', 'experts',
-  'layers',
+  'layers', 'projected',
 ))
 COSTLY = 'costly'  # `checkpoint_name` of products: remat policies may keep these and little else
 
@@ -62,6 +64,25 @@ def partitioned(init: Callable, *names: str | None) -> Callable:
   """
   _check(names, names)
   return nn.with_logical_partitioning(init, names)
+
+
+def divided(size: int, name: str) -> int:
+  """How much of an activation's axis of a size one device holds, by the mesh and rules in force."""
+  _check((name,), (size,))
+  mesh, rules = jax.sharding.get_abstract_mesh(), dict(reversed(nn.get_logical_axis_rules()))
+  axes = rules.get(name) or ()
+  parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)
+                    if axis in mesh.shape and axis not in mesh.manual_axes)
+  return -(-size // parts)
+
+
+def platform() -> str:
+  """What is computed for: that of the mesh in force, which may have none of this machine's devices.
+
+  Such as 'cpu' or 'tpu'; without a mesh that of this process.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.default_backend() if device is None else device.platform
 
 
 def _check(names: tuple, shape: tuple) -> None:

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax.models.axes import partitioned
+
 GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
 MOST = 5.0  # of its scale: where a number is cut off
 
@@ -12,7 +14,7 @@ MOST = 5.0  # of its scale: where a number is cut off
 class ExpertHead(nn.Module):
   """One expert's logit of a pair: an MLP D -> widths -> 1 with ReLU and dropout, in fp32.
 
-  Its parameters name no axes: they are small and replicated.
+  Its widest kernel, that of the states, is divided like them; the others are small and replicated.
 
   Attributes:
     widths: hidden widths.
@@ -31,7 +33,8 @@ class ExpertHead(nn.Module):
     """Args: hidden [..., D]; deterministic: no dropout. Returns [...] fp32 logits."""
     x = nn.Dropout(self.read)(hidden.astype(jnp.float32), deterministic=deterministic)
     for i, width in enumerate(self.widths):
-      x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f'hidden_{i}')(x)
+      start = partitioned(nn.initializers.he_normal(), None if i else 'embed', None)
+      x = nn.Dense(width, kernel_init=start, name=f'hidden_{i}')(x)
       x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)
     return nn.Dense(1, kernel_init=self.last, name='logit')(x)[..., 0]
 

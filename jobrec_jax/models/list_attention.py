@@ -9,16 +9,16 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.models.axes import COSTLY
+from jobrec_jax.models.axes import COSTLY, divided, platform
 from jobrec_jax.models.list_masks import ListMask, PairMask
 
 PyTree = Any
 
 MASKED = -1e30  # Finite: a row with every key masked averages them instead of giving nan.
-# Bytes of items' scores at a time, 2**28 where not named. On CPUs they then stay in the cache: with
-# 2**24 16 to 35% faster than without a bound, with 2**22 up to 15% more. Elsewhere this
-# bounds memory.
+# Bytes of items' scores at a time on a device. On CPUs they then stay in the cache: with
+# 2**24 16 to 35% faster than without a bound, with 2**22 up to 15% more. Elsewhere it is `_MEMORY`.
 _SCORES = {'cpu': 2**22}
+_MEMORY = 2**28
 
 
 @struct.dataclass
@@ -301,11 +301,18 @@ def _key_sets(items: _Items, prefix: States,
 
 
 def _fitting(items: _Items, prefix: States) -> int:
-  """How many of the J items are taken at a time: as many as `_SCORES` allows and J divides by."""
+  """How many of the J items are taken at a time: as many as `_SCORES` allows and J divides by.
+
+  Where the bound is that of memory, and turns are dear, J need not divide by it if they would be
+  more by over a third: J may be a prime.
+  """
   J, B, K, GT, _ = items.rows.shape
   keys = sum(s.k.shape[-2] for s in (prefix, items.own, items.side) if s is not None)
-  fits = _SCORES.get(jax.default_backend(), 2**28) // (4 * B * K * GT * keys)
-  return max(d for d in range(1, J + 1) if J % d == 0 and (d == 1 or d <= fits))
+  scores = 4 * divided(B, 'batch') * divided(K, 'kv_heads') * GT * keys
+  fits = max(1, _SCORES.get(platform(), _MEMORY) // scores)
+  n = max(d for d in range(1, min(J, fits) + 1) if J % d == 0)
+  turns = -(-J // fits)
+  return n if platform() in _SCORES or 3 * (J // n) <= 4 * turns else -(-J // turns)
 
 
 def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: tuple[PyTree, ...],
@@ -315,7 +322,7 @@ def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: tuple[PyTree
   Args:
     f: of parts [B, K or 1, n, ...] gives something for each item, likewise, and a sum over them.
     parts: its arguments for all items, arrays [J, B, K or 1, ...].
-    n: divides J.
+    n: at most J; where J does not divide by it, items of zeros fill the last turn.
 
   Returns:
     Something for each of the J items, and the sum over all of them.
@@ -330,8 +337,12 @@ def _some_at_a_time(f: Callable[..., tuple[PyTree, PyTree]], parts: tuple[PyTree
     each, more = some(part)
     return jax.tree.map(jnp.add, total, more), each
 
-  parts = jax.tree.map(lambda x: x.reshape(J // n, n, *x.shape[1:]), parts)
+  turns = -(-J // n)
+  if turns * n > J:
+    parts = jax.tree.map(
+        lambda x: jnp.pad(x, [(0, turns * n - J)] + [(0, 0)] * (x.ndim - 1)), parts)
+  parts = jax.tree.map(lambda x: x.reshape(turns, n, *x.shape[1:]), parts)
   _, total = jax.eval_shape(some, jax.tree.map(lambda x: x[0], parts))
   total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), total)
   total, each = jax.lax.scan(add, total, parts)
-  return jax.tree.map(lambda x: x.reshape(J, *x.shape[2:]), each), total
+  return jax.tree.map(lambda x: x.reshape(turns * n, *x.shape[2:])[:J], each), total

@@ -16,7 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-from jobrec_jax.models.axes import COSTLY
+from jobrec_jax.models.axes import COSTLY, partitioned
 from jobrec_jax.models.quantized import dense_params
 from jobrec_jax.schema.settings import above, at_least, check, within
 
@@ -82,15 +82,22 @@ class Adapters(nn.Module):
   @nn.compact
   def __call__(self) -> PyTree:
     lead = (self.layers,) if self.experts is None else (self.experts, self.layers)
+    axes = ('experts', 'layers')[-len(lead):]
     tree = {}
     for name in self.config.targets:
       inputs, outputs = self.sizes[name]
-      a = self.param(f'{name}_a', nn.initializers.normal(inputs ** -0.5),
-                     (*lead, inputs, self.config.rank), jnp.float32)
-      b = self.param(f'{name}_b', nn.initializers.zeros_init(),
-                     (*lead, self.config.rank, outputs), jnp.float32)
+      rows, columns = _sides(name)
+      start = partitioned(nn.initializers.normal(inputs ** -0.5), *axes, rows, None)
+      a = self.param(f'{name}_a', start, (*lead, inputs, self.config.rank), jnp.float32)
+      nothing = partitioned(nn.initializers.zeros_init(), *axes, None, columns)
+      b = self.param(f'{name}_b', nothing, (*lead, self.config.rank, outputs), jnp.float32)
       tree[name] = {'a': a, 'b': b}
     return tree
+
+
+def _sides(target: str) -> tuple[str, str]:
+  """The logical axes of what a projection takes and gives."""
+  return ('projected', 'embed') if target in ('o', 'down') else ('embed', 'projected')
 
 
 def adapted(x: jax.Array, adapter: PyTree, scale: float) -> jax.Array:

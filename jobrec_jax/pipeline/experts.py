@@ -184,15 +184,9 @@ class _Trainer:
     Most are around the candidate for preference, around the job for qualification; a share is
     around the other side, so that scores compare along both axes.
     """
-    found, s = {}, self.bench.settings['lists']
-    for perspective in perspectives:
-      centre = listing.CENTRES[perspective]
-      across = 'job' if centre == 'candidate' else 'candidate'
-      count = stage.batch if perspective == 'preference' else stage.qualification_batch
-      other = 0 if self.sampled(perspective) else math.floor(s['across'] * count)
-      found |= {losses.Kind(perspective, centre): count - other} | (
-          {losses.Kind(perspective, across): other} if other else {})
-    return found
+    across = self.bench.settings['lists']['across']
+    return kinds_of({p: (stage.batch if p == 'preference' else stage.qualification_batch,
+                         0.0 if self.sampled(p) else across) for p in perspectives})
 
   def sampled(self, perspective: str) -> bool:
     """Whether negatives have no label: nobody knows what was shown, or wants to."""
@@ -298,6 +292,22 @@ class _Trainer:
     """Writes the parameters that no backbone holds."""
     model = {k: v for k, v in params['model'].items() if not self.is_frozen((k,))}
     save_params(self.bench.folder / name, jax.device_get(params | {'model': model}))
+
+
+def kinds_of(counts: Mapping[str, tuple[int, float]]) -> dict[losses.Kind, int]:
+  """How many lists of each kind.
+
+  Args:
+    counts: of a perspective, its lists and the share of them that is around the other side.
+  """
+  found = {}
+  for perspective, (count, share) in counts.items():
+    centre = listing.CENTRES[perspective]
+    across = 'job' if centre == 'candidate' else 'candidate'
+    other = math.floor(share * count)
+    found |= {losses.Kind(perspective, centre): count - other} | (
+        {losses.Kind(perspective, across): other} if other else {})
+  return found
 
 
 def make_warm_up(bench: Bench) -> None:

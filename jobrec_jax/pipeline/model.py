@@ -165,19 +165,24 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
   vocabulary = words = tokenizer.get_vocab_size()
   if spec.tokenizer.phrases:
     words = backbone.tokenizer().get_vocab_size()
+  decoder = own_decoder(spec, vocabulary) if backbone is None else backbone.config
+  return model_of(spec, decoder, words, vocabulary - words)
+
+
+def own_decoder(spec: ModelSpec, vocabulary: int) -> DecoderConfig:
+  """The decoder that is trained from scratch, for so many tokens."""
+  sizes = {f.name for f in dataclasses.fields(DecoderConfig)}
   own = {f.name: getattr(spec.model, f.name) for f in dataclasses.fields(ModelSettings)}
-  if backbone is None:
-    sizes = {f.name for f in dataclasses.fields(DecoderConfig)}
-    # Adapters that all share would say nothing that a decoder which learns cannot.
-    lora = spec.lora if spec.lora.per_expert else None
-    decoder = DecoderConfig(vocab_size=vocabulary, lora=lora,
-                            **{k: v for k, v in own.items() if k in sizes})
-  else:
-    decoder = backbone.config
+  # Adapters that all share would say nothing that a decoder which learns cannot.
+  return DecoderConfig(vocab_size=vocabulary, lora=spec.lora if spec.lora.per_expert else None,
+                       **{k: v for k, v in own.items() if k in sizes})
+
+
+def model_of(spec: ModelSpec, decoder: DecoderConfig, words: int, phrases: int = 0) -> JobRec:
+  """The experts' model over a decoder; `words` and `phrases` as in `JobRecConfig`."""
   form = spec.tokenizer.form
   names = 'head_widths', 'head_dropout', 'readout_dropout', 'attention', 'readout'
-  heads = {k: own[k] for k in names}
   return JobRec(JobRecConfig(
       decoder=decoder, experts=EXPERTS, job_start=form.candidate,
-      pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
-      phrases=vocabulary - words, numbers=spec.numbers, matched=spec.matched, **heads))
+      pair_start=form.candidate + form.job, verdicts=form.codes, words=words, phrases=phrases,
+      numbers=spec.numbers, matched=spec.matched, **{k: getattr(spec.model, k) for k in names}))

@@ -15,12 +15,13 @@ from jobrec_jax.data.tokens import (
   train_tokenizer,
 )
 from jobrec_jax.pipeline.artefacts import save_params
-from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, open_backbone
+from jobrec_jax.pipeline.model import LENGTHS, ModelSpec, TokenizerSettings, open_backbone
 from jobrec_jax.pipeline.stage import Bench
 from jobrec_jax.pipeline.text import COMPONENTS, TOKENIZER, Text, read_text
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.files import write_json
+from jobrec_jax.schema.schema import Schema
 
 
 def training_versions(bench: Bench) -> Versions | None:
@@ -55,14 +56,20 @@ def make_tokenizer(bench: Bench) -> None:
                                streams.seed32(bench.settings['seed'], 'lengths'))
   for length in found:
     logging.info('tokens: %s', length.in_words())
-  fields = fields_with_verdicts(dataset.schema.without(form.without_layers))
   write_json(bench.folder / LENGTHS, {
       **{name: getattr(form, name) for name in ('candidate', 'job', 'alignment')},
-      'numbers': 4 * len(fields) * form.numbers + 2 * t.components, 'matched': t.components})
+      'numbers': count_numbers(t, dataset.schema), 'matched': t.components})
   if t.components:
     blocks = BlockEncoder(bench.inputs['data'].dataset, tokenizer, form)
     save_params(bench.folder / COMPONENTS,
                 _components(bench.inputs['data'].dataset, blocks, t.components).arrays)
+
+
+def count_numbers(settings: TokenizerSettings, schema: Schema) -> int:
+  """How many numbers a pair has beside its tokens: of its verdicts, and of its sides' words."""
+  form = settings.form
+  fields = fields_with_verdicts(schema.without(form.without_layers))
+  return 4 * len(fields) * form.numbers + 2 * settings.components
 
 
 def _components(dataset: Dataset, blocks: BlockEncoder, rank: int) -> Components:

@@ -40,7 +40,7 @@ def some_params(config):
 
 def some_lora(config, layers=SIZES.layers, shapes=SHAPES, experts=None):
   """Parameters of adapters, b random too."""
-  made = Adapters(config, shapes, layers, experts).init(jax.random.key(1))['params']
+  made = nn.unbox(Adapters(config, shapes, layers, experts).init(jax.random.key(1)))['params']
   rng = np.random.default_rng(2)
   return {name: jnp.asarray(rng.normal(size=x.shape) / 4, x.dtype) if name.endswith('_b') else x
           for name, x in made.items()}
@@ -73,7 +73,7 @@ def params():
 def test_fresh_adapters_start_as_none(params):
   lora = LoraConfig(targets=TARGETS)
   module = Adapters(lora, SHAPES, SIZES.layers)
-  variables = module.init(jax.random.key(0))
+  variables = nn.unbox(module.init(jax.random.key(0)))
   adapters = module.apply(variables)
   assert jax.tree.map(jnp.shape, adapters) == {
     name: {'a': (3, inputs, 16), 'b': (3, 16, outputs)}
@@ -163,7 +163,7 @@ def test_gradients_equal_those_of_dense_kernels(config):
 
 
 def test_the_first_step_moves_b_alone(params):
-  lora = Adapters(EVERY, SHAPES, 3).init(jax.random.key(1))['params']
+  lora = nn.unbox(Adapters(EVERY, SHAPES, 3).init(jax.random.key(1)))['params']
   grads = jax.jit(jax.grad(lambda adapters: jnp.mean(READ(params, adapters)[..., 0])))(
     as_adapters(lora))
   for grad in grads.values():

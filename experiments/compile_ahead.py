@@ -1,0 +1,39 @@
+"""Compiles stage 1B's step for TPUs that are not here: what a chip would hold and do.
+
+  pip install libtpu                                           the compiler; it needs no TPU
+  python -m experiments.compile_ahead --config=configs/pods.py:v5e-256 --topology=v5e:16x16 \\
+      --decoder=configs/decoders/llama3_8b.json [--out=row.json]
+
+Neither data nor weights are read: shapes come from the settings, the pretrained decoder's from the
+config.json that --decoder names. Memory is the compiler's; operations are those of the program as
+it was traced, on padded blocks; collectives are read from the compiled program. Nothing is run, so
+that nothing is said of a step's real time.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from jobrec_jax import command_line
+from jobrec_jax.schema.files import expanded, write_json
+
+FLAGS = flags.FLAGS
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  from jobrec_jax.pipeline.compile_ahead import compile_ahead, in_words  # here: --help is soon told
+  settings = command_line.config_settings()
+  row = compile_ahead(settings, FLAGS.topology,
+                      expanded(FLAGS.decoder) if FLAGS.decoder else None)
+  print(in_words(row))
+  if FLAGS.out:
+    write_json(expanded(FLAGS.out), row, indent=1)
+
+
+if __name__ == '__main__':
+  command_line.define_config('configs/base.py')
+  flags.DEFINE_string('topology', '', 'the TPUs, such as v5e:16x16')
+  flags.DEFINE_string('decoder', None, "config.json whose sizes stand for those of backbone.path's")
+  flags.DEFINE_string('out', None, 'a JSON file for what is found')
+  command_line.launch(main)
