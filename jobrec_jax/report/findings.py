@@ -158,14 +158,12 @@ def _logged(rows: Sequence[ResultRow]) -> Iterator[Finding]:
             else '')
   apart = [(b, e) for b, e in pairs if not e.low <= b.value <= e.high]
   believed, estimated = max(apart or pairs, key=lambda x: abs(x[0].value - x[1].value))
-  text = (f'The outcomes of test applicants make C at τ {estimated.tau:.4g} '
-          f'{interval_text(estimated.value, estimated.low, estimated.high)}, where '
+  text = (f'at τ {estimated.tau:.4g} the outcomes of test applicants make it '
+          f'{interval_text(estimated.value, estimated.low, estimated.high)}, and '
           f'{format_number(believed.value)} is believed')
-  said = (f'The log speaks against the believed C at {len(apart)} of {len(pairs)} requirements: '
-          f'{text[0].lower()}{text[1:]}' if apart else
-          f'The log does not speak against the believed C at any requirement: {text[0].lower()}'
-          f'{text[1:]}')
-  yield Finding(f'{said}{warned}.', (over_tau(LOGGED), f'{estimated.tau:.4g}'),
+  said = (f'The log speaks against the believed C at {len(apart)} of {len(pairs)} requirements'
+          if apart else 'The log does not speak against the believed C at any requirement')
+  yield Finding(f'{said}: {text}{warned}.', (over_tau(LOGGED), f'{estimated.tau:.4g}'),
                 'no' if apart or few else 'yes')
 
 

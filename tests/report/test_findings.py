@@ -88,10 +88,10 @@ def test_requirements_in_truth(values, words, verdict):
 
 
 @pytest.mark.parametrize('estimated, share, words, verdict', [
-    (0.52, 0.5, 'does not speak against the believed C at any requirement: the outcomes of test '
-     'applicants make C at τ 0.6 0.620 [0.570, 0.670], where 0.600 is believed.', 'yes'),
-    (0.3, 0.5, 'speaks against the believed C at 2 of 2 requirements: the outcomes of test '
-     'applicants make C at τ 0.6 0.400 [0.350, 0.450], where 0.600 is believed.', 'no'),
+    (0.52, 0.5, 'does not speak against the believed C at any requirement: at τ 0.6 the outcomes '
+     'of test applicants make it 0.620 [0.570, 0.670], and 0.600 is believed.', 'yes'),
+    (0.3, 0.5, 'speaks against the believed C at 2 of 2 requirements: at τ 0.6 the outcomes of '
+     'test applicants make it 0.400 [0.350, 0.450], and 0.600 is believed.', 'no'),
     (0.52, 0.08, 'leave 8% of the outcomes, so that few decide.', 'no')])
 def test_what_the_log_says_of_belief(estimated, share, words, verdict):
   case = (LOGGED, 'policy')
