@@ -13,7 +13,7 @@ from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import corpus, save_tokenizer, train_tokenizer
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.pipeline import experts as stages
+from jobrec_jax.pipeline import calibration
 from jobrec_jax.pipeline.artefacts import load_params
 from jobrec_jax.pipeline.export_weights import export_weights
 from jobrec_jax.pipeline.load import load_experts
@@ -67,7 +67,7 @@ CHANGES = {
 def trained(request, pretrained, tmp_path_factory):
   run = Run(tmp_path_factory.mktemp('run'), settings_for(pretrained, **CHANGES[request.param]))
   with pytest.MonkeyPatch.context() as patch:  # four steps teach too little to calibrate
-    patch.setattr(stages, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
+    patch.setattr(calibration, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
     run.get(run.road.calibration)
   return run, run.get(run.road.cooperative)
 

@@ -6,7 +6,7 @@ import pytest
 
 import jobrec_jax
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.pipeline import experts as stages
+from jobrec_jax.pipeline import calibration
 from jobrec_jax.pipeline.artefacts import load_params
 from jobrec_jax.pipeline.export_weights import export_weights
 from jobrec_jax.pipeline.model import ModelSpec, TokenizerSettings, make_model
@@ -41,7 +41,7 @@ def run(request, store, tmp_path, monkeypatch):
   settings = tiny_settings(warm_up=STAGE, cooperative=STAGE, experts={'censoring': 'none'},
                            policy={'epochs': 2}, **VARIANTS[request.param])
   # Four steps teach too little to calibrate.
-  monkeypatch.setattr(stages, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
+  monkeypatch.setattr(calibration, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
   return Run(tmp_path / 'run', settings, store)
 
 
@@ -67,7 +67,7 @@ def test_a_variant_is_loaded_and_scores_as_its_run(run, tmp_path):
 
 
 def adapted_run(tmp_path, monkeypatch):
-  monkeypatch.setattr(stages, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
+  monkeypatch.setattr(calibration, 'fit_calibration', lambda *_: Calibration(0.5, 2.0))
   run = Run(tmp_path / 'run', tiny_settings(
       warm_up=STAGE, cooperative=STAGE, experts={'censoring': 'none'},
       lora={'per_expert': True, 'rank': 2}))
