@@ -97,7 +97,11 @@ def best_robust(results: Results, world: str) -> str:
 
 def _difference(results: Results, world: str, ours: str, other: str, measure: Measure) -> str:
   a, b = (by_market(results, world, s, measure) for s in (ours, other))
-  found = [a[k] - b[k] for k in a]
+  return over_markets([a[k] - b[k] for k in a])
+
+
+def over_markets(found: Sequence[float]) -> str:
+  """A mean, one number a market, with the 95% interval of Student's t over markets."""
   n, mean = len(found), statistics.mean(found)
   if n < 2:
     return f'{mean:+.3f}'.replace('-', '−')

@@ -99,6 +99,15 @@ def inverse(funnel: Funnel) -> np.ndarray:
   return funnel.observed / np.maximum(funnel.propensity, FLOOR)
 
 
+def effective_share(weights: np.ndarray) -> float:
+  """(sum w)^2 / (N sum w^2), which share of N pairs, weighted alike, is as good; 1 for none.
+
+  Reference: Kish, Survey sampling, 1965.
+  """
+  square = len(weights) * (weights ** 2).sum()
+  return float(weights.sum() ** 2 / square) if square else 1.0
+
+
 def applicants(funnel: Funnel) -> Targets:
   """The observed count alike, as if they were a random part of all."""
   return Targets(funnel.observed / max(funnel.observed.mean(), 1 / len(funnel.observed)),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from jobrec_jax.censoring.estimators import Funnel, doubly_robust, inverse
+from jobrec_jax.censoring.estimators import Funnel, doubly_robust, effective_share, inverse
 from jobrec_jax.data.lists import RankingLists
 
 
@@ -61,10 +61,9 @@ class LoggedLists(NamedTuple):
 
   @property
   def effective_share(self) -> float:
-    """(sum w)^2 / (n sum w^2) of the weights w = 1 / p of the n outcomes seen; 1 for none."""
+    """Which share of the outcomes seen their weights 1 / p leave."""
     w = inverse(self.funnel)
-    w = w[w > 0]
-    return float(w.sum() ** 2 / (len(w) * (w ** 2).sum())) if len(w) else 1.0
+    return effective_share(w[w > 0])
 
 
 def shrunk_gap(estimated: np.ndarray, believed: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from absl import logging
 import numpy as np
 
 from jobrec_jax.censoring.doubt import self_censoring
+from jobrec_jax.censoring.estimators import effective_share
 from jobrec_jax.data.dataset import SPLITS, Dataset
 from jobrec_jax.objectives.censoring import ips_weights
 from jobrec_jax.pipeline.data import no_propensity
@@ -76,15 +77,6 @@ def make_censoring(bench: Bench) -> None:
                       found['effective_share'] * len(w))
     save_array(bench.folder / 'weights.npy', weights)
   write_json(bench.folder / 'summary.json', found)
-
-
-def effective_share(weights: np.ndarray) -> float:
-  """(sum w)^2 / (N sum w^2), which share of N pairs, weighted alike, is as good; 1 for none.
-
-  Reference: Kish, Survey sampling, 1965.
-  """
-  square = len(weights) * (weights ** 2).sum()
-  return float(weights.sum() ** 2 / square) if square else 1.0
 
 
 def read_censoring(bench: Bench) -> Censoring:

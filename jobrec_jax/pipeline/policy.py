@@ -243,9 +243,9 @@ def estimated(policy: Policy, logged: Logged) -> Tilts:
     raise ValueError("policy.eligibility must be 'believed' where the log has no outcomes of "
                      "candidates whom training does not know, got 'estimated'")
   mask, mu = lists.lists.mask, policy.tilts.mu
-  base = worth_of(policy.worth, lists.preference, lists.z_qual)
-  by_word = lists.outcomes, lists.believed
-  found = np.stack([[policy.eligibility(base + m * lists.believed, q, mask) for q in by_word]
+  base, believed = worth_of(policy.worth, lists.preference, lists.z_qual), lists.believed
+  by_word = lists.outcomes, believed
+  found = np.stack([[policy.eligibility(base + m * believed, q, mask) for q in by_word]
                     for m in mu])  # [M, 2, N]
   moved = rising(policy.tilts.taus + shrunk_gap(found[:, 0], found[:, 1]))
   logging.info('policy: by the log of %d candidates C lies %+.4f to %+.4f beside what is believed',
