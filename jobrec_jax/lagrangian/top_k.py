@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+Reached = Callable[[np.ndarray], np.ndarray]  # multipliers [M] -> C [M]
 _HALVINGS = 60
 _DOUBLINGS = 200  # of a bracket that starts at 1
 _NUMBERS = 2**22  # of one temporary
@@ -98,10 +99,24 @@ def solve_top_k(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
   least, most = (float(sign * mean_of_best(sign * q, sign * q, mask, k).mean())
                  for sign in (-1, 1))
   free = float(reached(np.zeros(1))[0])
-  low, high = np.zeros(len(tau)), np.zeros(len(tau))
   inside = (tau > least) & (tau <= most)
   idle = (constraint == 'inequality') & (free >= tau)
   up, down = inside & ~idle & (free < tau), inside & ~idle & (free >= tau)
+  _, start = _halved(reached, *_bracket(reached, tau, up, down), lambda c: c >= tau)
+  met = reached(start)
+  end, _ = _halved(reached, start, start + _WIDE * (1 + np.abs(start)), lambda c: c > met)
+  middle = (start + end) / 2
+  mu = np.where(reached(middle) >= tau, middle, start)  # a range may be as narrow as rounding
+  mu = np.where(up | down, mu, 0.0)
+  met = reached(mu)
+  feasible = idle | (inside & (met >= tau - _ROUNDING))
+  return TopK(np.where(feasible, mu, np.nan), met, np.array([least, most]), free)
+
+
+def _bracket(reached: Reached, tau: np.ndarray, up: np.ndarray,
+             down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """[M] mu on both sides of each tau, one of them 0; `up` and `down` [M] say which way it lies."""
+  low, high = np.zeros(len(tau)), np.zeros(len(tau))
   for end, moving, sign in ((high, up, 1.0), (low, down, -1.0)):
     end[moving] = sign
     for _ in range(_DOUBLINGS):
@@ -110,21 +125,14 @@ def solve_top_k(scores: np.ndarray, q: np.ndarray, mask: np.ndarray, tau: np.nda
       if not short.any():
         break
       end[short] *= 2
+  return low, high
 
-  def halved(low: np.ndarray, high: np.ndarray, beyond: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of where `beyond`, which is false at low and true at high, turns true."""
-    for _ in range(_HALVINGS):
-      middle = (low + high) / 2
-      at = beyond(reached(middle))
-      low, high = np.where(at, low, middle), np.where(at, middle, high)
-    return low, high
 
-  _, start = halved(low, high, lambda c: c >= tau)
-  met = reached(start)
-  end, _ = halved(start, start + _WIDE * (1 + np.abs(start)), lambda c: c > met)
-  middle = (start + end) / 2
-  mu = np.where(reached(middle) >= tau, middle, start)  # a range may be as narrow as rounding
-  mu = np.where(up | down, mu, 0.0)
-  met = reached(mu)
-  feasible = idle | (inside & (met >= tau - _ROUNDING))
-  return TopK(np.where(feasible, mu, np.nan), met, np.array([least, most]), free)
+def _halved(reached: Reached, low: np.ndarray, high: np.ndarray,
+            beyond: Reached) -> tuple[np.ndarray, np.ndarray]:
+  """Both sides of where `beyond` of C, which is false at low and true at high, turns true."""
+  for _ in range(_HALVINGS):
+    middle = (low + high) / 2
+    at = beyond(reached(middle))
+    low, high = np.where(at, low, middle), np.where(at, middle, high)
+  return low, high
