@@ -17,6 +17,8 @@
 | kept | the same pairs, states at hand |
 | torch_step | PEFT: forward and backward of each list's 50 pairs in one graph, list after list |
 | step, step_full | ours of all lists in one program: what `remat` 'selective' or 'full' keeps |
+| exact_xla, step_xla | the same without cuDNN's attention, which bfloat16 has on GPUs |
+| agreement | scores of 2 lists with and without it: relative distance from float32's |
 
 Weights are random, the texts real. Every system runs in a process of its own, for each type apart;
 seconds are medians of calls behind a first one, which compiles. float32 is multiplied as TF32 by
@@ -55,7 +57,8 @@ LIMIT = flags.DEFINE_integer('limit', 120, 'seconds that a system, or a quicksta
 flags.set_default(MODEL, 'random')
 PROMPT, AT_ONCE = 'schema', 200
 RUNS = [('peak', 'bfloat16'), *((system, 'bfloat16') for system in (
-    'torch_pairs', 'exact', 'factored', 'torch_step', 'step', 'torch_shared')),
+    'agreement', 'torch_pairs', 'exact', 'exact_xla', 'factored', 'torch_step', 'step', 'step_xla',
+    'torch_shared')),
     ('peak', 'float32'), ('exact', 'float32'), ('step', 'float32'), ('step_full', 'bfloat16'),
     ('torch_pairs', 'float32'), ('torch_step', 'float32'), ('factored', 'float32')]
 TRACED = {'exact', 'factored', 'step'}  # of which the kernels' times are told
@@ -165,6 +168,43 @@ def step_full(dtype: str) -> Iterator:
     yield row | {'lists': lists}, run
 
 
+def without_cudnn() -> None:
+  """From here on this process's lists are read by our own attention."""
+  from jobrec_jax.models import fused_attention
+  fused_attention.GPUS = ()
+
+
+def exact_xla(dtype: str) -> Iterator:
+  without_cudnn()
+  yield from exact(dtype)
+
+
+def step_xla(dtype: str) -> Iterator:
+  without_cudnn()
+  yield from step(dtype)
+
+
+def agreement(dtype: str) -> Iterator:
+  """How far both attentions' scores lie from those in float32."""
+  import jax
+  from jobrec_jax.models.fused_attention import GPUS
+
+  def scores(dtype: str) -> np.ndarray:
+    blocks, _ = backbone.our_blocks(PROMPT, 2)
+    model, params = backbone.our_model('exact', dtype, PROMPT, blocks)
+    return np.asarray(jax.jit(lambda p: model.apply({'params': p}, *blocks).scores)(params),
+                      np.float64)
+
+  found = {'with cuDNN' if GPUS else 'without': scores(dtype)}
+  without_cudnn()
+  found['without'] = scores(dtype)
+  with jax.default_matmul_precision('highest'):
+    true = scores('float32')
+  for name, x in found.items():
+    yield {'attention': name, 'distance': float(np.linalg.norm(x - true) / np.linalg.norm(true))
+           }, None
+
+
 def peak(dtype: str) -> Iterator:
   """Both libraries' matrix products and, of the first type, a copy."""
   import jax
@@ -186,7 +226,8 @@ def peak(dtype: str) -> Iterator:
 
 
 SYSTEMS = {'peak': peak, 'torch_pairs': torch_pairs, 'torch_shared': torch_shared, 'exact': exact,
-           'factored': factored, 'torch_step': torch_step, 'step': step, 'step_full': step_full}
+           'factored': factored, 'torch_step': torch_step, 'step': step, 'step_full': step_full,
+           'exact_xla': exact_xla, 'step_xla': step_xla, 'agreement': agreement}
 
 
 def timed(run, system: str) -> tuple[list[float], float]:

@@ -9,6 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax.models import fused_attention
 from jobrec_jax.models.axes import COSTLY, divided, platform
 from jobrec_jax.models.list_masks import ListMask, PairMask
 
@@ -165,6 +166,8 @@ def _attend_items(
   window: _Window | None = None,
 ) -> jax.Array:
   """One softmax over the prefix, a side if there are any, and the item itself."""
+  if window is None and fused_attention.fits(q, platform()):
+    return _fused_items(q, prefix, prefix_mask, own, items, block, sides)
   B, _, K, G, H = q.shape
   _, J, S = items.shape
   T = q.shape[1] // J  # queries of an item: its last T tokens
@@ -184,6 +187,30 @@ def _attend_items(
   masks = _ItemMasks(prefix_mask, mask_of(items), block[S - T:], side_mask, window)
   out = _joint_softmax(rows, prefix, jax.tree.map(each, own), side, masks)
   return out.reshape(J, B, K, G, T, H).transpose(1, 0, 4, 2, 3, 5).reshape(q.shape)
+
+
+def _fused_items(q, prefix, prefix_mask, own, items, block, sides) -> jax.Array:
+  """As `_attend_items` without a window, every item's keys laid out for it alone."""
+  B, _, K, G, H = q.shape
+  _, J, S = items.shape
+  T = q.shape[1] // J
+
+  def shared(x: jax.Array) -> jax.Array:  # [B, K, L, H] -> [B*J, L, K, H]
+    x = x.swapaxes(1, 2)[:, None]
+    return jnp.broadcast_to(x, (B, J, *x.shape[2:])).reshape(B * J, *x.shape[2:])
+
+  def each(x: jax.Array) -> jax.Array:  # [B, K, J*S, H] -> [B*J, S, K, H]
+    return x.swapaxes(1, 2).reshape(B * J, S, K, H)
+
+  laid = [jax.tree.map(shared, prefix), jax.tree.map(each, own)]
+  sees = [jnp.repeat(prefix_mask, J, axis=0)[:, None],
+          block[S - T:] & items.reshape(B * J, 1, S)]
+  if sides is not None:  # [B, J, K, L, H] -> [B*J, L, K, H]
+    laid.append(jax.tree.map(lambda x: x.swapaxes(2, 3).reshape(B * J, -1, K, H), sides[0]))
+    sees.append(sides[1].reshape(B * J, 1, -1))
+  out = fused_attention.attend_rows(q.reshape(B * J, T, K * G, H), [x.k for x in laid],
+                                    [x.v for x in laid], sees)
+  return checkpoint_name(out, COSTLY).reshape(q.shape)
 
 
 class _ItemMasks(NamedTuple):
