@@ -187,6 +187,7 @@ def step_xla(dtype: str) -> Iterator:
 def agreement(dtype: str) -> Iterator:
   """How far both attentions' scores lie from those in float32."""
   import jax
+
   from jobrec_jax.models.fused_attention import GPUS
 
   def scores(dtype: str) -> np.ndarray:

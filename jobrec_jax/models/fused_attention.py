@@ -1,7 +1,7 @@
 """Attention of items by a fused kernel: every item asks over keys laid out for it alone.
 
-On NVIDIA GPUs cuDNN never writes the scores to memory. It knows no keys that rows share, so that the
-prefix is repeated for each item: a few MB a layer, where the scores would be hundreds.
+On NVIDIA GPUs cuDNN never writes the scores to memory. It knows no keys that rows share, so that
+the prefix is repeated for each item: a few MB a layer, where the scores would be hundreds.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ ATTEND = fused_attention.attend_rows
 
 @pytest.fixture
 def asked(monkeypatch):
-  """What the kernel was asked: queries and whether three sets of keys came, as programs were traced."""
+  """Queries and sets of keys that the kernel was asked for, as programs were traced."""
   found = []
 
   def told(q, keys, *args):
