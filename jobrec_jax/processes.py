@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 from jax._src import distributed  # JAX offers its messages nowhere else; Orbax takes them from here
+from jax.experimental import multihost_utils
+import numpy as np
 
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
@@ -78,6 +80,7 @@ class _Here:
     self.said = itertools.count()
     self.met = itertools.count()
     self.other: Ending | None = None  # of another process, which ended the job
+    self.dividing = False
     self.heartbeat = 0
 
 
@@ -153,6 +156,47 @@ def gathered(name: str, value: Any) -> list[Any]:
     tell_first(name, value)
     return []
   return [value, *(json.loads(_get(f'jobrec/left/{name}/{other}')) for other in range(1, count()))]
+
+
+@contextlib.contextmanager
+def dividing(whether: bool = True) -> Iterator[None]:
+  """Inside, all processes do the same, and each computes its `part` of what is `pooled`."""
+  before, _here.dividing = _here.dividing, whether and several()
+  try:
+    yield
+  finally:
+    _here.dividing = before
+
+
+def divides() -> bool:
+  """Whether the processes divide what is computed here."""
+  return _here.dividing
+
+
+def part(total: int) -> slice:
+  """Which of so many rows this process computes: all of them where nothing is divided."""
+  if not _here.dividing:
+    return slice(0, total)
+  each = -(-total // count())
+  return slice(min(total, index() * each), min(total, (index() + 1) * each))
+
+
+def pooled(rows: np.ndarray, total: int) -> np.ndarray:
+  """The rows of all processes, in their order, in each of them; all call this together.
+
+  Args:
+    rows: [n, ...] of this process's `part`.
+    total: how many there are in all.
+
+  Returns:
+    [total, ...].
+  """
+  if not _here.dividing:
+    return rows
+  each = -(-total // count())
+  filled = np.zeros((each, *rows.shape[1:]), rows.dtype)
+  filled[:len(rows)] = rows
+  return np.asarray(multihost_utils.process_allgather(filled, tiled=True))[:total]
 
 
 @contextlib.contextmanager

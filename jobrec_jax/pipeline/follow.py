@@ -1,11 +1,13 @@
-"""The processes of a job beside the first: they wait, and train what it tells them to train.
+"""The processes of a job beside the first: they wait, and train and score what it tells them to.
 
 Process 0 runs the script: it looks what is there, makes on its own devices what one process can
-make, writes, reports. Stages that are made `together` it calls out by their keys.
+make, writes, reports. Stages that are made `together` or `divided` it calls out by their keys.
 """
 
 from collections.abc import Callable
 import logging as standard_logging
+from pathlib import Path
+import tempfile
 import time
 from typing import Any
 
@@ -52,7 +54,11 @@ def follow(run: Run) -> None:
   stages = {s.key: s for stage in run.stages() for s in stage.walk()}
   while (key := processes.told(_nothing)) is not None:
     stage = stages[key]
-    stage.make(store.bench(stage, store.making(stage)))
+    if not stage.divided:
+      stage.make(store.bench(stage, store.making(stage)))
+      continue
+    with tempfile.TemporaryDirectory() as folder, processes.dividing():
+      stage.make(store.bench(stage, Path(folder)))
 
 
 def _nothing() -> None:

@@ -85,12 +85,13 @@ def road(settings: Settings) -> Road:
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
   inputs = Stage('inputs', 3, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
-                 expert | {'calibration': calibrated}, policy.make_inputs, policy.read_inputs)
+                 expert | {'calibration': calibrated}, policy.make_inputs, policy.read_inputs,
+                 divided=True)
   learned = dataclasses.replace(s.policy, grid=2, held_out=1)  # neither changes what is learned
   censored = {k: v for k, v in cooperative.inputs.items() if k == 'censoring'}
   of_log = Stage('logged', 1, {'seed': s.seed, 'list_length': s.policy.list_length},
                  expert | censored | {'calibration': calibrated}, logged.make_logged,
-                 logged.read_logged)
+                 logged.read_logged, divided=True)
   driven = {'logged': of_log} if s.policy.eligibility == 'estimated' else {}
   of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs, **driven},
                     policy.make_policy, policy.read_policy)
@@ -102,9 +103,9 @@ def road(settings: Settings) -> Road:
   shown_by = {'policy': of_policy} if policy.learns(s.policy) else {}
   of_scores = Stage('scores', 2, {'knots': s.policy.knots},
                     expert | shown_by | {'lists': lists, 'logged': of_log},
-                    scores.make_scores, scores.read_scores)
+                    scores.make_scores, scores.read_scores, divided=True)
   blanked = Stage('blanked', 1, {}, expert | {'lists': lists}, scores.make_blanked,
-                  scores.read_blanked)
+                  scores.read_blanked, divided=True)
   rivals = {name: Stage(scores.rival_stage(name), 2, {'rival': name},
                         {'data': of_data, 'lists': lists}, scores.make_rival,
                         scores.read_list_scores) for name in s.evaluate.rivals}
@@ -119,7 +120,7 @@ def road(settings: Settings) -> Road:
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,
       'certify': certify.of_run(s.certify)},
       expert | {'calibration': calibrated, 'policy': of_policy, 'lists': lists,
-                'scores': of_scores}, certify.make_certified, certify.read_certified)
+                'scores': of_scores}, certify.make_certified, certify.read_certified, divided=True)
   shown = {'data': of_data, 'lists': lists, 'scores': of_scores, 'policy': of_policy,
            'calibration': calibrated}
   of_frontier = Stage('frontier', 1, {'objective': s.policy.objective}, shown,
@@ -134,7 +135,8 @@ def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
   """Heads trained one for each requirement, beside the one policy and the exact dual."""
   inputs = dict(r.certified.inputs)
   return Stage('sweep', 2, {'sweep': s.sweep, 'policy': s.policy},
-               inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
+               inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep,
+               divided=True)
 
 
 def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:
@@ -156,7 +158,7 @@ def proof_stage(s: Settings, r: Road) -> Stage[certify.Proof]:
                             'temperature': s.policy.temperature, 'certify': s.certify},
                dict(r.certified.inputs),
                functools.partial(certify.make_proof, market=lambda: data.market_of(s)),
-               certify.read_proof)
+               certify.read_proof, divided=True)
 
 
 def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
@@ -177,7 +179,8 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   censored = {}
   if (e.censoring, e.self_censoring) != ('none', 'none'):
     censored = {'censoring': Stage('censoring', 4, choice, dict(inputs),
-                                   censoring.make_censoring, censoring.read_censoring)}
+                                   censoring.make_censoring, censoring.read_censoring,
+                                   divided=True)}
   cooperative = Stage('cooperative', 5, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
@@ -185,7 +188,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
       inputs | censored, experts.make_cooperative, experts.read_experts, files, together=True)
   calibrated = Stage('calibration', 4, {'calibration': e.calibration},
                      {'experts': cooperative, **text}, calibration.make_calibration,
-                     calibration.read_calibration)
+                     calibration.read_calibration, divided=True)
   return tokenizer, warm_up, cooperative, calibrated
 
 

@@ -49,7 +49,9 @@ class Stage(Generic[T]):
     read: the value that a finished folder holds.
     files: files and folders from outside; their content enters the key.
     together: whether all processes of a job call `make` at once, as computations on devices of all
-      need it; the others are made by process 0 alone.
+      need it.
+    divided: whether it scores pairs, which the processes of a job divide: all call `make`, the
+      others in a folder that nobody keeps. What is neither is made by process 0 alone.
   """
 
   name: str
@@ -60,6 +62,7 @@ class Stage(Generic[T]):
   read: Callable[[Bench], T]
   files: tuple[Path, ...] = ()
   together: bool = False
+  divided: bool = False
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:

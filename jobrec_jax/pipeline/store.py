@@ -199,9 +199,10 @@ class Store:
     remove_unfinished(folder)
     clock = provenance.Clock(folder)
     try:
-      if stage.together:
+      if stage.together or stage.divided:
         processes.told(lambda: stage.key)  # to those who wait in `pipeline.follow`
-      stage.make(self.bench(stage, folder))
+      with processes.dividing(stage.divided):
+        stage.make(self.bench(stage, folder))
     except BaseException:
       if any(folder.iterdir()):
         clock.save()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jobrec_jax import processes
 from jobrec_jax.data.tokens import BUCKETS, PAD, BlockEncoder, bucket
 from jobrec_jax.models.jobrec import ExpertOutputs, JobRec
 from jobrec_jax.models.list_attention import States
@@ -110,7 +111,8 @@ class PairScorer:
   for; no block that `states` has on disk is encoded at all.
 
   A thread prepares batches while the device computes; results are fetched while the next batch
-  runs. Beside what is returned, a call holds a few dozen bytes for each pair.
+  runs. Beside what is returned, a call holds a few dozen bytes for each pair. Inside
+  `processes.dividing` every process scores its part of the pairs, and all get all of them.
 
   Args:
     experts: the model, its parameters and its lengths.
@@ -208,18 +210,21 @@ class PairScorer:
       sizes['hidden'] = (E, config.decoder.width)
     out = {key: np.empty((len(codes), *size), np.float32) for key, size in sizes.items()}
 
+    mine = processes.part(len(pairs))
+    own, place = pairs[mine], first[mine]
+
     def keep(batch: _Batch, said: dict[str, jax.Array]) -> None:
       for key, x in jax.device_get(said).items():
         rows = x[batch.kept]
-        self._check_finite(key, rows, pairs[batch.pairs])
-        out[key][first[batch.pairs]] = rows
+        self._check_finite(key, rows, own[batch.pairs])
+        out[key][place[batch.pairs]] = rows
 
     lists, scored, waiting, told = 0, 0, None, ''
-    left = TimeLeft(len(pairs))
+    left = TimeLeft(len(own))
     with layout(self._mesh):
-      score = self._program(pairs)
+      score = self._program(own)
       readout = readout._replace(params=_replicated(readout.params, self._mesh))
-      with contextlib.closing(ahead(self._batches(pairs), _AHEAD)) as batches:
+      with contextlib.closing(ahead(self._batches(own), _AHEAD)) as batches:
         for done, batch in enumerate(batches, 1):
           if name and self._is_new(batch):
             logging.info('%s: compiling for job blocks of %d tokens', name,
@@ -232,9 +237,12 @@ class PairScorer:
           waiting, lists = (batch, said), lists + len(batch.kept)
           if name and done % 10 == 0:
             logging.info('%s: %d lists of %d jobs scored, of %d pairs%s', name, lists,
-                         self.settings.list_length, len(pairs), told)
+                         self.settings.list_length, len(own), told)
       if waiting is not None:
         keep(*waiting)
+    if processes.divides():
+      for x in out.values():
+        x[first] = processes.pooled(x[place], len(pairs))
     if len(pairs) < len(codes):
       repeats = np.flatnonzero(first[inverse] != np.arange(len(codes)))
       for x in out.values():

@@ -1,5 +1,6 @@
 """Two processes run a script: one road, made by both or by the first, and one end."""
 
+import numpy as np
 import pytest
 
 from jobrec_jax.train.loop import MetricsWriter
@@ -13,16 +14,20 @@ def rows(run, stage):
           for row in MetricsWriter(run.store.path(stage) / 'metrics.jsonl').read()]
 
 
+def key(row):
+  return row.split, row.system, row.perspective, row.metric, row.against
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_road_of_one(tmp_path):
-  """Each stage once, whole, with the losses and the scale of p_qual of one process."""
+  """Each stage once, whole; losses, scores and figures are those of one process."""
   command = ['tests.processes.worker', 'road', str(tmp_path / 'two'), '{port}', '{process}']
   ended = launch.two(command, 1)
   assert [e.status for e in ended] == [0, 0], ended
   command[2] = str(tmp_path / 'one')
   assert launch.one(command).status == 0
   one, two = (worker.road(tmp_path / name) for name in ('one', 'two'))
-  assert two.store.missing([two.road.calibration]) == []
+  assert two.store.missing([two.road.evaluation, two.road.certified]) == []
   (found, _), (expected, _) = (run.get(run.road.calibration) for run in (two, one))
   assert found == pytest.approx(expected, rel=1e-3)
   for stage in (one.road.warm_up, one.road.cooperative):
@@ -31,6 +36,14 @@ def test_two_processes_make_the_road_of_one(tmp_path):
     left = sorted(p.name for p in two.store.path(stage).iterdir())
     assert left == ['artefact.json', 'metrics.jsonl', 'params.safetensors']
   assert not [line for line in ended[1].said if 'warm_up: step' in line]  # the first tells them
+  said, expected = (run.get(run.road.scores)[1:] for run in (two, one))
+  for a, b in zip(said, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  found, expected = (run.get(run.road.evaluation).rows for run in (two, one))
+  assert [key(row) for row in found] == [key(row) for row in expected]
+  np.testing.assert_allclose([row.value for row in found], [row.value for row in expected],
+                             rtol=0, atol=1e-3)
+  assert not list((tmp_path / 'two' / 'store' / '.making').iterdir())
 
 
 @pytest.mark.slow

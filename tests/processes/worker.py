@@ -139,7 +139,10 @@ def road(folder: Path, **changes: Any) -> Run:
 
 def run_road(folder: Path) -> None:
   """Weights lie over the devices of all, so that no process of several holds any whole."""
-  share(road(folder, mesh={'fsdp': jax.device_count()}), lambda run: run.get(run.road.calibration))
+  def main(run: Run) -> None:
+    for stage in (run.road.evaluation, run.road.certified):
+      run.get(stage)
+  share(road(folder, mesh={'fsdp': jax.device_count()}), main)
 
 
 def main(role: str, folder: str, port: str, process: str) -> None:
