@@ -5,18 +5,29 @@ the prefix is repeated for each item: a few MB a layer, where the scores would b
 """
 
 from collections.abc import Sequence
+import functools
+import re
 
 import jax
 import jax.numpy as jnp
 
 GPUS = 'gpu', 'cuda'
 WIDEST = 128  # width of a head that the kernel takes on every GPU which has it
+OLDEST = 8.0  # compute capability: Ampere
 
 
 def fits(q: jax.Array, platform: str) -> bool:
-  """Whether the kernel takes queries [..., H] of this type on a platform."""
+  """Whether the kernel takes queries [..., H] of this type on a platform, and it is there."""
   H = q.shape[-1]
-  return platform in GPUS and q.dtype == jnp.bfloat16 and H <= WIDEST and not H % 8
+  return (platform in GPUS and q.dtype == jnp.bfloat16 and H <= WIDEST and not H % 8
+          and capability() >= OLDEST)
+
+
+@functools.cache
+def capability() -> float:
+  """The compute capability of this process's GPUs; 0 for other devices, AMD's among them."""
+  found = str(getattr(jax.local_devices()[0], 'compute_capability', ''))
+  return float(found) if re.fullmatch(r'\d+\.\d+', found) else 0.0
 
 
 def attend_rows(q: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array],

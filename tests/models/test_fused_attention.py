@@ -1,6 +1,7 @@
 """Items' attention by a fused kernel equals our own, with XLA in cuDNN's place."""
 
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
@@ -50,10 +51,24 @@ def test_a_query_that_sees_nothing_stays_finite():
   assert out.shape == q.shape and np.isfinite(out).all()
 
 
+@pytest.mark.parametrize('named, found', [('9.0', 9.0), ('10.3', 10.3), ('gfx90a', 0.0),
+                                          (None, 0.0)])
+def test_capability_is_that_of_nvidia(monkeypatch, named, found):
+  device = types.SimpleNamespace(**{} if named is None else {'compute_capability': named})
+  monkeypatch.setattr(jax, 'local_devices', lambda: [device])
+  assert fused_attention.capability.__wrapped__() == found
+
+
 @pytest.mark.parametrize('platform, dtype, width, taken', [
     ('gpu', jnp.bfloat16, 64, True), ('cuda', jnp.bfloat16, 128, True),
     ('gpu', jnp.float32, 64, False), ('cpu', jnp.bfloat16, 64, False),
     ('tpu', jnp.bfloat16, 64, False), ('gpu', jnp.bfloat16, 256, False),
     ('gpu', jnp.bfloat16, 60, False)])
-def test_who_takes_it(platform, dtype, width, taken):
+def test_who_takes_it(monkeypatch, platform, dtype, width, taken):
+  monkeypatch.setattr(fused_attention, 'capability', lambda: 8.0)
   assert fused_attention.fits(jnp.zeros((1, 1, 1, 1, width), dtype), platform) == taken
+
+
+def test_an_old_gpu_keeps_our_own(monkeypatch):
+  monkeypatch.setattr(fused_attention, 'capability', lambda: 7.5)
+  assert not fused_attention.fits(jnp.zeros((1, 1, 1, 1, 64), jnp.bfloat16), 'gpu')
