@@ -40,7 +40,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         f"{memory['arguments'] / GIB:.2f} ({memory['replicated'] / GIB:.3f})",
         f"{memory['temporaries'] / GIB:.1f}" if fits else '', f"{memory['there'] / GIB:.0f}",
         'yes' if fits else f"no: {row['refused']}", f"{sum(row['flops'].values()) / 1e15:,.0f}",
-        f"{row['seconds_at_peak']:.1f}", f'{exchanged / GIB:.0f}' if fits else '',
+        f"{row['seconds_at_peak']:.1f}", f'{exchanged / GIB:.0f}' if 'collectives' in row else '',
         f"{row['compile_seconds']:.0f} s"))
   return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
 

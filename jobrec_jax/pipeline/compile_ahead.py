@@ -197,7 +197,10 @@ def in_words(row: dict[str, Any]) -> str:
   lines.append(f"Matrix products: {total / 1e12:,.1f} TFLOP a step, "
                f"{total / row['chips'] / 1e12:,.2f} a chip, {row['seconds_at_peak']:.3f} s at its "
                'bfloat16 peak')
-  if row['fits']:
+  if 'unread' in row:
+    lines += ['', "The program cannot be read back, so that its collectives are not known: "
+              + row['unread']]
+  elif row['fits']:
     lines += ['', f"{'collectives':<34}{'how many':>8}{'GiB a chip and step':>22}"]
     lines += [f"  {c['kind'] + (', in loops' if c['in_loop'] else ''):<32}{c['count']:8d}"
               f"{c['bytes'] / GIB:22.3f}" for c in row['collectives']]

@@ -77,7 +77,8 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
     arguments), temporaries, total, and those that are there; `parts`, bytes a chip and of them
     replicated, of the arguments; `flops` of the matrix products of all chips, by type;
     `seconds_at_peak`, what they would take; `collectives`, by kind and inside loops or not, how
-    many, bytes a chip; `gathers_all_layers`; `trace_seconds`, `compile_seconds`.
+    many, bytes a chip; `gathers_all_layers`; or in place of both `unread`, why this jaxlib cannot
+    read the program; `trace_seconds`, `compile_seconds`.
 
   Raises:
     ValueError: it is not known what a device of this kind holds and computes.
@@ -111,9 +112,12 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
             'replicated': sum(size for _, size in row['parts'].values()), 'there': chip.hbm}
   if compiled is None:
     return row | {'memory': memory}
-  found = collectives(compiled.as_text())
-  return row | {'memory': memory | _memory(compiled.memory_analysis()),
-                'collectives': _summed(found),
+  row |= {'memory': memory | _memory(compiled.memory_analysis())}
+  try:
+    found = collectives(compiled.as_text())
+  except jax.errors.JaxRuntimeError as error:  # newer compilers write what this jaxlib cannot read
+    return row | {'unread': str(error).partition('\n')[0]}
+  return row | {'collectives': _summed(found),
                 'gathers_all_layers': _all_layers(found, state, mesh.shape['tensor'])}
 
 

@@ -162,6 +162,20 @@ def test_a_step_that_finds_no_room_is_told(row, monkeypatch):
   assert told['memory'].keys() == {'arguments', 'replicated', 'there'} and told['flops']
 
 
+@pytest.mark.slow
+def test_a_program_that_cannot_be_read_back_is_told_without_its_collectives(row, monkeypatch):
+  def newer(self):
+    raise jax.errors.JaxRuntimeError('INTERNAL: operands, got 3\n*** stack')
+  step, known = row
+  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12)})
+  monkeypatch.setattr(jax.stages.Compiled, 'as_text', newer)
+  told = compile_step(step.update, step.state, step.batch, make_mesh(SETTINGS.mesh))
+  assert told['unread'] == 'INTERNAL: operands, got 3' and told['memory'] == known['memory']
+  assert 'collectives' not in told and 'gathers_all_layers' not in told
+  words = ahead.in_words({'topology': 'x', 'lists': [1], 'remat': 'full'} | told)
+  assert words.splitlines()[-2].endswith('are not known: INTERNAL: operands, got 3')
+
+
 def test_what_cannot_be_compiled_is_told(llama, monkeypatch):
   def compile_for(topology='v5e:2x4', file=llama, **changes):
     return ahead.compile_ahead(dataclasses.replace(SETTINGS, **changes), topology, file)

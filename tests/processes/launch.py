@@ -23,7 +23,12 @@ def two(command: Sequence[str], devices: int = 2) -> list[Ended]:
 
   Nothing here ends them: that they end is what the tests are for.
   """
-  return _run(command, [0, 1], devices)
+  return several(command, 2, devices)
+
+
+def several(command: Sequence[str], processes: int, devices: int) -> list[Ended]:
+  """As `two` with another number of processes."""
+  return _run(command, [*range(processes)], devices)
 
 
 def one(command: Sequence[str]) -> Ended:

@@ -55,8 +55,20 @@ def same_steps(found, expected):
 
 
 @pytest.mark.slow
-def test_four_devices_of_one_process_train_as_one_does(alone):
-  same_steps(worker.few_steps('1B', make_mesh(MeshConfig(4), jax.devices()[:4])), alone['1B'])
+@pytest.mark.parametrize('grid', worker.GRIDS, ids=str)
+def test_eight_devices_of_one_process_train_as_one_does(alone, grid):
+  same_steps(worker.few_steps('1B', make_mesh(MeshConfig(*grid))), alone['1B'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [2, 4])
+def test_eight_devices_of_several_processes_train_as_one_does(alone, tmp_path, count):
+  command = ['tests.processes.worker', 'grids', str(tmp_path), '{port}', '{process}', str(count)]
+  ended = launch.several(command, count, 8 // count)
+  assert [e.status for e in ended] == [0] * count, ended
+  for grid in worker.GRIDS[2:]:
+    for process in range(count):
+      same_steps(np.load(tmp_path / f'{grid}-{process}.npz'), alone['1B'])
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def market() -> tuple[Dataset, BlockEncoder]:
 
 
 MODEL = JobRec(JobRecConfig(head_widths=(16,), head_dropout=0.3, decoder=DecoderConfig(
-    vocab_size=512, width=16, layers=1, heads=2, kv_heads=2, head_width=8, mlp_width=32)))
+    vocab_size=512, width=16, layers=1, heads=8, kv_heads=8, head_width=2, mlp_width=32)))
+GRIDS = (8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)  # of eight devices
 
 
 def few_steps(stage: str, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
@@ -110,6 +111,13 @@ def steps_and_signal(folder: Path) -> None:
   tiny.run(folder / 'signal', LONG, signalled, save_seconds=1e9, log_every=1)
 
 
+def grids(folder: Path) -> None:
+  """Few steps of stage 1B over eight devices, however many processes have them."""
+  for grid in GRIDS[2:]:
+    found = few_steps('1B', make_mesh(MeshConfig(*grid)))
+    np.savez(folder / f'{grid}-{processes.index()}.npz', **found)
+
+
 def signalled(step: int) -> Iterator[np.ndarray]:
   for index, batch in enumerate(tiny.batches(step), step):
     if index == SIGNALLED and processes.index() == 1:
@@ -145,11 +153,12 @@ def run_road(folder: Path) -> None:
   share(road(folder, mesh={'fsdp': jax.device_count()}), main)
 
 
-def main(role: str, folder: str, port: str, process: str) -> None:
-  job = processes.Job(f'127.0.0.1:{port}', 2, int(process), HEARTBEAT) if process else None
+def main(role: str, folder: str, port: str, process: str, count: str = '2') -> None:
+  job = processes.Job(f'127.0.0.1:{port}', int(count), int(process), HEARTBEAT
+                      ) if process else None
   with processes.joined(job, ending):
     raise_on_signals()
-    {'steps': steps_and_signal, 'failing': failing, 'road': run_road,
+    {'steps': steps_and_signal, 'failing': failing, 'road': run_road, 'grids': grids,
      'dying': functools.partial(failing, died=True)}[role](Path(folder))
 
 
