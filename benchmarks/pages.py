@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
     'ahead': lambda results, origin: study_tables.ahead(results['systems']),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line,
+    'curve': lambda results, origin: requirements.candidates(results),
     'against': lambda results, origin: worlds.against(results),
     'assumptions': lambda results, origin: worlds.assumptions(),
     **{f'bound-{name}': functools.partial(lambda of, results, origin: of(results), of)
@@ -125,7 +126,7 @@ def take(study: Path, kept: Path = KEPT) -> None:
   few = {}
   if worlds.is_of_worlds(results):
     values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
-  elif requirements.is_of_requirements(results):
+  elif requirements.is_of_requirements(results) or requirements.is_of_candidates(results):
     values, few = requirements.kept_rows(results), {'compared': [], 'systems': []}
   write_json(kept / f'{study.name}.json', results | few | {
       'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),

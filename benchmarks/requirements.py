@@ -13,6 +13,8 @@ Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 LISTS, DRAWN = 'held-out lists', 'jobs drawn for test candidates'
 LOSS, REGRET = 'loss of true preference@5', 'regret of expected surplus@5'
+KEEPERS = 'policy', 'plug-in p_pref + μ p_qual'
+RANKERS = 'logistic regression with words', 'preference expert', 'true P (ceiling)'
 
 
 def is_of_requirements(results: Results) -> bool:
@@ -21,9 +23,19 @@ def is_of_requirements(results: Results) -> bool:
              for changes in results['changes'].values() for key in changes)
 
 
+def is_of_candidates(results: Results) -> bool:
+  """Whether variants differ in how many candidates the log has."""
+  return any('market.candidates' in changes for changes in results['changes'].values())
+
+
 def kept_rows(results: Results) -> list[Row]:
   """The rows that the tables read: of variants beside the first, the policy's alone."""
   first = next(iter(results['variants']))
+  if is_of_candidates(results):
+    split = results['values'][0]['split']
+    return [r for r in results['values'] if r['split'] == split and (
+        (r['metric'] == LOSS and r['system'] in KEEPERS) or
+        ((r['metric'], r['perspective']) == ('ndcg@5', 'preference') and r['system'] in RANKERS))]
   return [r for r in results['values']
           if (r['system'] == 'policy' and ((r['split'], r['metric']) == (LISTS, 'true C')
                                           or r['metric'] in (LOSS, REGRET)))
@@ -102,6 +114,19 @@ def propensities(results: Results) -> str:
   lines = ['| chance to apply | mean ± sd over runs |', '|---|---:|']
   for metric in dict.fromkeys(r['metric'] for r in rows):
     lines.append(f"| {metric} | {_mean([r['value'] for r in rows if r['metric'] == metric])} |")
+  return '\n'.join(lines)
+
+
+def candidates(results: Results) -> str:
+  """What is lost of preference, and how well it is ranked, by the number of candidates."""
+  lines = [f"| candidates | {' | '.join(f'loss, {name}' for name in KEEPERS)} | "
+           f"{' | '.join(f'NDCG@5, {name}' for name in RANKERS)} |",
+           '|---:|' + '---:|' * (len(KEEPERS) + len(RANKERS))]
+  for variant in results['variants']:
+    cells = [_mean([r['value'] for r in results['values'] if (
+        r['variant'], r['system'], r['metric']) == (variant, system, metric)])
+        for metric, systems in ((LOSS, KEEPERS), ('ndcg@5', RANKERS)) for system in systems]
+    lines.append(f"| {int(variant):,} | {' | '.join(cells)} |")
   return '\n'.join(lines)
 
 

@@ -67,3 +67,23 @@ def test_a_study_of_requirements_is_known_and_keeps_what_its_tables_read():
       assert table(kept) == table(of)
       assert TABLES[f'bound-{name}'](of, {}) == table(of)
       assert MARK.match(f'<!-- requirement bound-{name} -->\nold\n<!-- end -->')
+
+
+def test_a_learning_curve_has_a_line_for_each_number_of_candidates():
+  def at(variant, metric, value, system, perspective='policy', split='cold candidates'):
+    return row(variant, metric, value, system=system, perspective=perspective, split=split)
+  rows = [at(count, *kind) for count, loss in (('600', 0.05), ('1200', 0.04)) for kind in (
+      (requirements.LOSS, loss, 'policy'),
+      (requirements.LOSS, loss - 0.01, 'plug-in p_pref + μ p_qual'),
+      ('ndcg@5', 0.9, 'preference expert', 'preference'),
+      ('ndcg@5', 0.8, 'logistic regression with words', 'preference'),
+      ('ndcg@5', 0.95, 'true P (ceiling)', 'preference'))]
+  other = [at('600', 'ndcg@5', 0.1, 'preference expert', 'qualification'),
+           at('600', 'ndcg@5', 0.1, 'preference expert', 'preference', 'warm'),
+           at('600', requirements.LOSS, 0.1, 'exact dual, s_pref + μ p_qual')]
+  study = {'variants': dict.fromkeys(('600', '1200'), ''), 'values': [*rows, *other],
+           'changes': {'600': {}, '1200': {'market.candidates': 1200}}}
+  assert requirements.is_of_candidates(study) and not requirements.is_of_requirements(study)
+  assert requirements.kept_rows(study) == rows
+  assert cells(requirements.candidates(study), '1,200')[1:] == [
+      '0.040', '0.030', '0.800', '0.900', '0.950']
