@@ -18,7 +18,9 @@ from jobrec_jax.pipeline import (
   scores,
   selection,
   sweep,
+  writer,
 )
+from jobrec_jax.generate.write import ReasonWriter
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
@@ -135,6 +137,21 @@ def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
   inputs = dict(r.certified.inputs)
   return Stage('sweep', 2, {'sweep': s.sweep, 'policy': s.policy},
                inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep)
+
+
+def writer_stage(s: Settings, r: Road) -> Stage[ReasonWriter]:
+  """Stage 1C: the writer of reasons, on the experts of stage 1B.
+
+  Raises:
+    ValueError: the data are not simulated, so that nobody knows the causes.
+  """
+  if s.data.source != 'simulated':
+    raise ValueError("data.source must be 'simulated', where the causes of every pair are known, "
+                     f'to learn from them what to write, got {s.data.source!r}')
+  inputs = {k: r.certified.inputs[k] for k in ('data', 'experts', 'tokenizer')}
+  return Stage('writer', 1, {'seed': s.seed, 'writer': s.writer}, inputs,
+               functools.partial(writer.make_writer, market=lambda: data.market_of(s)),
+               writer.read_writer, together=True)
 
 
 def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:
