@@ -11,7 +11,9 @@ Reference: Willard and Louf, Efficient guided generation for large language mode
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import functools
+import json
 import re
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ import numpy as np
 import tokenizers
 from tokenizers import pre_tokenizers
 
+# The end of a text is a byte of its own, that no text has: outlines-core 0.2.14 loses what may follow
+# where a text may end as well.
+_END = b'\n'
 _BYTE = re.compile(r'<0x([0-9A-F]{2})>')
 ROOM = 256  # states and edges of stacked automata are rounded up to powers of two from here on
 
@@ -52,30 +57,38 @@ class Automaton(NamedTuple):
 class Vocabulary:
   """The tokens of a tokenizer as the bytes that they stand for in a text.
 
-  Phrases that were added to a pretrained tokenizer stand for themselves behind a space, which they
-  swallow when they are read. Special tokens stand for nothing, and are in no automaton.
+  Special tokens stand for nothing, and are in no automaton. Phrases that were added to a pretrained
+  tokenizer are left out: they swallow the space before them, so that nobody could tell what a text
+  of theirs says letter by letter.
 
   Args:
     tokenizer: byte-level, or with '▁' for spaces and bytes as '<0x0A>'.
-    words: size of the tokenizer before phrases were added; None for all of it.
+    words: its size before phrases were added; None for all of it.
 
   Attributes:
-    size: of the vocabulary; the id of the end of a text.
-    bytes: of each token; b'' of special ones.
+    size: how many words there are; the id of the end of a text.
+    bytes: of each word; b'' of special ones.
   """
 
   def __init__(self, tokenizer: tokenizers.Tokenizer, words: int | None = None):
-    self.size = tokenizer.get_vocab_size()
-    words = self.size if words is None else words
-    special = {i for i, t in tokenizer.get_added_tokens_decoder().items() if i < words}
+    self.size = tokenizer.get_vocab_size() if words is None else words
+    plain = json.loads(tokenizer.to_str())
+    plain['added_tokens'] = [t for t in plain['added_tokens'] if t['id'] < self.size]
+    self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
+    self._plain.encode_special_tokens = True  # a text that spells a special token stays text
+    special = set(tokenizer.get_added_tokens_decoder())
+    byte_level = 'ByteLevel' in str(tokenizer.decoder)
     self.bytes = tuple(
         b'' if i in special or (text := tokenizer.id_to_token(i)) is None else
-        f' {text}'.encode() if i >= words else _bytes(text, _is_byte_level(tokenizer))
-        for i in range(self.size))
+        _bytes(text, byte_level) for i in range(self.size))
     pairs = [np.frombuffer(b, np.uint8).astype(np.uint16) for b in self.bytes]
     self._codes = np.concatenate([x[:-1] * 256 + x[1:] for x in pairs])
     self._starts = np.cumsum([0, *(max(len(x) - 1, 0) for x in pairs)])
     self._single = [i for i, b in enumerate(self.bytes) if len(b) == 1]
+
+  def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    """The words of texts as the tokenizer divides them, without an end."""
+    return [e.ids for e in self._plain.encode_batch(texts, add_special_tokens=False)]
 
   def text(self, tokens: Sequence[int]) -> str:
     """What tokens say, up to the end of the text."""
@@ -102,10 +115,6 @@ class Vocabulary:
       if self.bytes[token][0] in letters:
         out.setdefault(self.bytes[token], []).append(token)
     return out
-
-
-def _is_byte_level(tokenizer: tokenizers.Tokenizer) -> bool:
-  return 'ByteLevel' in str(tokenizer.decoder)
 
 
 @functools.cache
@@ -137,18 +146,19 @@ def automaton(pattern: str, pieces: Sequence[str], vocabulary: Vocabulary) -> Au
     ValueError: no tokens spell any text of it.
   """
   from outlines_core import Index, Vocabulary as Words  # here, for scoring needs no grammar
-  index = Index(pattern, Words(vocabulary.size, vocabulary.within(pieces)))
-  edges = index.get_transitions()
-  start, ends = index.get_initial_state(), set(index.get_final_states())
-  made = _merged(edges, start, ends, vocabulary.size)
+  end = vocabulary.size
+  words = vocabulary.within(pieces) | {_END: [end]}
+  made = None
+  with contextlib.suppress(ValueError):  # that no token leads on from a state
+    index = Index(pattern + _END.decode(), Words(end + 1, words))
+    made = _merged(index.get_transitions(), index.get_initial_state(), end)
   if made is None:
     raise ValueError(f'the vocabulary of {vocabulary.size} tokens must spell a text of the '
                      f'grammar, got none of {pattern[:200]!r}')
   return made
 
 
-def _merged(edges: Mapping[int, Mapping[int, int]], start: int, ends: set[int],
-            end: int) -> Automaton | None:
+def _merged(edges: Mapping[int, Mapping[int, int]], start: int, end: int) -> Automaton | None:
   """Compressed rows of the states from which an end is reached, equal ones as one."""
   order, waiting, seen = [], [(start, False)], set()
   while waiting:  # depth first: what a state leads to stands before it
@@ -158,11 +168,12 @@ def _merged(edges: Mapping[int, Mapping[int, int]], start: int, ends: set[int],
     elif state not in seen:
       seen.add(state)
       waiting.append((state, True))
-      waiting += [(to, False) for t, to in edges.get(state, {}).items() if t != end]
+      waiting += [(to, False) for t, to in edges.get(state, {}).items() if t < end]
   number, rows, known = {}, [()], {(): 0}  # 0: behind the end, without edges
   for state in order:
-    row = [(t, number[to]) for t, to in edges.get(state, {}).items() if t != end and to in number]
-    row = tuple(sorted(row + [(end, 0)] * (state in ends)))
+    followed = edges.get(state, {}).items()
+    row = [(t, number[to]) for t, to in followed if t < end and to in number]
+    row = tuple(sorted(row + [(end, 0)] * any(t == end for t, _ in followed)))
     if row:
       number[state] = known.setdefault(row, len(rows))
       if number[state] == len(rows):

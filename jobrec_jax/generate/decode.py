@@ -55,7 +55,7 @@ class Writing(NamedTuple):
   @property
   def end(self) -> int:
     """The id of the end of a text."""
-    return words_of(self.model) + self.model.config.phrases
+    return words_of(self.model)
 
 
 class Texts(NamedTuple):
@@ -137,8 +137,8 @@ def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree
   adapters = w.module.apply({'params': writer}, method='adapters')
   L = pairs.sides_mask.shape[2]
   room = 1 + most * jump
-  sides = jax.tree.map(lambda x: jnp.pad(x.astype(config.dtype), [(0, 0)] * 4 + [(0, room), (0, 0)]),
-                       pairs.sides)
+  behind = [(0, 0)] * 4 + [(0, room), (0, 0)]
+  sides = jax.tree.map(lambda x: jnp.pad(x.astype(config.dtype), behind), pairs.sides)
   begin = _State(jnp.int32(0), jnp.zeros(B * J, jnp.int32), jnp.zeros((B * J, D), config.dtype),
                  sides, jnp.pad(pairs.sides_mask, ((0, 0), (0, 0), (0, room))), pairs.starts,
                  jnp.full((B * J, most * jump), PAD, jnp.int32), jnp.zeros(B * J, bool),

@@ -4,7 +4,7 @@ What scored a pair also writes about it: its states are read once, under the ada
 who scores, and never again. Only tokens that are written have the writer's adapters, so that no
 score can change. A reason begins with a learned vector for each perspective, as an expert's
 judgement does with a readout; its logits are those of the decoder's own embeddings, behind a linear
-map. The end of a text is a token of its own, which has the vocabulary's size as its id.
+map. The end of a text is a token of its own, behind the words of the vocabulary.
 """
 
 from typing import Any
@@ -20,9 +20,14 @@ from jobrec_jax.models.experts import MOST
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.list_masks import ListMask, PairMask
-from jobrec_jax.models.lora import Adapters
+from jobrec_jax.models.lora import TARGETS, Adapters, LoraConfig
 
 PyTree = Any
+
+
+def writer_lora(rank: int) -> LoraConfig:
+  """The writer's adapters: of every projection, for writing asks for more than reading."""
+  return LoraConfig(rank=rank, alpha=2.0 * rank, dropout=0.0, targets=TARGETS)
 
 
 @struct.dataclass
@@ -186,34 +191,32 @@ def embed(model: JobRec, params: PyTree, tokens: jax.Array) -> jax.Array:
 
 
 def output_rows(model: JobRec, params: PyTree, end: jax.Array, tokens: jax.Array) -> jax.Array:
-  """The rows of some tokens [...] with which states are compared: [..., D] fp32.
+  """The rows of some tokens with which states are compared.
 
   Args:
     model, params: the experts.
     end: [D], the row of the end of a text.
-    tokens: [...] int32; phrases of their own, and the end, included.
+    tokens: [...] int32, words or the end.
+
+  Returns:
+    [..., D] fp32.
   """
-  c, words = model.config, words_of(model)
+  words = words_of(model)
   at = jnp.clip(tokens, 0, words - 1)
-  if c.decoder.tie_embeddings:
+  if model.config.decoder.tie_embeddings:
     rows = jnp.take(params['decoder']['embedding'], at, axis=0)
   else:
     rows = jnp.moveaxis(jnp.take(params['decoder']['lm_head'], at, axis=1), 0, -1)
-  rows = rows.astype(jnp.float32)
-  if c.phrases:
-    phrase = params['phrases'][jnp.clip(tokens - words, 0, c.phrases - 1)]
-    rows = jnp.where((tokens >= words)[..., None], phrase, rows)
-  return jnp.where((tokens == words + c.phrases)[..., None], end, rows)
-
-
-def words_of(model: JobRec) -> int:
-  """The size of the vocabulary without phrases of its own."""
-  return model.config.words or model.config.decoder.vocab_size
+  return jnp.where((tokens == words)[..., None], end, rows.astype(jnp.float32))
 
 
 def output_table(model: JobRec, params: PyTree, end: jax.Array) -> jax.Array:
-  """[V + 1, D] fp32: the rows of all tokens, the end's behind them."""
+  """[V + 1, D] fp32: the rows of all words, the end's behind them."""
   decoder = params['decoder']
   table = decoder['embedding'] if model.config.decoder.tie_embeddings else decoder['lm_head'].T
-  phrases = [params['phrases']] if model.config.phrases else []
-  return jnp.concatenate([table[:words_of(model)].astype(jnp.float32), *phrases, end[None]])
+  return jnp.concatenate([table[:words_of(model)].astype(jnp.float32), end[None]])
+
+
+def words_of(model: JobRec) -> int:
+  """V, the vocabulary without phrases of its own, which are read and never written."""
+  return model.config.words or model.config.decoder.vocab_size

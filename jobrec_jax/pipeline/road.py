@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from jobrec_jax.generate.write import ReasonWriter
 from jobrec_jax.pipeline import (
   calibration,
   censoring,
@@ -20,7 +21,6 @@ from jobrec_jax.pipeline import (
   sweep,
   writer,
 )
-from jobrec_jax.generate.write import ReasonWriter
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage

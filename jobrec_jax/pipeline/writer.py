@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
-from pathlib import Path
 import shutil
 from typing import Any
 
@@ -17,16 +16,16 @@ from jobrec_jax.data.lists import candidates_of, warm_jobs
 from jobrec_jax.data.market.causes import Explained
 from jobrec_jax.data.market.simulator import Market
 from jobrec_jax.data.tokens import PAD, BlockEncoder, count_tokens
+from jobrec_jax.generate.automaton import Vocabulary
 from jobrec_jax.generate.claims import sayable
 from jobrec_jax.generate.market import MarketReasons
 from jobrec_jax.generate.write import ReasonWriter, widened
-from jobrec_jax.models.lora import TARGETS, LoraConfig
-from jobrec_jax.models.writer import Writer
+from jobrec_jax.models.writer import Writer, words_of, writer_lora
 from jobrec_jax.pipeline.artefacts import load_params, save_params
 from jobrec_jax.pipeline.settings import WriterSettings
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.schema import streams
-from jobrec_jax.schema.schema import PERSPECTIVES, Schema
+from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.experts import Experts
 from jobrec_jax.sharding import init_sharded, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints
@@ -58,11 +57,6 @@ class Lessons:
     return widened(lists, experts) | {'texts': self.texts[rows]}
 
 
-def lora_of(s: WriterSettings) -> LoraConfig:
-  """Every projection is adapted; tokens that are written need more than those that are read."""
-  return LoraConfig(rank=s.rank, alpha=2.0 * s.rank, dropout=0.0, targets=TARGETS)
-
-
 def lessons(s: WriterSettings, seed: int, dataset: Dataset, split: str, count: int,
             reasons: MarketReasons, experts: Experts) -> Lessons:
   """Draws lists of a split's candidates and warm jobs, and writes their reasons down."""
@@ -78,9 +72,8 @@ def lessons(s: WriterSettings, seed: int, dataset: Dataset, split: str, count: i
     texts.append([reasons.reason(sayable(dataset.schema, dataset.candidates[u], dataset.jobs[j],
                                          perspective), of) for u, j, of in zip(*pairs, parts)])
   flat = [text for both in zip(*texts) for text in both]
-  end = experts.tokenizer.get_vocab_size()
-  ids = [[*e.ids, end] if text else [] for text, e in
-         zip(flat, experts.tokenizer.encode_batch(flat, add_special_tokens=False))]
+  words = Vocabulary(experts.tokenizer, words_of(experts.model))
+  ids = [[*row, words.size] if row else [] for row in words.encode(flat)]
   longest = -(-max(map(len, ids)) // 8) * 8
   rows = np.full((len(ids), longest), PAD, np.int32)
   for row, i in zip(rows, ids):
@@ -96,7 +89,7 @@ def make_writer(bench: Bench, market: Callable[[], Market]) -> None:
   reasons = MarketReasons(Explained(market()))
   taught = lessons(s, seed, dataset, 'train', s.lists, reasons, experts)
   model = experts.model
-  config = dataclasses.replace(model.config.decoder, lora=lora_of(s))
+  config = dataclasses.replace(model.config.decoder, lora=writer_lora(s.rank))
   module = Writer(config, len(model.config.experts), model.config.numbers)
   key = stream_key(jax.random.key(seed), 'writer')
   mesh = make_mesh(bench.resources.mesh)
@@ -137,11 +130,6 @@ def _batches(taught: Lessons, size: int, seed: int, blocks: BlockEncoder, expert
 
 def read_writer(bench: Bench) -> ReasonWriter:
   """The writer as its stage left it."""
-  return load_writer(bench.folder, lora_of(bench.settings['writer']), bench.inputs['experts'],
-                     bench.inputs['data'].dataset.schema)
-
-
-def load_writer(folder: Path, lora: LoraConfig, experts: Experts, schema: Schema) -> ReasonWriter:
-  """A writer from the folder of its artefact."""
-  return ReasonWriter(experts, lora, load_params(folder / PARAMS), schema)
+  return ReasonWriter(bench.inputs['experts'], writer_lora(bench.settings['writer'].rank),
+                      load_params(bench.folder / PARAMS), bench.inputs['data'].dataset.schema)
 

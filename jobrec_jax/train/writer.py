@@ -36,7 +36,7 @@ def writer_loss(model: JobRec, config: DecoderConfig) -> LossFn:
   """
   c = model.config
   module = Writer(config, len(c.experts), c.numbers)
-  end = words_of(model) + c.phrases
+  end = words_of(model)
 
   def loss_fn(trainable, frozen, batch, key):
     writer, params = trainable['writer'], frozen['model']

@@ -62,7 +62,7 @@ class Explained:
     for field in domain.schema.fields:
       if isinstance(field.comparator, Semantic):
         kinds = {type(domain.candidate[name]) for name in field.candidate}
-        texts |= {kind: field.name for kind in kinds & texts.keys()}
+        texts |= dict.fromkeys(kinds & texts.keys(), field.name)
     names = [f.name for f in domain.schema.fields]
     return {name: (dataclasses.replace(
         domain, wishes={k: w for k, w in domain.wishes.items() if k == name},
@@ -140,8 +140,8 @@ class Explained:
   @functools.cached_property
   def grades(self) -> dict[str, float]:
     """Each sentence on a project: its grade above the mean."""
-    domain = self.market.domain
-    return {text: grade - GRADE[0] for text, grade in domain.grammar.grade_of(domain.skills).items()}
+    graded = self.market.domain.grammar.grade_of(self.market.domain.skills)
+    return {text: grade - GRADE[0] for text, grade in graded.items()}
 
 
 def top(causes: Causes, perspective: str, count: int) -> list[list[str]]:
