@@ -21,8 +21,8 @@ import numpy as np
 import tokenizers
 from tokenizers import pre_tokenizers
 
-# The end of a text is a byte of its own, that no text has: outlines-core 0.2.14 loses what may follow
-# where a text may end as well.
+# The end of a text is a byte of its own, that no text has: outlines-core 0.2.14 loses what may
+# follow where a text may end as well.
 _END = b'\n'
 _BYTE = re.compile(r'<0x([0-9A-F]{2})>')
 ROOM = 256  # states and edges of stacked automata are rounded up to powers of two from here on

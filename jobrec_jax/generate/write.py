@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset
@@ -128,10 +127,10 @@ class ReasonWriter:
 def _read(model, config, params: PyTree, writer: PyTree, lists: PyTree,
           expert: int) -> tuple[PairStates, jax.Array]:
   module = Writing(model, config, params, writer).module
-  numbers = lists.get('numbers')
-  start = module.apply({'params': writer}, numbers, params.get('number_scale'), method='start')
-  start = jnp.broadcast_to(start[:, :, expert], (*lists['job'].shape[:2], start.shape[-1]))
-  return read_pairs(model, params, lists).of(expert), start
+  pairs = read_pairs(model, params, lists)
+  start = module.apply({'params': writer}, model, params, pairs.scores, lists.get('numbers'),
+                       method='start')
+  return pairs.of(expert), start[:, :, expert]
 
 
 def widened(lists: dict[str, np.ndarray], experts: Experts) -> dict[str, np.ndarray]:

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.experts import MOST
+from jobrec_jax.models.experts import MOST, linear_scores, readout_block
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import TARGETS, Adapters, LoraConfig
 
 PyTree = Any
+SCALE = 4.0  # of logits, whose hyperbolic tangent moves a start
 
 
 def writer_lora(rank: int) -> LoraConfig:
@@ -40,6 +41,7 @@ class PairStates:
     sides: states [P, layers, B, J, K, L, H] of the jobs and the alignments.
     prefix_mask, sides_mask: [B, S] and [B, J, L] bool, False at padding.
     starts: [B, J] int32, the position of what is written next.
+    scores: [B, J, E] fp32, what the experts say of the pairs, read in the same pass.
   """
 
   prefix: States
@@ -47,6 +49,7 @@ class PairStates:
   prefix_mask: jax.Array
   sides_mask: jax.Array
   starts: jax.Array
+  scores: jax.Array
 
   def of(self, expert: int | jax.Array) -> 'PairStates':
     """One expert's pass, without the axis of passes."""
@@ -58,8 +61,8 @@ class PairStates:
 class Writer(nn.Module):
   """The writer's own parameters: adapters, a start for each perspective, the linear map, the end.
 
-  Where pairs have numbers, these move the start: what a linear model of margins knows of a pair is
-  in no state of its tokens.
+  A start is a learned vector that the experts' scores move, and the numbers of the pair where it
+  has any: what a linear model of margins and words knows is in no state of a token.
 
   Attributes:
     config: of the decoder that it goes on with, with `lora`, the writer's own.
@@ -73,14 +76,15 @@ class Writer(nn.Module):
 
   def setup(self):
     c = self.config
-    normal = nn.initializers.normal(c.width ** -0.5)
+    normal, nothing = nn.initializers.normal(c.width ** -0.5), nn.initializers.zeros_init()
     self.lora = Adapters(c.lora, c.projection_sizes, c.layers)
     self.begin = self.param('begin', normal, (self.experts, c.width), jnp.float32)
+    self.told = self.param('told', nothing, (self.experts, 2 * self.experts, c.width), jnp.float32)
     self.end = self.param('end', normal, (c.width,), jnp.float32)
     self.out = self.param('out', lambda key, shape: jnp.eye(*shape), (c.width, c.width))
     if self.numbers:
       shape = self.experts, self.numbers, c.width
-      self.given = self.param('given', nn.initializers.zeros_init(), shape, jnp.float32)
+      self.given = self.param('given', nothing, shape, jnp.float32)
 
   def __call__(self, hidden: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
     """The adapters, what [..., D] states are compared with embeddings as, fp32; and the end's."""
@@ -89,64 +93,88 @@ class Writer(nn.Module):
   def adapters(self) -> PyTree:
     return self.lora()
 
-  def start(self, numbers: jax.Array | None, scale: jax.Array | None) -> jax.Array:
-    """[B, J, N] numbers and [N], their scale, to [B, J, E, D]; [1, 1, E, D] without numbers."""
+  def start(self, model: JobRec, params: PyTree, scores: jax.Array,
+            numbers: jax.Array | None) -> jax.Array:
+    """What texts begin with.
+
+    Args:
+      model, params: the experts.
+      scores: [B, J, E], their scores.
+      numbers: [B, J, N] of the pairs; None for none.
+
+    Returns:
+      [B, J, E, D] fp32.
+    """
+    joint = jnp.zeros_like(scores)
+    if model.config.matched:
+      joint = linear_scores(numbers, params['number_scale'],
+                            jnp.zeros_like(params['number_weights']), params['match'])
+    said = jnp.tanh(jnp.concatenate([scores, joint], axis=-1) / SCALE)
+    start = self.begin + jnp.einsum('bjs,esd->bjed', said, self.told)
     if not self.numbers:
-      return self.begin[None, None]
-    x = jnp.clip(numbers * scale, -MOST, MOST)
-    return self.begin + jnp.einsum('bjn,end->bjed', x, self.given)
+      return start
+    x = jnp.clip(numbers * params['number_scale'], -MOST, MOST)
+    return start + jnp.einsum('bjn,end->bjed', x, self.given)
 
 
 def read_pairs(model: JobRec, params: PyTree, lists: PyTree) -> PairStates:
-  """Reads lists of jobs for a candidate as the experts do, but for their readouts.
+  """Reads lists of jobs for a candidate, and scores them in the same pass.
 
   Args:
     model, params: the experts.
-    lists: blocks 'candidate' [B, Lc], 'job' [B, J, Lj] and 'alignment' [B, J, La].
+    lists: blocks 'candidate' [B, Lc], 'job' [B, J, Lj] and 'alignment' [B, J, La]; and 'numbers'
+      where pairs have some.
   """
   blocks = (lists[name] for name in ('candidate', 'job', 'alignment'))
-  return model.apply({'params': params}, *blocks, method=_read_pairs)
+  return model.apply({'params': params}, *blocks, lists.get('numbers'), method=_read_pairs)
 
 
-def _read_pairs(m: JobRec, candidate: jax.Array, job: jax.Array,
-                alignment: jax.Array) -> PairStates:
-  text = alignment[..., :0] if m.config.verdicts else alignment
+def _read_pairs(m: JobRec, candidate: jax.Array, job: jax.Array, alignment: jax.Array,
+                numbers: jax.Array | None) -> PairStates:
+  text, readouts = m._text_and_readouts(alignment)
   mask = jnp.concatenate([job, text], axis=-1) != PAD
   read = _read_exactly if m.config.attention == 'exact' else _read_factored
-  passes = [read(m, candidate, job, text, adapters) for _, adapters in m._passes()]
-  prefix, sides = (jax.tree.map(lambda *x: jnp.stack(x), *of) for of in zip(*passes))
+  passes = [read(m, candidate, job, text, readouts[:, :, of], adapters)
+            for of, adapters in m._passes()]
+  prefix, sides, hidden = zip(*passes)
+  stacked = (jax.tree.map(lambda *x: jnp.stack(x), *of) for of in (prefix, sides))
+  scores = m._judge(jnp.concatenate(hidden, axis=2).astype(jnp.float32), numbers, True).scores
   if m.config.attention == 'exact':
     starts = (candidate != PAD).sum(-1)[:, None] + mask.sum(-1)
   else:
     starts = m.config.pair_start + (text != PAD).sum(-1)
-  return PairStates(prefix, sides, candidate != PAD, mask, starts.astype(jnp.int32))
+  return PairStates(*stacked, candidate != PAD, mask, starts.astype(jnp.int32), scores)
 
 
 def _read_exactly(m: JobRec, candidate: jax.Array, job: jax.Array, text: jax.Array,
-                  adapters: PyTree | None) -> tuple[States, States]:
-  B, J = job.shape[:2]
-  items = jnp.concatenate([job, text], axis=-1)
-  x = jnp.concatenate([m._embed(candidate), m._embed(items).reshape(B, -1, m.config.decoder.width)],
-                      axis=1)
-  mask = ListMask(candidate != PAD, (items != PAD,), (_causal(items.shape[2]),))
-  states = m.decoder._encode(x, mask, adapters)[1]
-  parts = [jnp.split(s, [candidate.shape[1]], axis=3) for s in (states.k, states.v)]
-  return States(*(p for p, _ in parts)), States(*(_by_item(x, J) for _, x in parts))
+                  readouts: jax.Array,
+                  adapters: PyTree | None) -> tuple[States, States, jax.Array]:
+  """States of prefixes and of items, and the readouts' [B, J, E, D], as `JobRec` reads them."""
+  J, read, S = job.shape[1], readouts.shape[2], candidate.shape[1]
+  items, seen = m._items(jnp.concatenate([job, text], axis=-1), readouts)
+  x = jnp.concatenate([m._embed(candidate), items.reshape(len(items), -1, items.shape[-1])], axis=1)
+  block = jnp.asarray(readout_block(items.shape[2] - read, read))
+  hidden, states = m.decoder._encode(x, ListMask(candidate != PAD, (seen,), (block,)), adapters)
+  parts = [jnp.split(s, [S], axis=3) for s in (states.k, states.v)]
+  own = States(*(_by_item(x, J)[..., :-read, :] for _, x in parts))
+  return States(*(p for p, _ in parts)), own, hidden[:, S:].reshape(items.shape)[:, :, -read:]
 
 
 def _read_factored(m: JobRec, candidate: jax.Array, job: jax.Array, text: jax.Array,
-                   adapters: PyTree | None) -> tuple[States, States]:
-  B, J, L = job.shape
-  c, decoder = m.config, m.decoder
-  prefix = decoder.encode_blocks(m._embed(candidate), candidate != PAD, 0, adapters)
+                   readouts: jax.Array,
+                   adapters: PyTree | None) -> tuple[States, States, jax.Array]:
+  (B, J, L), read = job.shape, readouts.shape[2]
+  prefix = m.decoder.encode_blocks(m._embed(candidate), candidate != PAD, 0, adapters)
   flat = job.reshape(B * J, L)
-  sides = decoder.encode_blocks(m._embed(flat), flat != PAD, c.job_start, adapters)
+  sides = m.decoder.encode_blocks(m._embed(flat), flat != PAD, m.config.job_start, adapters)
   sides = jax.tree.map(lambda x: x.reshape(x.shape[0], B, J, *x.shape[2:]), sides)
-  if not text.shape[2]:
-    return prefix, sides
-  mask = PairMask(candidate != PAD, job != PAD, text != PAD, _causal(text.shape[2]), c.pair_start)
-  own = _go_on(decoder, m._embed(text), mask, prefix, sides, adapters)[1]
-  return prefix, jax.tree.map(lambda *x: jnp.concatenate(x, axis=4), sides, own)
+  items, seen = m._items(text, readouts)
+  mask = PairMask(candidate != PAD, job != PAD, seen,
+                  jnp.asarray(readout_block(text.shape[2], read)), m.config.pair_start)
+  hidden, own = _go_on(m.decoder, items, mask, prefix, sides, adapters)
+  own = jax.tree.map(lambda x: x[..., :-read, :], own)
+  sides = jax.tree.map(lambda *x: jnp.concatenate(x, axis=4), sides, own)
+  return prefix, sides, hidden[:, :, -read:]
 
 
 def read_on(config: DecoderConfig, decoder: PyTree, x: jax.Array, valid: jax.Array,

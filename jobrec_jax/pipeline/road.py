@@ -13,6 +13,7 @@ from jobrec_jax.pipeline import (
   dial,
   evaluate,
   experts,
+  explain,
   frontier,
   logged,
   policy,
@@ -152,6 +153,24 @@ def writer_stage(s: Settings, r: Road) -> Stage[ReasonWriter]:
   return Stage('writer', 1, {'seed': s.seed, 'writer': s.writer}, inputs,
                functools.partial(writer.make_writer, market=lambda: data.market_of(s)),
                writer.read_writer, together=True)
+
+
+def used_beside(s: Settings, r: Road) -> list[Stage]:
+  """Stages that a run need not have, and that recommending uses where it has them."""
+  return [writer_stage(s, r)] if s.data.source == 'simulated' else []
+
+
+def explained_stage(s: Settings, r: Road) -> Stage[explain.Judged]:
+  """Reasons of held-out pairs against their true causes.
+
+  Raises:
+    ValueError: as `writer_stage`.
+  """
+  of_writer = writer_stage(s, r)
+  return Stage('explained', 1, {'seed': s.seed, 'explain': s.explain},
+               dict(of_writer.inputs) | {'writer': of_writer},
+               functools.partial(explain.make_explained, market=lambda: data.market_of(s)),
+               explain.read_explained)
 
 
 def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:

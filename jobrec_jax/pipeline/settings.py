@@ -21,6 +21,7 @@ from jobrec_jax.models.policy import HeadKind
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
 from jobrec_jax.pipeline.training_settings import (
   CooperativeSettings,
+  ExplainSettings,
   StageSettings,
   WriterSettings,
 )
@@ -291,6 +292,7 @@ class Settings:
   evaluate: EvaluateSettings = EvaluateSettings()
   certify: CertifyConfig = CertifyConfig()
   refine: RefineSettings = RefineSettings()
+  explain: ExplainSettings = ExplainSettings()
 
   def __post_init__(self):
     check(self)

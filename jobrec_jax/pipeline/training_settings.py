@@ -1,9 +1,9 @@
-"""Settings of the stages that train: steps, rates, batches."""
+"""Settings of the stages that train: steps, rates, batches; and of how reasons are judged."""
 
 import dataclasses
 from typing import Annotated
 
-from jobrec_jax.schema.settings import above, at_least
+from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.train.state import OptimizerConfig
 
 
@@ -46,3 +46,14 @@ class WriterSettings(StageSettings):
     super().__post_init__()
     if self.batch > self.lists:
       raise ValueError(f'batch must be at most lists = {self.lists}, got {self.batch}')
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainSettings:
+  """How reasons are judged."""
+
+  pairs: Annotated[int, at_least(10)] = 1000  # held-out pairs, each with a reason of either kind
+  level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
+
+  def __post_init__(self):
+    check(self)

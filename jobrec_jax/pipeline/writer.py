@@ -22,8 +22,8 @@ from jobrec_jax.generate.market import MarketReasons
 from jobrec_jax.generate.write import ReasonWriter, widened
 from jobrec_jax.models.writer import Writer, words_of, writer_lora
 from jobrec_jax.pipeline.artefacts import load_params, save_params
-from jobrec_jax.pipeline.settings import WriterSettings
 from jobrec_jax.pipeline.stage import Bench, plain
+from jobrec_jax.pipeline.training_settings import WriterSettings
 from jobrec_jax.schema import streams
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.experts import Experts

@@ -42,16 +42,16 @@ def writer_loss(model: JobRec, config: DecoderConfig) -> LossFn:
     writer, params = trainable['writer'], frozen['model']
     texts = batch['texts']
     states = jax.lax.stop_gradient(read_pairs(model, params, batch))
-    start = module.apply({'params': writer}, batch.get('numbers'), params.get('number_scale'),
+    start = module.apply({'params': writer}, model, params, states.scores, batch.get('numbers'),
                          method='start')
     adapters = module.apply({'params': writer}, method='adapters')
     table = output_table(model, params, writer['end'])
     total = count = right = 0.0
     for e in range(len(c.experts)):
       text = texts[:, :, e]
-      first = jnp.broadcast_to(start[:, :, e], (*text.shape[:2], start.shape[-1]))
       before = jnp.where(text == end, PAD, text)[..., :-1]  # the end has no embedding
-      said = jnp.concatenate([first[:, :, None].astype(config.dtype), embed(model, params, before)],
+      said = jnp.concatenate([start[:, :, e, None].astype(config.dtype),
+                              embed(model, params, before)],
                              axis=2)
       hidden, _ = read_on(config, params['decoder'], said, text != PAD, states.of(e), adapters)
       compared = module.apply({'params': writer}, hidden)[1]

@@ -13,12 +13,13 @@ CANDIDATE = Entity('S1', {
     'academic_level': 'UG3', 'undergrad_major': 'Economics', 'masters_major': 'None',
     'second_major': 'None', 'gpa': 3.0, 'skills': ('parsing', 'speech'), 'hours_per_week': 10,
     'in_person_commitment': 'Online', 'interests': ('NLP',),
-    'student_llm_output': 'I look for: A quiet library. Not quick demos, or "talks"! My own agenda.',
+    'student_llm_output': 'I look for: A quiet library. Not "talks"! My own agenda.',
     'proj_1': 'Project on parsing, met its goals.'})
 JOB = Entity('J1', {
     'min_academic_level': 'UG1', 'acceptable_majors': ('Statistics',), 'min_gpa': 3.4,
     'required_skills': ('parsing', 'speech', 'dialogue'), 'min_hours_per_week': 8,
-    'job_in_person_commitment': 'In Person', 'industry': 'NLP', 'job_llm_output': 'Months of study.'})
+    'job_in_person_commitment': 'In Person', 'industry': 'NLP',
+    'job_llm_output': 'Months of study.'})
 WANTED, FIT = (sayable(STUDENTS, CANDIDATE, JOB, p) for p in PERSPECTIVES)
 
 

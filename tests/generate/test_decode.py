@@ -49,7 +49,7 @@ def made(config, lists, seed=0):
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys(), scope='module')
 def case(request, blocks, dataset, tokenizer):
-  """(writing, pairs as an expert read them, what texts begin with, tables, pairs' languages)."""
+  """(writing, pairs as an expert read them, starts, automata, languages, blocks)."""
   config = dataclasses.replace(request.param, words=512)
   candidate, job = np.array([3, 5]), np.array([[1, 2], [4, 7]])
   lists = blocks.candidate_lists(candidate, job)
@@ -58,16 +58,16 @@ def case(request, blocks, dataset, tokenizer):
   writing = made(config, lists)
   expert = 1
   pairs = read_pairs(writing.model, writing.params, lists).of(expert)
-  start = writing.module.apply({'params': writing.writer}, lists.get('numbers'),
-                               writing.params.get('number_scale'), method='start')
-  start = jnp.broadcast_to(start[:, :, expert], (B, J, OWN.width))
+  start = writing.module.apply({'params': writing.writer}, writing.model, writing.params,
+                               pairs.scores, lists.get('numbers'), method='start')[:, :, expert]
   vocabulary = Vocabulary(tokenizer, 512 if tokenizer.get_vocab_size() == 512 else None)
   assert vocabulary.size == 512
   said = [sayable(dataset.schema, dataset.candidates[u], dataset.jobs[j], 'qualification')
           for u, js in zip(candidate, job) for j in js]
   said = [tuple(x for x in s if not x.quotes) for s in said]  # short, letter by letter too
   automata = [automaton(pattern(s), pieces(s), vocabulary) for s in said]
-  return writing, pairs, start, automata, (vocabulary, [pattern(s) for s in said])
+  return (writing, pairs, start, automata, (vocabulary, [pattern(s) for s in said]),
+          [*lists.values()])
 
 
 def recomputed(writing, pairs, start, automata, steps):
@@ -98,8 +98,15 @@ def recomputed(writing, pairs, start, automata, steps):
   return [[row[row != PAD].tolist() for row in rows] for rows in tokens], done.reshape(B, J)
 
 
+def test_pairs_are_scored_in_the_pass_that_reads_them(case):
+  writing, pairs, *_ = case
+  assert pairs.scores.shape == (B, J, 2)
+  expected = writing.model.apply({'params': writing.params}, *case[-1])
+  np.testing.assert_allclose(pairs.scores, expected.scores, atol=1e-5)
+
+
 def test_free_decoding_equals_one_that_keeps_nothing(case):
-  writing, pairs, start, _, _ = case
+  writing, pairs, start, _, _, _ = case
   texts = decode(writing, pairs, start, None, 12)
   expected, done = recomputed(writing, pairs, start, None, 12)
   assert written(texts) == expected
@@ -108,7 +115,7 @@ def test_free_decoding_equals_one_that_keeps_nothing(case):
 
 
 def test_under_automata_it_equals_one_that_asks_them_on_the_host(case):
-  writing, pairs, start, automata, (vocabulary, languages) = case
+  writing, pairs, start, automata, (vocabulary, languages), _ = case
   texts = decode(writing, pairs, start, stacked(automata), MOST)
   expected, done = recomputed(writing, pairs, start, automata, MOST)
   assert done.all() and np.asarray(texts.whole).all()
@@ -119,7 +126,7 @@ def test_under_automata_it_equals_one_that_asks_them_on_the_host(case):
 
 
 def test_what_must_follow_is_jumped_over_and_changes_no_text(case):
-  writing, pairs, start, automata, _ = case
+  writing, pairs, start, automata, _, _ = case
   found = {jump: decode(writing, pairs, start, stacked(automata), MOST, jump=jump)
            for jump in (1, 4)}
   assert written(found[1]) == written(found[4])
@@ -128,7 +135,7 @@ def test_what_must_follow_is_jumped_over_and_changes_no_text(case):
 
 
 def test_draws_follow_their_key_and_stay_in_the_language(case):
-  writing, pairs, start, automata, (vocabulary, languages) = case
+  writing, pairs, start, automata, (vocabulary, languages), _ = case
   drawn = [decode(writing, pairs, start, stacked(automata), MOST, 3.0, jax.random.key(k))
            for k in (0, 0, 1)]
   first, again, other = map(written, drawn)
@@ -142,7 +149,7 @@ def test_draws_follow_their_key_and_stay_in_the_language(case):
 
 
 def test_a_warm_loop_compiles_no_more(case):
-  writing, pairs, start, automata, _ = case
+  writing, pairs, start, automata, _, _ = case
   tables = stacked(automata)
   decode(writing, pairs, start, tables, MOST)
   before = programs()
