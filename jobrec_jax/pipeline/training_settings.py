@@ -34,10 +34,10 @@ class CooperativeSettings(StageSettings):
 class WriterSettings(StageSettings):
   """Stage 1C: reasons, written beside experts that stay as they are."""
 
-  steps: Annotated[int, at_least(1)] = 400  # updates
-  learning_rate: Annotated[float, at_least(0)] = 3e-3  # the peak
+  steps: Annotated[int, at_least(1)] = 500  # updates
+  learning_rate: Annotated[float, at_least(0)] = 5e-3  # the peak
   weight_decay: Annotated[float, at_least(0)] = 0.0  # decoupled, on kernels alone
-  batch: Annotated[int, at_least(1)] = 16  # lists in a step
+  batch: Annotated[int, at_least(1)] = 8  # lists in a step
   list_length: Annotated[int, at_least(1)] = 4  # jobs of a list, each with a reason of either kind
   lists: Annotated[int, at_least(1)] = 1200  # lists to learn from
   rank: Annotated[int, at_least(1)] = 16  # of the writer's own adapters
