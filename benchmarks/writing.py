@@ -49,7 +49,7 @@ def ours() -> list[dict]:
 
   from jobrec_jax.data.tokens import padded
   from jobrec_jax.generate.automaton import Vocabulary, automaton, stacked
-  from jobrec_jax.generate.decode import JUMP, Writing, decode, programs, written
+  from jobrec_jax.generate.decode import Writing, decode, programs, written
   from jobrec_jax.models.jobrec import JobRec, JobRecConfig
   from jobrec_jax.models.writer import read_pairs, writer_lora
   from jobrec_jax.weights.gguf_decoder import decoder_config, load_decoder
@@ -76,7 +76,7 @@ def ours() -> list[dict]:
   rows = []
   for name, of, most, jump in (('ours, free', None, TOKENS, 1),
                                ('ours, grammar', tables, LONGEST, 1),
-                               ('ours, grammar, jumps', tables, LONGEST, JUMP)):
+                               ('ours, grammar, jumps', tables, LONGEST, 4)):
     def write(of=of, most=most, jump=jump):
       return jax.block_until_ready(decode(writing, pairs.of(0), start, of, most, jump=jump))
     texts, took = timed(write)

@@ -3,8 +3,8 @@
   p(token | text) = softmax over allowed tokens of (logit / temperature)
 
 Every turn reads what was chosen in the last one, and what had to follow it: a state with one edge
-leaves no choice, so that up to `JUMP` tokens go through the decoder side by side. Logits are those
-of allowed tokens alone, whose embeddings are gathered. Nothing of a model's own settings for
+leaves no choice, so that several tokens may go through the decoder side by side. Logits are those of
+allowed tokens alone, whose embeddings are gathered. Nothing of a model's own settings for
 generating is used.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.generate.automaton import Tables
+from jobrec_jax.models.axes import platform
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
@@ -31,7 +32,10 @@ from jobrec_jax.models.writer import (
 )
 
 PyTree = Any
-JUMP = 4  # tokens of a turn: the one chosen, and those that had to follow
+# Tokens of a turn: the one chosen, and those that had to follow. On CPUs a token more costs as much as
+# it saves; where weights take the time, it costs next to nothing.
+JUMPS = {'cpu': 1}
+_JUMP = 4
 
 
 class Writing(NamedTuple):
@@ -102,7 +106,7 @@ class _State(NamedTuple):
 
 def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables | None,
            most: int, temperature: float = 0.0, key: jax.Array | None = None,
-           jump: int = JUMP) -> Texts:
+           jump: int | None = None) -> Texts:
   """Writes a text for each pair.
 
   Args:
@@ -113,7 +117,8 @@ def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables
     most: turns, at most.
     temperature: 0 takes the likeliest token; else tokens are drawn.
     key: of the draws, with a temperature.
-    jump: tokens of a turn, at most; free decoding has nothing to jump over.
+    jump: tokens of a turn, at most, None for what suits the device; free decoding has nothing to
+      jump over.
 
   Raises:
     ValueError: a temperature and no key, or the other way round, or it is negative.
@@ -121,6 +126,7 @@ def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables
   if temperature < 0 or (temperature > 0) != (key is not None):
     raise ValueError('temperature must be 0 without a key of the draws, and above 0 with one, got '
                      f'{temperature} and {"no key" if key is None else "a key"}')
+  jump = JUMPS.get(platform(), _JUMP) if jump is None else jump
   automata = None if tables is None else (tables.row, tables.token, tables.next)
   return _decode((writing.model, writing.config), writing.params, writing.writer, pairs, start,
                  automata, 0 if tables is None else tables.most, most, temperature, key,
