@@ -3,8 +3,8 @@
   p(token | text) = softmax over allowed tokens of (logit / temperature)
 
 Every turn reads what was chosen in the last one, and what had to follow it: a state with one edge
-leaves no choice, so that several tokens may go through the decoder side by side. Logits are those of
-allowed tokens alone, whose embeddings are gathered. Nothing of a model's own settings for
+leaves no choice, so that several tokens may go through the decoder side by side. Logits are those
+of allowed tokens alone, whose embeddings are gathered. Nothing of a model's own settings for
 generating is used.
 """
 
@@ -32,8 +32,8 @@ from jobrec_jax.models.writer import (
 )
 
 PyTree = Any
-# Tokens of a turn: the one chosen, and those that had to follow. On CPUs a token more costs as much as
-# it saves; where weights take the time, it costs next to nothing.
+# Tokens of a turn: the one chosen, and those that had to follow. On CPUs a token more costs what a
+# turn does; where reading the weights takes the time, it costs next to nothing.
 JUMPS = {'cpu': 1}
 _JUMP = 4
 

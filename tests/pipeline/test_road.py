@@ -146,7 +146,8 @@ def test_a_setting_enters_the_stages_that_it_changes(key, tmp_path):
   a, b = stages(base), stages(new)
   own = {name for name in a if name not in b or any(
       a[name].identity[part] != b[name].identity[part] for part in ('settings', 'files'))}
-  gone = {'data.source': {'proof', 'writer', 'explained'}, 'experts.censoring': {'censoring'}, 'evaluate.rivals': {
+  gone = {'data.source': {'proof', 'writer', 'explained'}, 'experts.censoring': {'censoring'},
+          'evaluate.rivals': {
       'rival-popularity', 'rival-logistic-regression',
       'rival-logistic-regression-with-words'}}.get(key, set())
   assert own == OWN[place(key, OWN)] | gone
