@@ -43,6 +43,8 @@ def define_flags() -> None:
   flags.DEFINE_enum('by', None, ('qualification', 'preference'), 'with --job: what ranks '
                     'candidates; without it qualification, where its expert is trained')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
+  flags.DEFINE_bool('explain', False, 'with --candidate: say why, by the writer of '
+                    'experiments.explain')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
   flags.DEFINE_string('scheduler', None, 'with --candidates: address or file of a Dask scheduler '
@@ -58,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
     raise ValueError('--resolve must come with --tau, the mean C asked for, got none')
   if FLAGS.job is not None and (FLAGS.candidates is None or FLAGS.out or FLAGS.tau is not None):
     raise ValueError('--job must come with --candidates, and without --tau and --out')
+  if FLAGS.explain and FLAGS.candidate is None:
+    raise ValueError('--explain must come with --candidate, got --candidates')
   if FLAGS.candidates is None or FLAGS.job is not None:
     few()
   else:
@@ -78,7 +82,8 @@ def many() -> None:
 def few() -> None:
   use_compilation_cache()
   run, asked = load(FLAGS.run), Asked(FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
-                                      FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json')
+                                      FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json',
+                                      FLAGS.explain)
   text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
                     candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))
   if warnings:

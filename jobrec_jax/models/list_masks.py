@@ -67,6 +67,7 @@ class PairMask:
     start: position of the first token of every pair's block, behind both sides.
     index: [B, J] int32, which of U sides' states each pair has; None where they stand by pair.
     read: how many tokens at the end of each block are read after the last layer; None for all.
+    starts: [B, J] int32, where each pair's block starts, in place of `start`; None for that.
   """
 
   prefix: jax.Array
@@ -76,14 +77,17 @@ class PairMask:
   start: int = struct.field(pytree_node=False)
   index: jax.Array | None = None
   read: int | None = struct.field(pytree_node=False, default=None)
+  starts: jax.Array | None = None
 
   def readers(self, x: jax.Array) -> jax.Array:
     """Of all tokens' x [B, J*T, ...] those of the tokens that are read: [B, J*read, ...]."""
     return x if self.read is None else _ends(x, *self.items.shape[1:], self.read)
 
   def positions(self) -> jax.Array:
-    """[B, J*T] int32: from `start`, how many tokens of its own block each sees before itself."""
-    return (self.start + _seen(self.items, self.block)).reshape(len(self.items), -1)
+    """[B, J*T] int32: from the start on, how many tokens of its own block each sees before itself.
+    """
+    start = self.start if self.starts is None else self.starts[..., None]
+    return (start + _seen(self.items, self.block)).reshape(len(self.items), -1)
 
 
 def _seen(items: jax.Array, block: jax.Array) -> jax.Array:

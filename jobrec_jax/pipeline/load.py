@@ -18,6 +18,8 @@ import zipfile
 
 import jax
 
+from jobrec_jax.generate.write import ReasonWriter
+from jobrec_jax.models.writer import writer_lora
 from jobrec_jax.pipeline.artefacts import (
     Catalogue,
     load_calibration,
@@ -47,7 +49,8 @@ PARTS = ('tokenizer', 'cooperative', 'calibration', 'policy', 'catalogue')  # re
 CHAIN = (('cooperative', 'tokenizer', 'tokenizer'), ('cooperative', 'data', 'data'),
          ('calibration', 'experts', 'cooperative'), ('policy', 'inputs', 'inputs'),
          ('inputs', 'experts', 'cooperative'), ('inputs', 'calibration', 'calibration'),
-         ('catalogue', 'data', 'data'))
+         ('catalogue', 'data', 'data'), ('writer', 'experts', 'cooperative'))
+WRITER = 'writer'  # beside these, where a run has one
 RESULTS = 'results.json'
 
 
@@ -56,7 +59,7 @@ class Parts(NamedTuple):
 
   Attributes:
     record: what run.json holds.
-    folders: of `PARTS` by name.
+    folders: of `PARTS`, and of the writer, by name.
     abouts: what artefact.json says of these, and of 'inputs'.
   """
 
@@ -75,6 +78,7 @@ class LoadedRun:
     results: the rows of its report; empty where none was written.
     catalogue: what the recommender knows of the data, and how the user's tables are written.
     list_length: jobs in a list of stage 2, over which tau binds; 0 without a policy.
+    writer: of reasons; None where none was trained.
   """
 
   settings: Mapping[str, Any]
@@ -82,6 +86,7 @@ class LoadedRun:
   results: tuple[ResultRow, ...]
   catalogue: Catalogue
   list_length: int
+  writer: ReasonWriter | None = None
 
   @property
   def schema(self) -> Schema:
@@ -126,7 +131,7 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
     ValueError: a part is missing, is not what was made, or is of another run; it names the part.
   """
   with opened(path) as folder:
-    parts = find_parts(folder)
+    parts = find_parts(folder, parts_of(folder))
     settings = parts.record['settings']
     catalogue = load_catalogue(parts.folders['catalogue'])
     policy = load_policy(parts.folders['policy'])[0]
@@ -137,13 +142,19 @@ def load(path: str | Path, backbone: str | None = None) -> LoadedRun:
     recommender = Recommender(catalogue.schema, *experts, policy, catalogue.jobs, mesh,
                               build(ScoringConfig, features), catalogue.missing)
     return LoadedRun(settings, recommender, tuple(read_results(results) if results else ()),
-                     catalogue, load_list_length(parts.folders['policy']))
+                     catalogue, load_list_length(parts.folders['policy']),
+                     _writer(parts, experts[0], catalogue.schema))
 
 
 def load_experts(path: str | Path, backbone: str | None = None) -> tuple[Experts, Calibration]:
   """The experts alone, which need no policy; as `load`."""
   with opened(path) as folder:
     return _experts(find_parts(folder, PARTS[:3]), backbone)
+
+
+def parts_of(folder: Path) -> tuple[str, ...]:
+  """The names of the artefacts that a run folder has for recommending."""
+  return (*PARTS, WRITER) if WRITER in read_record(folder)['artefacts'] else PARTS
 
 
 def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
@@ -186,6 +197,14 @@ def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
     params = params | {'decoder': decoder.load(None)}
   experts = text.experts(make_model(text.spec, text.tokenizer, decoder), params)
   return experts, load_calibration(parts.folders['calibration'])
+
+
+def _writer(parts: Parts, experts: Experts, schema: Schema) -> ReasonWriter | None:
+  if WRITER not in parts.folders:
+    return None
+  rank = parts.abouts[WRITER]['identity']['settings'][WRITER]['rank']
+  return ReasonWriter(experts, writer_lora(rank),
+                      load_params(parts.folders[WRITER] / 'params.safetensors'), schema)
 
 
 def _fitting(mesh: MeshConfig) -> MeshConfig:

@@ -3,7 +3,7 @@
 from pathlib import Path
 import zipfile
 
-from jobrec_jax.pipeline.load import RESULTS, find_parts, results_file
+from jobrec_jax.pipeline.load import RESULTS, find_parts, parts_of, results_file
 from jobrec_jax.pipeline.record import FILE, sealed
 from jobrec_jax.pipeline.stage import canonical
 from jobrec_jax.pipeline.store import ABOUT
@@ -24,7 +24,7 @@ def pack(run: str | Path, to: str | Path) -> None:
   run, to = Path(run), Path(to)
   if to.exists():
     raise ValueError(f'{to}: must not exist yet, got a file or folder; name another')
-  parts = find_parts(run)
+  parts = find_parts(run, parts_of(run))
   keys = {name: parts.record['artefacts'][name] for name in parts.abouts}
   keys['data'] = parts.record['artefacts']['data']
   files = {f'store/{folder.name}/{path.relative_to(folder).as_posix()}': path

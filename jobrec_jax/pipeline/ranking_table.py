@@ -1,26 +1,31 @@
 """Rankings as text for people; whatever came from data is shown without control characters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jobrec_jax.recommend import DOUBTED, RankedCandidate, RankedJobs
 from jobrec_jax.schema.words import printable
 from jobrec_jax.scoring.policy import Alone, Policy
 
+WRITTEN = {'preference': 'wanted', 'qualification': 'eligible'}  # how written reasons are called
 FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists moves C
 
 
 def ranking_table(ranked: RankedJobs, tau: float | None,
-                  policy: Policy | Alone | None = None) -> str:
+                  policy: Policy | Alone | None = None,
+                  written: Sequence[Mapping[str, str]] = ()) -> str:
   """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds.
 
-  `lift` is what eligibility adds to preference in the score.
+  `lift` is what eligibility adds to preference in the score. `written` are reasons of each job by
+  perspective, where a writer wrote some.
   """
   titled = any(j.title != j.job_id for j in ranked.jobs)
   columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',
              'lift')
   rows = [((str(i + 1), j.job_id, *((j.title,) if titled else ()),
             *map(_number, (j.score, j.preference, j.qualification, j.score - j.preference))),
-           _details(j.reasons, j.contradicted, j.copies)) for i, j in enumerate(ranked.jobs)]
+           _details(j.reasons, j.contradicted, j.copies)
+           | {WRITTEN[p]: [text] for p, text in (written[i] if written else {}).items()})
+          for i, j in enumerate(ranked.jobs)]
   if isinstance(policy, Alone):
     return f'{_table(columns, rows)}\n{ranked_alone(policy)}'
   asked = f'asked for {tau:.6g}' if tau else 'no requirement'

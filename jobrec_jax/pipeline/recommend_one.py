@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
 
+import numpy as np
+
+from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.files.records import read_entity, read_records
 from jobrec_jax.data.tables.applied import Applied, read_applied
 from jobrec_jax.pipeline.load import LoadedRun
@@ -13,9 +16,9 @@ from jobrec_jax.pipeline.ranking_table import (
     ranking_table,
     what_tau_binds,
 )
-from jobrec_jax.recommend import RankedCandidate
+from jobrec_jax.recommend import RankedCandidate, RankedJobs
 from jobrec_jax.schema.files import null_for_nan
-from jobrec_jax.schema.schema import Entity
+from jobrec_jax.schema.schema import PERSPECTIVES, Entity
 from jobrec_jax.schema.words import printable
 from jobrec_jax.scoring.policy import Alone
 
@@ -31,6 +34,7 @@ class Asked:
     applied: a table of applications, to be left out; '' for none.
     resolve: whether tau binds the mean over these candidates and this catalogue.
     as_json: for programs, not for people.
+    explain: whether the run's writer writes why each job is wanted and the candidate eligible.
   """
 
   tau: float | None = 0.0
@@ -39,6 +43,7 @@ class Asked:
   applied: str = ''
   resolve: bool = False
   as_json: bool = False
+  explain: bool = False
 
 
 def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, list[str]]:
@@ -55,6 +60,9 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
   Raises:
     ValueError: a file or a setting is wrong.
   """
+  if asked.explain and run.writer is None:
+    raise ValueError('--explain must come with a run that has a writer of reasons, got one '
+                     'without; make it: python -m experiments.explain --workdir=RUN')
   known = run.catalogue
   candidate = read_entity(path, run.schema, 'candidate', known.sides.get('candidate'), name)
   jobs, warnings = read_jobs(run, asked.catalogue)
@@ -67,18 +75,33 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
   alone = isinstance(run.policy, Alone)
   (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
   warnings += [*ranked.notes, *unread([ranked.unread])]
+  written = explained(run, candidate, ranked, jobs) if asked.explain else []
   if asked.as_json:
     return json.dumps(null_for_nan({
         'tau': asked.tau, **({'ranked_by': run.policy.perspective} if alone else {}),
         **({'requirement': tau} if asked.resolve else {}),
         'eligibility': ranked.eligibility, 'notes': warnings,
-        'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}), indent=2), warnings
+        'jobs': [dataclasses.asdict(job) | ({'written': written[i]} if written else {})
+                 for i, job in enumerate(ranked.jobs)]}), indent=2), warnings
   count = len(run.jobs if jobs is None else jobs)
-  table = ranking_table(ranked, tau, run.policy)
+  table = ranking_table(ranked, tau, run.policy, written)
   if alone:
     return table, warnings
   said = what_tau_binds(count, run.list_length, asked.tau if asked.resolve else None)
   return f'{table}\n{said}', warnings
+
+
+def explained(run: LoadedRun, candidate: Entity, ranked: RankedJobs,
+              jobs: Sequence[Entity] | None) -> list[dict[str, str]]:
+  """What the run's writer says of each ranked job, by perspective; '' where nothing can be said."""
+  known = {job.id: job for job in (run.jobs if jobs is None else jobs)}
+  chosen = tuple(run.schema.validate('job', known[job.job_id]) for job in ranked.jobs)
+  none = np.zeros(0, np.int32)
+  pairs = Dataset(run.schema, (run.schema.validate('candidate', candidate),), chosen,
+                  Interactions(*[none] * 6))
+  at = np.zeros(len(chosen), int), np.arange(len(chosen))
+  texts = {p: run.writer.write(pairs, *at, p) for p in PERSPECTIVES} if chosen else {}
+  return [{p: texts[p][i].text.strip() for p in texts} for i in range(len(chosen))]
 
 
 def candidates_for(run: LoadedRun, path: str, job_id: str, by: str | None,

@@ -16,10 +16,11 @@ from jobrec_jax.evaluate.certification import CertifyConfig, ProofRow, wrong_at_
 from jobrec_jax.pipeline import sections
 from jobrec_jax.pipeline.certify import Proof
 from jobrec_jax.pipeline.evaluate import Evaluation
+from jobrec_jax.pipeline.explain import Judged, in_words
 from jobrec_jax.pipeline.left_out import left_out
 from jobrec_jax.pipeline.measures.subject import ELIGIBILITY, STAGE_2
 from jobrec_jax.pipeline.perspectives import check_both
-from jobrec_jax.pipeline.road import proof_stage, sweep_stage
+from jobrec_jax.pipeline.road import explained_stage, proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.settings import PolicySettings
 from jobrec_jax.pipeline.sweep import EXACT, Frontier, not_compared
@@ -103,7 +104,30 @@ def _made_beside(run: Run) -> list[Section]:
       found.append(Section('Certificates on a fresh population',
                            pictures=[sections.proof_picture(run, proof)],
                            tables=proof_tables(proof, run.settings.certify)))
+  if run.settings.data.source == 'simulated':
+    explained = explained_stage(run.settings, run.road)
+    if run.store.has(explained):
+      judged: Judged = run.get(explained)
+      found.append(Section('Reasons that a model writes', '\n\n'.join([
+          'Each claim of held-out pairs is checked against the records (✓ true) and against the '
+          "simulator's greatest causes (★).", *map(in_words, judged.examples)]),
+          tables=result_tables(judged.rows)))
   return found
+
+
+def explain_report(run: Run) -> str:
+  """Trains the writer, judges its reasons, and writes reasons.json; returns the tables.
+
+  Raises:
+    ValueError: the data are not simulated, or lack the labels of a perspective.
+  """
+  stage = explained_stage(run.settings, run.road)
+  check_both(run.get(run.road.data).dataset, 'a writer of reasons')
+  found: Judged = run.get(stage)
+  write_json(run / 'reasons.json', null_for_nan({
+      'rows': [dataclasses.asdict(r) for r in found.rows],
+      'examples': [e._asdict() for e in found.examples]}), indent=1)
+  return '\n'.join([*map(to_markdown, result_tables(found.rows)), *map(in_words, found.examples)])
 
 
 def sweep_tables(found: Frontier) -> list[Table]:

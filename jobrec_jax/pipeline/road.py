@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from jobrec_jax.generate.write import ReasonWriter
 from jobrec_jax.pipeline import (
   calibration,
   censoring,
@@ -12,12 +13,14 @@ from jobrec_jax.pipeline import (
   dial,
   evaluate,
   experts,
+  explain,
   frontier,
   logged,
   policy,
   scores,
   selection,
   sweep,
+  writer,
 )
 from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
@@ -137,6 +140,39 @@ def sweep_stage(s: Settings, r: Road) -> Stage[sweep.Frontier]:
   return Stage('sweep', 2, {'sweep': s.sweep, 'policy': s.policy},
                inputs | {'inputs': r.inputs, 'lists': r.lists}, sweep.make_sweep, sweep.read_sweep,
                divided=True)
+
+
+def writer_stage(s: Settings, r: Road) -> Stage[ReasonWriter]:
+  """Stage 1C: the writer of reasons, on the experts of stage 1B.
+
+  Raises:
+    ValueError: the data are not simulated, so that nobody knows the causes.
+  """
+  if s.data.source != 'simulated':
+    raise ValueError("data.source must be 'simulated', where the causes of every pair are known, "
+                     f'to learn from them what to write, got {s.data.source!r}')
+  inputs = {k: r.certified.inputs[k] for k in ('data', 'experts', 'tokenizer')}
+  return Stage('writer', 1, {'seed': s.seed, 'writer': s.writer}, inputs,
+               functools.partial(writer.make_writer, market=lambda: data.market_of(s)),
+               writer.read_writer, together=True)
+
+
+def used_beside(s: Settings, r: Road) -> list[Stage]:
+  """Stages that a run need not have, and that recommending uses where it has them."""
+  return [writer_stage(s, r)] if s.data.source == 'simulated' else []
+
+
+def explained_stage(s: Settings, r: Road) -> Stage[explain.Judged]:
+  """Reasons of held-out pairs against their true causes.
+
+  Raises:
+    ValueError: as `writer_stage`.
+  """
+  of_writer = writer_stage(s, r)
+  return Stage('explained', 1, {'seed': s.seed, 'explain': s.explain},
+               dict(of_writer.inputs) | {'writer': of_writer},
+               functools.partial(explain.make_explained, market=lambda: data.market_of(s)),
+               explain.read_explained)
 
 
 def selection_stage(s: Settings, r: Road) -> Stage[dict[str, selection.Selected]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobrec_jax.pipeline.data import check_sizes
 from jobrec_jax.pipeline.record import FILE, read_record, write_record
-from jobrec_jax.pipeline.road import Road, resources, road
+from jobrec_jax.pipeline.road import Road, resources, road, used_beside
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage, plain
 from jobrec_jax.pipeline.store import Store
@@ -87,7 +87,8 @@ class Run:
 
   def write(self) -> None:
     """Writes run.json: the settings, the artefacts that are there, the report's digests."""
-    there = {s.name: s.key for stage in self.stages() for s in stage.walk() if self.store.has(s)}
+    stages = [*self.stages(), *used_beside(self.settings, self.road)]
+    there = {s.name: s.key for stage in stages for s in stage.walk() if self.store.has(s)}
     report = {name: digest(self / name) for name in REPORT if (self / name).is_file()}
     write_record(self.folder, settings=plain(self.settings), artefacts=there, report=report,
                  store=os.path.relpath(self.store.folder, self.folder))

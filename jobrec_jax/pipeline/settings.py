@@ -19,6 +19,12 @@ from jobrec_jax.evaluate.certification import CertifyConfig
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.models.policy import HeadKind
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, TokenizerSettings
+from jobrec_jax.pipeline.training_settings import (
+  CooperativeSettings,
+  ExplainSettings,
+  StageSettings,
+  WriterSettings,
+)
 from jobrec_jax.refine.review import check_names
 from jobrec_jax.schema.align import fields_with_verdicts
 from jobrec_jax.schema.files import expanded
@@ -27,7 +33,6 @@ from jobrec_jax.schema.settings import above, at_least, check, within
 from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.sharding import MeshConfig
 from jobrec_jax.train.policy import PolicyConfig
-from jobrec_jax.train.state import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,29 +136,6 @@ class ExpertSettings:
     check(self)
     if not sum(self.fixed_weights):
       raise ValueError(f'fixed_weights must not all be 0, got {self.fixed_weights}')
-
-
-@dataclasses.dataclass(frozen=True)
-class StageSettings(OptimizerConfig):
-  """Stage 1A: AdamW under warm-up and cosine decay."""
-
-  steps: Annotated[int, at_least(0)] = 120  # updates; 0: stage 1B starts from new parameters
-  learning_rate: Annotated[float, at_least(0)] = 1e-3  # the peak
-  warmup: Annotated[int, at_least(0)] = 30  # updates until the peak
-  weight_decay: Annotated[float, at_least(0)] = 0.1  # decoupled, on kernels alone
-  clip: Annotated[float, above(0)] = 1.0  # greatest global norm of a gradient
-  batch: Annotated[int, at_least(1)] = 16  # preference lists in a step
-  # Measurements of the validation loss, at most twelve a stage, that end it where none is as low as
-  # before; the best parameters are kept. 0: nothing is measured, and the last ones are kept.
-  patience: Annotated[int, at_least(0)] = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class CooperativeSettings(StageSettings):
-  """Stage 1B."""
-
-  steps: Annotated[int, at_least(1)] = 180  # updates
-  qualification_batch: Annotated[int, at_least(1)] = 8  # qualification lists in a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +284,7 @@ class Settings:
   experts: ExpertSettings = ExpertSettings()
   warm_up: StageSettings = StageSettings()
   cooperative: CooperativeSettings = CooperativeSettings()
+  writer: WriterSettings = WriterSettings()
   features: ScoringConfig = ScoringConfig()
   policy: PolicySettings = PolicySettings()
   sweep: SweepSettings = SweepSettings()
@@ -309,6 +292,7 @@ class Settings:
   evaluate: EvaluateSettings = EvaluateSettings()
   certify: CertifyConfig = CertifyConfig()
   refine: RefineSettings = RefineSettings()
+  explain: ExplainSettings = ExplainSettings()
 
   def __post_init__(self):
     check(self)

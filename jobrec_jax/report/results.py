@@ -12,10 +12,14 @@ from jobrec_jax.schema.files import read_json, write_rows, write_text
 # Of the ranking metrics these are shown to people; results.json holds all of them.
 MAIN_RANKING = ('recall@1', 'recall@5', 'ndcg@5', 'ndcg@10')
 # Better where it is greater.
-HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true (eligibility|preference)@\d+|expected surplus@\d+')
-LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?|(loss|regret) of .*')
+HIGHER = re.compile(r'(recall|ndcg)@\d+|mrr|true (eligibility|preference)@\d+|expected surplus@\d+'
+                    r'|true claims|readable|causal recall|faithfulness|right judgements')
+LOWER = re.compile(r'mean_rank|violation@\d+|calibration error( by job)?|(loss|regret) of .*'
+                   r'|contradictions')
 RANGES = {(0.0, 1.0): re.compile(r'((recall|ndcg|violation|true eligibility|true preference)@\d+'
                                  r'|mrr|calibration error|catalogue coverage|Gini|popularity'
+                                   r'|true claims|contradictions|readable|causal recall'
+                                   r'|right judgements'
                                  r'|(predicted|true) C\b|expected true).*'),
           (-1.0, 1.0): re.compile('(correlation|Spearman) .*'),
           (0.0, math.inf): re.compile(r'(regret of )?expected surplus@\d+'),

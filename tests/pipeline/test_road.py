@@ -10,7 +10,14 @@ from typing import Annotated, Literal, get_args, get_origin
 import pytest
 
 from jobrec_jax.baselines.rivals import DEFAULT
-from jobrec_jax.pipeline.road import FREE, proof_stage, road, selection_stage, sweep_stage
+from jobrec_jax.pipeline.road import (
+    FREE,
+    explained_stage,
+    proof_stage,
+    road,
+    selection_stage,
+    sweep_stage,
+)
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.schema.settings import as_mapping, build, hints
@@ -21,7 +28,7 @@ OWN_POLICY = {'policy', 'evaluation', 'sweep'}
 # By section, or by setting where a section's differ.
 OWN = {
     'seed': {*SPEC, 'inputs', 'policy', 'lists', 'logged', 'canaries', 'evaluation', 'certified',
-             'proof', 'selection'},
+             'proof', 'selection', 'writer', 'explained'},
     'data': {'data'}, 'market': {'data'}, 'tokenizer': SPEC, 'model': SPEC, 'lora': SPEC,
     'backbone.dtype': SPEC,
     'data.source': {'data', 'lists'}, 'data.size': {'data', 'lists'},
@@ -44,6 +51,7 @@ OWN = {
     'policy.temperature': {'proof', *OWN_POLICY},
     'sweep': {'sweep'}, 'evaluate': {'evaluation'}, 'evaluate.candidates': {'lists', 'evaluation'},
     'certify': {'certified', 'proof'}, 'refine': {'selection'},
+    'writer': {'writer'}, 'explain': {'explained'},
     **{f'certify.{name}': {'proof'} for name in ('population', 'draws', 'lists')},
 }
 # Values that the range alone would not find, as the other settings bound them.
@@ -113,7 +121,7 @@ def stages(settings: Settings) -> dict[str, Stage]:
   ends = [getattr(r, f.name) for f in dataclasses.fields(r)]
   ends += [sweep_stage(settings, r), selection_stage(settings, r)]
   if settings.data.source == 'simulated':
-    ends.append(proof_stage(settings, r))
+    ends += [proof_stage(settings, r), explained_stage(settings, r)]
   return {s.name: s for end in ends for s in end.walk()}
 
 
@@ -138,7 +146,8 @@ def test_a_setting_enters_the_stages_that_it_changes(key, tmp_path):
   a, b = stages(base), stages(new)
   own = {name for name in a if name not in b or any(
       a[name].identity[part] != b[name].identity[part] for part in ('settings', 'files'))}
-  gone = {'data.source': {'proof'}, 'experts.censoring': {'censoring'}, 'evaluate.rivals': {
+  gone = {'data.source': {'proof', 'writer', 'explained'}, 'experts.censoring': {'censoring'},
+          'evaluate.rivals': {
       'rival-popularity', 'rival-logistic-regression',
       'rival-logistic-regression-with-words'}}.get(key, set())
   assert own == OWN[place(key, OWN)] | gone
@@ -170,6 +179,7 @@ STANDS_ON = {
     'certified': 'data experts tokenizer calibration policy lists scores',
     'proof': 'data experts tokenizer calibration policy lists scores',
     'sweep': 'data experts tokenizer calibration policy lists scores inputs',
+    'writer': 'data experts tokenizer', 'explained': 'data experts tokenizer writer',
     'frontier': 'data calibration policy lists scores',
     'dial': 'data calibration policy lists scores',
 }

@@ -20,6 +20,9 @@ CHANGES = {
                'batch': 10, 'grid': 4, 'width': 8, 'knots': 5, 'temperature': 0.6},
     'sweep': {'seeds': (0, 1)},
     'evaluate': {'level': 0.8},
+    'writer': {'steps': 60, 'warmup': 2, 'batch': 4, 'list_length': 2, 'lists': 40, 'rank': 2,
+               'learning_rate': 1e-2, 'patience': 0},
+    'explain': {'pairs': 24, 'level': 0.8},
     'certify': {'alpha': 0.7, 'k': 2, 'points': 4, 'population': 120, 'draws': 20, 'lists': 40},
 }
 

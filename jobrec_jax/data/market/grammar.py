@@ -122,6 +122,15 @@ class Grammar:
     return {side: (*self.small_talk_tables[side], *(s.text for s in self.statement_tables[side]))
             for side in SIDES}
 
+  def leaning_of(self, side: str) -> dict[str, tuple[int, int]]:
+    """Each sentence that states a taste: its axis, and the pole, 0 or 1, that it speaks for."""
+    return {s.text: (s.axis, s.pole) for s in self.statement_tables[side]}
+
+  def grade_of(self, skills: tuple[str, ...]) -> dict[str, int]:
+    """Each sentence on a project: how well it went, 0 to 4."""
+    grades = [grade for _, grade, _ in self.project_forms]
+    return dict(zip(self.project_table(skills), grades * len(skills)))
+
   def draw_leanings(self, rng: np.random.Generator, n: int) -> np.ndarray:
     """[n, axes] int: how many of M statements speak for the first pole of each axis."""
     return rng.choice(len(self.lean), size=(n, len(self.axes)), p=self.lean)

@@ -44,7 +44,7 @@ MIN_EXPOSURE = 0.1  # of the mean exposure
 BLOCK = 4096  # candidates that are drawn together
 _PILOT_JOBS = 512  # jobs on which, with the first block, scales and popularity are measured
 # Of the first of each, means of the fit are taken, which tell what is an entity's own.
-_REFERENCE_JOBS, _REFERENCE_CANDIDATES = 32, 256
+REFERENCE_JOBS, REFERENCE_CANDIDATES = 32, 256
 _MOST_SHOWN = 4.0  # of the mean exposure: the most that a recommender shows a pair
 T = TypeVar('T')
 
@@ -156,7 +156,7 @@ class Market:
     """Candidates' columns with their mean fit, where the market's version asks for it."""
     if self.config.version == '1':
       return columns
-    jobs = range(min(self.config.jobs, _REFERENCE_JOBS))
+    jobs = range(min(self.config.jobs, REFERENCE_JOBS))
     return dataclasses.replace(columns, fit=sum(
         raw_fit(self.domain, self.config.evidence, columns, np.arange(columns.n), self.job_columns,
                 np.array(job)) for job in jobs) / len(jobs))
@@ -285,7 +285,7 @@ def make_market(config: MarketConfig, seed: int,
   pilot_jobs = np.arange(min(config.jobs, _PILOT_JOBS))
   scales = Scales()
   if config.version != '1':
-    people = range(min(pilot.n, _REFERENCE_CANDIDATES))
+    people = range(min(pilot.n, REFERENCE_CANDIDATES))
     scales = Scales(job_fit=sum(raw_fit(domain, config.evidence, pilot, np.array(i), jobs,
                                         np.arange(config.jobs)) for i in people) / len(people))
     market = dataclasses.replace(market, scales=scales)

@@ -60,6 +60,24 @@ class Grammar:
       tables[side] = tuple(table)
     return tables
 
+  def leaning_of(self, side: str) -> dict[str, tuple[int, int]]:
+    """Each sentence that states a taste: its axis, and the pole, 0 or 1, that it speaks for."""
+    table = self.narrative_tables[side]
+    at = len(self.openings[SIDES.index(side)]) + len(self.small_talk_tables[side])
+    found = {}
+    for k, axis in enumerate(self.axes):
+      sizes = [len(pole) for pole in getattr(axis, side)]
+      for pole in (0, 1):
+        rows = sizes[pole] * (1 + sizes[1 - pole])
+        found |= dict.fromkeys(table[at:at + rows], (k, pole))
+        at += rows
+    return found
+
+  def grade_of(self, skills: tuple[str, ...]) -> dict[str, int]:
+    """Each sentence on a project: how well it went, 0 to 4."""
+    grades = [g for g, words in enumerate(self.outcomes) for _ in words]
+    return dict(zip(self.project_table(skills), grades * len(skills)))
+
   def draw_leanings(self, rng: np.random.Generator, n: int) -> np.ndarray:
     """[n, axes] int: how many of M statements speak for the first pole of each axis."""
     return rng.choice(len(self.lean), size=(n, len(self.axes)), p=self.lean)

@@ -1,0 +1,19 @@
+"""docs/explain.md shows what benchmarks.reasons keeps, and nothing that was edited."""
+
+from benchmarks import reasons
+from jobrec_jax.evaluate.reasons import METRICS
+from jobrec_jax.schema.files import read_json
+
+KEPT = read_json(reasons.KEPT)
+
+
+def test_the_page_is_as_it_is_written_from_the_kept_rows():
+  page = reasons.PAGE.read_text()
+  assert {m[1] for m in reasons.MARK.findall(page)} == set(reasons.PARTS)
+  assert reasons.render(page, KEPT) == page
+
+
+def test_a_table_has_every_system_and_metric_and_a_dash_for_what_is_not_there():
+  table = reasons.table(KEPT, 'preference').splitlines()
+  assert len(table) == 2 + 5 and all(line.count('|') == len(METRICS) + 2 for line in table)
+  assert '–' in next(line for line in table if 'templates' in line)  # it judges no text
