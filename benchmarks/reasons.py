@@ -1,10 +1,10 @@
-"""The tables and examples of docs/explain.md, from the kept judgement of a run.
+"""The tables and examples of docs/explain.md, from the kept judgements of runs, one a domain.
 
   python -m experiments.explain --workdir=runs/quickstart
   python -m benchmarks.reasons --take=runs/quickstart    keeps it, and writes the page
   python -m benchmarks.reasons                           writes the page again
 
-What is written stands between `<!-- reasons WHAT -->` and `<!-- end -->`, WHAT one of `PARTS`.
+What is written stands between `<!-- DOMAIN WHAT -->` and `<!-- end -->`, WHAT one of `PARTS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from jobrec_jax.pipeline.explain import COMPARED, Example, in_words
 from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
-KEPT, PAGE = ROOT / 'benchmarks/results/reasons.json', ROOT / 'docs/explain.md'
+KEPT, PAGE = ROOT / 'benchmarks/results/reasons', ROOT / 'docs/explain.md'
 
 
 def cell(row: Mapping[str, Any] | None) -> str:
@@ -63,20 +63,23 @@ PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **{p: functools.partial(table, perspective=p) for p in ('preference', 'qualification')},
     **{f'{p}-differences': functools.partial(table, perspective=p, against=True)
        for p in ('preference', 'qualification')}}
-MARK = re.compile(rf'(<!-- reasons ({"|".join(PARTS)}) -->\n).*?(<!-- end -->)', re.S)
+MARK = re.compile(rf'(<!-- (\w+) ({"|".join(PARTS)}) -->\n).*?(<!-- end -->)', re.S)
 
 
-def render(page: str, kept: Mapping[str, Any]) -> str:
+def render(page: str) -> str:
   """The page with its tables and examples written from what is kept."""
-  return MARK.sub(lambda m: f'{m[1]}{PARTS[m[2]](kept)}\n{m[3]}', page)
+  return MARK.sub(
+      lambda m: f'{m[1]}{PARTS[m[3]](read_json(KEPT / f"{m[2]}.json"))}\n{m[4]}', page)
 
 
 def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
-    found = read_json(Path(flags.FLAGS.take) / 'reasons.json')
-    write_json(KEPT, found | {'commit': provenance.commit()}, indent=1)
-  write_text(PAGE, render(PAGE.read_text(), read_json(KEPT)))
+    run = Path(flags.FLAGS.take)
+    domain = read_json(run / 'run.json')['settings']['market']['domain']
+    write_json(KEPT / f'{domain}.json',
+               read_json(run / 'reasons.json') | {'commit': provenance.commit()}, indent=1)
+  write_text(PAGE, render(PAGE.read_text()))
 
 
 if __name__ == '__main__':
