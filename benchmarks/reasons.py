@@ -1,8 +1,8 @@
-"""The tables and examples of docs/explain.md, from the kept judgements of runs, one a domain.
+"""Tables and examples of docs/explain.md and README.md, from kept judgements of a run a domain.
 
   python -m experiments.explain --workdir=runs/quickstart
-  python -m benchmarks.reasons --take=runs/quickstart    keeps it, and writes the page
-  python -m benchmarks.reasons                           writes the page again
+  python -m benchmarks.reasons --take=runs/quickstart    keeps it, and writes the pages
+  python -m benchmarks.reasons                           writes the pages again
 
 What is written stands between `<!-- DOMAIN WHAT -->` and `<!-- end -->`, WHAT one of `PARTS`.
 """
@@ -20,9 +20,11 @@ from jobrec_jax.evaluate.reasons import METRICS
 from jobrec_jax.pipeline import provenance
 from jobrec_jax.pipeline.explain import COMPARED, Example, in_words
 from jobrec_jax.schema.files import read_json, write_json, write_text
+from jobrec_jax.schema.schema import PERSPECTIVES
 
 ROOT = Path(__file__).parents[1]
-KEPT, PAGE = ROOT / 'benchmarks/results/reasons', ROOT / 'docs/explain.md'
+KEPT = ROOT / 'benchmarks/results/reasons'
+PAGES = ROOT / 'README.md', ROOT / 'docs/explain.md'
 
 
 def cell(row: Mapping[str, Any] | None) -> str:
@@ -53,13 +55,20 @@ def examples(kept: Mapping[str, Any]) -> str:
   return '\n'.join(f'- {in_words(Example(**e))}' for e in kept['examples'])
 
 
+def three(kept: Mapping[str, Any]) -> str:
+  """The first example of each perspective, and the second of the first one."""
+  found = [Example(**e) for e in kept['examples']]
+  of = [[e for e in found if e.perspective == p] for p in PERSPECTIVES]
+  return '\n'.join(f'- {in_words(e)}' for e in (of[0][0], of[1][0], of[0][1]))
+
+
 def origin(kept: Mapping[str, Any]) -> str:
   n = max(r['n'] for r in kept['rows'])
   return f'{n} held-out pairs of one run, at commit {kept["commit"]}.'
 
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    'origin': origin, 'examples': examples,
+    'origin': origin, 'examples': examples, 'three': three,
     **{p: functools.partial(table, perspective=p) for p in ('preference', 'qualification')},
     **{f'{p}-differences': functools.partial(table, perspective=p, against=True)
        for p in ('preference', 'qualification')}}
@@ -79,7 +88,8 @@ def main(argv: Sequence[str]) -> None:
     domain = read_json(run / 'run.json')['settings']['market']['domain']
     write_json(KEPT / f'{domain}.json',
                read_json(run / 'reasons.json') | {'commit': provenance.commit()}, indent=1)
-  write_text(PAGE, render(PAGE.read_text()))
+  for page in PAGES:
+    write_text(page, render(page.read_text()))
 
 
 if __name__ == '__main__':

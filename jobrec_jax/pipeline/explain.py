@@ -32,7 +32,10 @@ COMPARED = ('causal recall', 'faithfulness', 'right judgements')
 
 
 class Example(NamedTuple):
-  """A reason as it was written, and which of its claims are true, and are of the true causes."""
+  """A reason as it was written, and which of its claims are true, and are of the true causes.
+
+  What a text is said to speak for is true where it is so in truth.
+  """
 
   candidate: str
   job: str
@@ -43,7 +46,7 @@ class Example(NamedTuple):
 
 
 def in_words(e: Example) -> str:
-  """An example in a line: its claims, ✓ or ✗ as the records bear them out, ★ for true causes."""
+  """An example in a line: its claims, ✓ where they are true, else ✗, and ★ for true causes."""
   marks = [f'{c} {"✓" if t else "✗"}{"★" if k else ""}'
            for c, t, k in zip(e.claims, e.true, e.causes)]
   return f'{e.candidate}, {e.job}, {e.perspective}: {"; ".join(marks) or "nothing"}'
@@ -146,9 +149,10 @@ def shown(texts: Sequence[str], cases: Sequence[Case], pairs: Pairs,
     d, case = pairs.dataset, cases[n]
     claims = read(texts[n], d.schema, case.said)
     top = telling(case.said, case.causes)
+    true = [c.true and (not c.side or (c.side == 'for') == (case.causes[c.field] > 0))
+            for c in claims]
     found.append(Example(d.candidates[pairs.candidate[n]].id, d.jobs[pairs.job[n]].id, perspective,
-                         [c.words for c in claims], [c.true for c in claims],
-                         [c.field in top for c in claims]))
+                         [c.words for c in claims], true, [c.field in top for c in claims]))
   return found
 
 

@@ -109,8 +109,9 @@ def _made_beside(run: Run) -> list[Section]:
     if run.store.has(explained):
       judged: Judged = run.get(explained)
       found.append(Section('Reasons that a model writes', '\n\n'.join([
-          'Each claim of held-out pairs is checked against the records (✓ true) and against the '
-          "simulator's greatest causes (★).", *map(in_words, judged.examples)]),
+          'Each claim of held-out pairs is checked against the records, and what a text is said to '
+          "speak for against the simulator (✓ true, ✗ not); ★ is of the simulator's greatest "
+          'causes.', *map(in_words, judged.examples)]),
           tables=result_tables(judged.rows)))
   return found
 
