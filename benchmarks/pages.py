@@ -124,10 +124,10 @@ def take(study: Path, kept: Path = KEPT) -> None:
   kept.mkdir(parents=True, exist_ok=True)
   values = [r for r in results['values'] if r['variant'] == first]
   few = {}
-  if worlds.is_of_worlds(results):
-    values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
-  elif requirements.is_of_requirements(results) or requirements.is_of_candidates(results):
+  if requirements.is_of_requirements(results) or requirements.is_of_candidates(results):
     values, few = requirements.kept_rows(results), {'compared': [], 'systems': []}
+  elif worlds.is_of_worlds(results):
+    values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
   write_json(kept / f'{study.name}.json', results | few | {
       'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),
       'values': values}, indent=1)
