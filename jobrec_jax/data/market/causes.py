@@ -142,10 +142,3 @@ class Explained:
     """Each sentence on a project: its grade above the mean."""
     graded = self.market.domain.grammar.grade_of(self.market.domain.skills)
     return {text: grade - GRADE[0] for text, grade in graded.items()}
-
-
-def top(causes: Causes, perspective: str, count: int) -> list[list[str]]:
-  """Of flat pairs [N], the fields whose parts are the greatest, whichever their sign."""
-  parts = np.abs(causes.parts[perspective])
-  order = np.argsort(-parts, axis=-1, kind='stable')[:, :count]
-  return [[causes.fields[f] for f in row if part[f] > 0] for row, part in zip(order, parts)]
