@@ -48,6 +48,12 @@ def alone():
   return {stage: worker.few_steps(stage, mesh) for stage in worker.STAGES}
 
 
+@pytest.fixture(scope='module')
+def wide():
+  """The same of stage 1B with as many heads as eight devices divide."""
+  return worker.few_steps('1B', make_mesh(MeshConfig(), jax.devices()[:1]), worker.WIDE)
+
+
 def same_steps(found, expected):
   assert set(found) == set(expected)
   for name in expected:
@@ -56,19 +62,19 @@ def same_steps(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('grid', worker.GRIDS, ids=str)
-def test_eight_devices_of_one_process_train_as_one_does(alone, grid):
-  same_steps(worker.few_steps('1B', make_mesh(MeshConfig(*grid))), alone['1B'])
+def test_eight_devices_of_one_process_train_as_one_does(wide, grid):
+  same_steps(worker.few_steps('1B', make_mesh(MeshConfig(*grid)), worker.WIDE), wide)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('count', [2, 4])
-def test_eight_devices_of_several_processes_train_as_one_does(alone, tmp_path, count):
+def test_eight_devices_of_several_processes_train_as_one_does(wide, tmp_path, count):
   command = ['tests.processes.worker', 'grids', str(tmp_path), '{port}', '{process}', str(count)]
   ended = launch.several(command, count, 8 // count)
   assert [e.status for e in ended] == [0] * count, ended
   for grid in worker.GRIDS[2:]:
     for process in range(count):
-      same_steps(np.load(tmp_path / f'{grid}-{process}.npz'), alone['1B'])
+      same_steps(np.load(tmp_path / f'{grid}-{process}.npz'), wide)
 
 
 @pytest.mark.slow

@@ -60,12 +60,18 @@ def market() -> tuple[Dataset, BlockEncoder]:
                                BlockFormat(candidate=40, job=24, alignment=16))
 
 
-MODEL = JobRec(JobRecConfig(head_widths=(16,), head_dropout=0.3, decoder=DecoderConfig(
-    vocab_size=512, width=16, layers=1, heads=8, kv_heads=8, head_width=2, mlp_width=32)))
+def model_of(heads: int) -> JobRec:
+  return JobRec(JobRecConfig(head_widths=(16,), head_dropout=0.3, decoder=DecoderConfig(
+      vocab_size=512, width=16, layers=1, heads=heads, kv_heads=heads, head_width=8,
+      mlp_width=32)))
+
+
+MODEL, WIDE = model_of(2), model_of(8)
 GRIDS = (8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)  # of eight devices
 
 
-def few_steps(stage: str, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+def few_steps(stage: str, mesh: jax.sharding.Mesh,
+              model: JobRec = MODEL) -> dict[str, np.ndarray]:
   """Losses of four steps, and what they made of the parameters: sums of gradients.
 
   Steps are plain descent, since Adam would make a gradient of 1e-9 as large as one of 1.
@@ -77,13 +83,13 @@ def few_steps(stage: str, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
                    for seed, (kind, count) in enumerate(kinds.items())))
   lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
   params = {'model': init_sharded(
-      lambda: MODEL.init(jax.random.key(0), *lists.values())['params'], mesh)}
+      lambda: model.init(jax.random.key(0), *lists.values())['params'], mesh)}
   if stage == '1A':
-    loss, frozen = warm_up_loss(MODEL, [*kinds], 1.0), frozen_in_warm_up
+    loss, frozen = warm_up_loss(model, [*kinds], 1.0), frozen_in_warm_up
   else:
     weighting = task_weights('uncertainty', 2)
     params['task_weights'] = weighting.init()
-    loss, frozen = cooperative_loss(MODEL, [*kinds], weighting, 1.0, 0.3), lambda path: False
+    loss, frozen = cooperative_loss(model, [*kinds], weighting, 1.0, 0.3), lambda path: False
   tx = optax.sgd(0.5)
   state = on_mesh(create_state(*split_params(params, frozen), tx), mesh)
   step, losses = jax.jit(make_update(loss, tx), donate_argnums=0), []
@@ -114,7 +120,7 @@ def steps_and_signal(folder: Path) -> None:
 def grids(folder: Path) -> None:
   """Few steps of stage 1B over eight devices, however many processes have them."""
   for grid in GRIDS[2:]:
-    found = few_steps('1B', make_mesh(MeshConfig(*grid)))
+    found = few_steps('1B', make_mesh(MeshConfig(*grid)), WIDE)
     np.savez(folder / f'{grid}-{processes.index()}.npz', **found)
 
 
