@@ -21,14 +21,13 @@
 | agreement | scores of 2 lists with and without it: relative distance from float32's |
 
 Weights are random, the texts real. Every system runs in a process of its own, for each type apart;
-seconds are medians of calls behind a first one, which compiles. float32 is multiplied as TF32 by
-both. FLOP are those of the layers' kernels on real tokens, a training step's twice a forward's; the
-peak is that of the same run. Peaks of memory are the device's, weights among them. Nothing here
-needs a network: `--tokenizer` names a saved one. Without a GPU it runs on CPUs, to be tried.
+seconds are medians behind a first call, which compiles. float32 is multiplied as TF32 by both. FLOP
+are those of the layers' kernels on real tokens, twice for a step; peaks are those of the same run,
+and of the device's memory. `--tokenizer` names a saved one. Without a GPU it runs on CPUs.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import json
 import os
 from pathlib import Path
@@ -174,14 +173,11 @@ def without_cudnn() -> None:
   fused_attention.GPUS = ()
 
 
-def exact_xla(dtype: str) -> Iterator:
-  without_cudnn()
-  yield from exact(dtype)
-
-
-def step_xla(dtype: str) -> Iterator:
-  without_cudnn()
-  yield from step(dtype)
+def by_xla(system: Callable[[str], Iterator]) -> Callable[[str], Iterator]:
+  def measured(dtype: str) -> Iterator:
+    without_cudnn()
+    yield from system(dtype)
+  return measured
 
 
 def agreement(dtype: str) -> Iterator:
@@ -201,9 +197,9 @@ def agreement(dtype: str) -> Iterator:
   found['without'] = scores(dtype)
   with jax.default_matmul_precision('highest'):
     true = scores('float32')
+  size = np.linalg.norm(true)
   for name, x in found.items():
-    yield {'attention': name, 'distance': float(np.linalg.norm(x - true) / np.linalg.norm(true))
-           }, None
+    yield {'attention': name, 'distance': float(np.linalg.norm(x - true) / size)}, None
 
 
 def peak(dtype: str) -> Iterator:
@@ -228,7 +224,7 @@ def peak(dtype: str) -> Iterator:
 
 SYSTEMS = {'peak': peak, 'torch_pairs': torch_pairs, 'torch_shared': torch_shared, 'exact': exact,
            'factored': factored, 'torch_step': torch_step, 'step': step, 'step_full': step_full,
-           'exact_xla': exact_xla, 'step_xla': step_xla, 'agreement': agreement}
+           'exact_xla': by_xla(exact), 'step_xla': by_xla(step), 'agreement': agreement}
 
 
 def timed(run, system: str) -> tuple[list[float], float]:
@@ -284,8 +280,6 @@ def one(system: str, dtype: str) -> None:
               'tflops': passes * row['tokens'] * backbone.flop_a_token() / seconds / 1e12}
     print(json.dumps(row | {'peak_gb': peak_gigabytes(system), 'device': devices(system)}),
           flush=True)
-
-
   if system in TRACED and devices(system) != 'cpu':
     print(json.dumps({'system': system, 'dtype': dtype, 'lists': row['lists'],
                       'kernels': kernels(run)}), flush=True)
