@@ -183,16 +183,19 @@ def by_xla(system: Callable[[str], Iterator]) -> Callable[[str], Iterator]:
 def agreement(dtype: str) -> Iterator:
   """How far both attentions' scores lie from those in float32."""
   import jax
+  import jax.numpy as jnp
 
-  from jobrec_jax.models.fused_attention import GPUS
+  from jobrec_jax.models import axes, fused_attention
 
   def scores(dtype: str) -> np.ndarray:
     blocks, _ = backbone.our_blocks(PROMPT, 2)
     model, params = backbone.our_model('exact', dtype, PROMPT, blocks)
-    return np.asarray(jax.jit(lambda p: model.apply({'params': p}, *blocks).scores)(params),
-                      np.float64)
+    score = jax.jit(lambda params, *x: model.apply({'params': params}, *x).scores)
+    return np.asarray(score(params, *blocks), np.float64)
 
-  found = {'with cuDNN' if GPUS else 'without': scores(dtype)}
+  found = {}
+  if fused_attention.fits(jnp.zeros((1, 64), dtype), axes.platform()):
+    found['with cuDNN'] = scores(dtype)
   without_cudnn()
   found['without'] = scores(dtype)
   with jax.default_matmul_precision('highest'):
