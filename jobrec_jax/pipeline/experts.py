@@ -139,6 +139,7 @@ class _Trainer:
     if self.model.config.phrases:
       pieces = phrase_pieces(self.backbone.tokenizer(), self.blocks.tokenizer)
       rows = phrase_embeddings(params['decoder']['embedding'], pieces)
+      rows = jnp.pad(rows, ((0, self.model.config.phrases - len(rows)), (0, 0)))
       params['phrases'] = jax.device_put(rows, params['phrases'].sharding)
     return params
 

@@ -134,6 +134,9 @@ class ModelSpec:
   matched: int = 0  # of them, the components of the words of either side
 
 
+# Tables of embeddings have a multiple of so many rows: they divide among the devices of a tensor
+# axis, and runs of other seeds, whose vocabularies differ by a few tokens, share compiled programs.
+ROWS = 64
 LENGTHS = 'lengths.json'  # of token blocks, and how many numbers; beside tokenizer.json
 
 
@@ -170,19 +173,25 @@ def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) 
 
 
 def own_decoder(spec: ModelSpec, vocabulary: int) -> DecoderConfig:
-  """The decoder that is trained from scratch, for so many tokens."""
+  """The decoder that is trained from scratch, for at least so many tokens."""
   sizes = {f.name for f in dataclasses.fields(DecoderConfig)}
   own = {f.name: getattr(spec.model, f.name) for f in dataclasses.fields(ModelSettings)}
   # Adapters that all share would say nothing that a decoder which learns cannot.
-  return DecoderConfig(vocab_size=vocabulary, lora=spec.lora if spec.lora.per_expert else None,
+  lora = spec.lora if spec.lora.per_expert else None
+  return DecoderConfig(vocab_size=_rows(vocabulary), lora=lora,
                        **{k: v for k, v in own.items() if k in sizes})
 
 
 def model_of(spec: ModelSpec, decoder: DecoderConfig, words: int, phrases: int = 0) -> JobRec:
-  """The experts' model over a decoder; `words` and `phrases` as in `JobRecConfig`."""
+  """The experts' model over a decoder; `words` and at least `phrases` as in `JobRecConfig`."""
   form = spec.tokenizer.form
   names = 'head_widths', 'head_dropout', 'readout_dropout', 'attention', 'readout'
   return JobRec(JobRecConfig(
       decoder=decoder, experts=EXPERTS, job_start=form.candidate,
-      pair_start=form.candidate + form.job, verdicts=form.codes, words=words, phrases=phrases,
-      numbers=spec.numbers, matched=spec.matched, **{k: getattr(spec.model, k) for k in names}))
+      pair_start=form.candidate + form.job, verdicts=form.codes, words=words,
+      phrases=_rows(phrases), numbers=spec.numbers, matched=spec.matched,
+      **{k: getattr(spec.model, k) for k in names}))
+
+
+def _rows(tokens: int) -> int:
+  return -(-tokens // ROWS) * ROWS
