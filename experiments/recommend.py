@@ -43,8 +43,8 @@ def define_flags() -> None:
   flags.DEFINE_enum('by', None, ('qualification', 'preference'), 'with --job: what ranks '
                     'candidates; without it qualification, where its expert is trained')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
-  flags.DEFINE_bool('explain', False, 'with --candidate: say why, by the writer of '
-                    'experiments.explain')
+  flags.DEFINE_bool('explain', False, 'with --candidate: say what decided on each job and what '
+                    'would change it, and the reasons of a writer where the run has one')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
   flags.DEFINE_string('scheduler', None, 'with --candidates: address or file of a Dask scheduler '

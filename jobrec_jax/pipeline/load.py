@@ -19,6 +19,7 @@ import zipfile
 import jax
 
 from jobrec_jax.generate.write import ReasonWriter
+from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.writer import writer_lora
 from jobrec_jax.pipeline.artefacts import (
     Catalogue,
@@ -195,8 +196,21 @@ def _experts(parts: Parts, backbone: str | None) -> tuple[Experts, Calibration]:
                        f'one: {place}')
     decoder = open_backbone(text.spec, place)
     params = params | {'decoder': decoder.load(None)}
-  experts = text.experts(make_model(text.spec, text.tokenizer, decoder), params)
-  return experts, load_calibration(parts.folders['calibration'])
+  model = make_model(text.spec, text.tokenizer, decoder)
+  _check_tables(parts.folders['cooperative'], model, params)
+  return text.experts(model, params), load_calibration(parts.folders['calibration'])
+
+
+def _check_tables(folder: Path, model: JobRec, params: Mapping[str, Any]) -> None:
+  """Raises ValueError: tables of embeddings have other rows than this version gives them."""
+  wanted = {'embedding': (model.config.decoder.vocab_size, params['decoder']['embedding'])}
+  if model.config.phrases:
+    wanted['phrases'] = model.config.phrases, params['phrases']
+  for name, (rows, table) in wanted.items():
+    if len(table) != rows:
+      raise ValueError(f'{folder}: {name} must have {rows} rows, got {len(table)}, as an earlier '
+                       'version of jobrec_jax wrote them; the command that made the run makes it '
+                       'again')
 
 
 def _writer(parts: Parts, experts: Experts, schema: Schema) -> ReasonWriter | None:

@@ -6,7 +6,8 @@ from jobrec_jax.recommend import DOUBTED, RankedCandidate, RankedJobs
 from jobrec_jax.schema.words import printable
 from jobrec_jax.scoring.policy import Alone, Policy
 
-WRITTEN = {'preference': 'wanted', 'qualification': 'eligible'}  # how written reasons are called
+# How reasons and decisions are called.
+WRITTEN = {'decision': 'decided', 'preference': 'wanted', 'qualification': 'eligible'}
 FAR = 1.5  # a catalogue so many times as long, or as short, as stage 2's lists moves C
 
 
@@ -15,8 +16,8 @@ def ranking_table(ranked: RankedJobs, tau: float | None,
                   written: Sequence[Mapping[str, str]] = ()) -> str:
   """The ranking as aligned text, each job's reasons below it, and what of tau `policy` heeds.
 
-  `lift` is what eligibility adds to preference in the score. `written` are reasons of each job by
-  perspective, where a writer wrote some.
+  `lift` is what eligibility adds to preference in the score. `written` are what decided on each
+  job, and reasons by perspective where a writer wrote some.
   """
   titled = any(j.title != j.job_id for j in ranked.jobs)
   columns = ('rank', 'job', *(('title',) if titled else ()), 'score', 'preference', 'p_qual',

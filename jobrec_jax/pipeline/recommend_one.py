@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset, Interactions
 from jobrec_jax.data.files.records import read_entity, read_records
 from jobrec_jax.data.tables.applied import Applied, read_applied
+from jobrec_jax.pipeline.decision import Decisions, decide, in_words
 from jobrec_jax.pipeline.load import LoadedRun
 from jobrec_jax.pipeline.ranking_table import (
     candidates_table,
@@ -34,7 +36,8 @@ class Asked:
     applied: a table of applications, to be left out; '' for none.
     resolve: whether tau binds the mean over these candidates and this catalogue.
     as_json: for programs, not for people.
-    explain: whether the run's writer writes why each job is wanted and the candidate eligible.
+    explain: whether to say what decided and what would change it, and, where the run has a writer,
+      why each job is wanted and the candidate eligible.
   """
 
   tau: float | None = 0.0
@@ -60,9 +63,6 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
   Raises:
     ValueError: a file or a setting is wrong.
   """
-  if asked.explain and run.writer is None:
-    raise ValueError('--explain must come with a run that has a writer of reasons, got one '
-                     'without; make it: python -m experiments.explain --workdir=RUN')
   known = run.catalogue
   candidate = read_entity(path, run.schema, 'candidate', known.sides.get('candidate'), name)
   jobs, warnings = read_jobs(run, asked.catalogue)
@@ -75,20 +75,38 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
   alone = isinstance(run.policy, Alone)
   (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
   warnings += [*ranked.notes, *unread([ranked.unread])]
-  written = explained(run, candidate, ranked, jobs) if asked.explain else []
+  written = explained(run, candidate, ranked, jobs) if asked.explain and run.writer else []
+  decided = None
+  if asked.explain:
+    decided = decide(run.recommender, candidate, tau, asked.top_k, jobs, without)
   if asked.as_json:
+    more = [({'written': written[i]} if written else {})
+            | ({'decision': decided.jobs[i].as_json()} if decided else {})
+            for i in range(len(ranked.jobs))]
     return json.dumps(null_for_nan({
         'tau': asked.tau, **({'ranked_by': run.policy.perspective} if alone else {}),
         **({'requirement': tau} if asked.resolve else {}),
         'eligibility': ranked.eligibility, 'notes': warnings,
-        'jobs': [dataclasses.asdict(job) | ({'written': written[i]} if written else {})
-                 for i, job in enumerate(ranked.jobs)]}), indent=2), warnings
+        'jobs': [dataclasses.asdict(job) | of for job, of in zip(ranked.jobs, more)],
+        **({'next': _next(decided)} if decided else {})}), indent=2), warnings
   count = len(run.jobs if jobs is None else jobs)
+  if decided:
+    said = [{'decision': in_words(d, asked.top_k)} for d in decided.jobs]
+    written = [of | more for of, more in zip(said, written or [{}] * len(said))]
   table = ranking_table(ranked, tau, run.policy, written)
+  if decided and decided.next:
+    table += (f'\nNext, {printable(decided.next.job_id)} ({printable(decided.next.title)}): '
+              f'{printable(in_words(decided.next, asked.top_k, enters=True))}')
   if alone:
     return table, warnings
   said = what_tau_binds(count, run.list_length, asked.tau if asked.resolve else None)
   return f'{table}\n{said}', warnings
+
+
+def _next(decided: Decisions) -> dict[str, Any] | None:
+  """The first job that is not among the best, for programs."""
+  found = decided.next
+  return found and {'job_id': found.job_id, 'title': found.title} | found.as_json()
 
 
 def explained(run: LoadedRun, candidate: Entity, ranked: RankedJobs,
