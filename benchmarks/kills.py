@@ -16,7 +16,6 @@ benchmarks/results/kills.json.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import json
 import os
 from pathlib import Path
 import platform
@@ -45,7 +44,7 @@ SMALL = {
     'market.candidates': 60, 'market.jobs': 20, 'log_every': 1, 'save_seconds': 0.3,
     'tokenizer.vocab_size': 600, 'tokenizer.candidate': 64, 'tokenizer.job': 40,
     'tokenizer.alignment': 20, 'warm_up.steps': 30, 'warm_up.batch': 8, 'cooperative.steps': 30,
-    'cooperative.batch': 8, 'policy.list_length': 8, 'policy.lists': 40, 'policy.held_out': 24,
+    'cooperative.batch': 8, 'policy.list_length': 8, 'policy.lists': 60, 'policy.held_out': 24,
     'policy.grid': 4, 'features.batch': 8}
 # What a figure may differ by where the devices of a chain change, as in the tests.
 TOLERANCE = 1e-3
@@ -240,7 +239,7 @@ def undisturbed(out: Path, count: int, devices: int) -> Path:
   if not (folder / 'results.json').is_file():
     job = started(folder, out / 'logs' / folder.name, count, devices)
     if ended(job, LONGEST) is None or any(p.popen.returncode for p in job):
-      raise ValueError(f'{folder}: the undisturbed run must end well; its words are in {job[0].log}')
+      raise ValueError(f'{folder}: must end well, got the words in {job[0].log}')
   return folder
 
 
@@ -266,7 +265,7 @@ def chain(name: str, out: Path, seed: int, rows: list[dict], about: dict[str, An
   took = ended(job, LONGEST)
   done[-1] |= resumption(job[0].said(), before, done[-1])
   if took is None or any(p.popen.returncode for p in job):
-    raise ValueError(f'{folder}: the resumed run must end well; its words are in {job[0].log}')
+    raise ValueError(f'{folder}: must end well, got the words in {job[0].log}')
   rows.append({'chain': name, 'kind': 'end', **compared(folder, reference), **about})
   print({k: v for k, v in rows[-1].items() if k not in about}, flush=True)
   write_rows(RESULTS, rows)
@@ -294,8 +293,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if row['kind'] == 'end':
       same = 'equal to the bit' if row['same_bits'] else (
           f"greatest difference {row['greatest_difference']:.1g}")
-      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, losses of "
-                   f"all steps within {row['greatest_of_losses']:.1g}.")
+      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, all "
+                   f"losses within {row['greatest_of_losses']:.1g}.")
   return '\n'.join(lines)
 
 
