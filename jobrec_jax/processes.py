@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import os
 import re
 import socket
@@ -23,6 +22,8 @@ import jax
 from jax._src import distributed  # JAX offers its messages nowhere else; Orbax takes them from here
 from jax.experimental import multihost_utils
 import numpy as np
+
+from jobrec_jax.liveness import Beat, Liveness
 
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
@@ -82,6 +83,7 @@ class _Here:
     self.other: Ending | None = None  # of another process, which ended the job
     self.dividing = False
     self.heartbeat = 0
+    self.made, self.making = 0, False  # batches
 
 
 _here = _Here()
@@ -148,6 +150,20 @@ def left(name: str) -> dict[int, Any]:
   """What processes have left so far: process -> value."""
   found = distributed.global_state.client.key_value_dir_get(f'jobrec/left/{name}')
   return {int(key.rsplit('/', 1)[1]): json.loads(value) for key, value in found}
+
+
+@contextlib.contextmanager
+def making_batch() -> Iterator[None]:
+  """Inside, this process makes a batch; all make as many, and wait for each other's.
+
+  One that takes `liveness.PATIENCE` seconds longer than another is named, and ends the job.
+  """
+  _here.making = True
+  try:
+    yield
+    _here.made += 1
+  finally:
+    _here.making = False
 
 
 def gathered(name: str, value: Any) -> list[Any]:
@@ -287,17 +303,18 @@ def _watch() -> None:
   """Ends this process after another has ended the job, whatever it waits for.
 
   Beside that every process says that it lives, and the first names those that do not; JAX, which
-  asks a thread that nothing in Python can hold up, ends the job.
+  asks a thread that nothing in Python can hold up, ends the job. Who lives and makes no batch while
+  others wait for it is named too, and the first ends the job.
   """
-  found, heard, pause = None, {}, _here.heartbeat / 10
+  found, liveness, pause = None, Liveness(_here.heartbeat), _here.heartbeat / 10
   try:
-    for beat in itertools.count():
-      tell_first('beat', [beat, socket.gethostname()])
+    for count in itertools.count():
+      tell_first('beat', Beat(count, socket.gethostname(), _here.made, _here.making))
       found = _look('jobrec/end', pause)
       if found is not None:
         break
       if is_first():
-        _name_the_silent(heard)
+        _name(liveness)
   except jax.errors.JaxRuntimeError:  # JAX is about to abort this process, in many words
     if not is_first():
       print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
@@ -314,23 +331,15 @@ def _watch() -> None:
   _leave(end['status'])
 
 
-def _name_the_silent(heard: dict[int, tuple[Any, float]]) -> None:
-  """Says once which processes have been silent for a quarter of what ends the job.
-
-  JAX counts from a heartbeat that may be half of it older.
-
-  Args:
-    heard: process -> its last beat and when it came; kept here.
-  """
-  now = time.monotonic()
-  for process, beat in left('beat').items():
-    last, when = heard.get(process, (None, now))
-    if beat != last:
-      heard[process] = beat, now
-    elif now - when > _here.heartbeat / 4:
-      print(f'process {process} on {beat[1]} has not been heard of for {now - when:.0f} s',
-            file=sys.stderr, flush=True)
-      heard[process] = beat, math.inf
+def _name(liveness: Liveness) -> None:
+  """Says which processes are silent, and ends the job if one keeps the others waiting."""
+  beats, now = {k: Beat(*x) for k, x in left('beat').items()}, time.monotonic()
+  for line in liveness.silent(beats, now):
+    print(line, file=sys.stderr, flush=True)
+  stuck = liveness.stuck(beats, now)
+  if stuck is not None:
+    print(stuck, file=sys.stderr, flush=True)
+    _end(Ending(stuck, 1))
 
 
 def _is_of_another(error: BaseException | None) -> bool:

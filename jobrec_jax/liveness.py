@@ -1,0 +1,74 @@
+"""Which process of a job is silent, and which keeps the others waiting: judged from its beats."""
+
+import math
+from typing import NamedTuple
+
+PATIENCE = 40.0  # seconds that a batch may take longer in one process than in another
+
+
+class Beat(NamedTuple):
+  """What a process says of itself about ten times in a heartbeat's limit.
+
+  Attributes:
+    count: of its beats.
+    host: where it runs.
+    made: batches that it has made; all processes make as many.
+    making: whether it makes one now.
+  """
+
+  count: int
+  host: str
+  made: int = 0
+  making: bool = False
+
+
+class Liveness:
+  """Judges the beats of all processes, again and again; for the process that names the others.
+
+  Args:
+    heartbeat: seconds of silence after which a process counts as dead.
+  """
+
+  def __init__(self, heartbeat: float):
+    self._heartbeat = heartbeat
+    self._heard: dict[int, tuple[Beat, float]] = {}  # when the last beat came
+    self._behind: dict[int, tuple[int, float]] = {}  # batches made, and since when others wait
+
+  def silent(self, beats: dict[int, Beat], now: float) -> list[str]:
+    """Lines that name, once, who has been silent for a quarter of the limit.
+
+    JAX, which ends the job, counts from a heartbeat that may be half of it older.
+
+    Args:
+      beats: process -> its newest.
+      now: seconds on any clock.
+    """
+    lines = []
+    for process, beat in beats.items():
+      last, when = self._heard.get(process, (None, now))
+      if beat != last:
+        self._heard[process] = beat, now
+      elif now - when > self._heartbeat / 4:
+        lines.append(f'process {process} on {beat.host} has not been heard of for {now - when:.0f} '
+                     's')
+        self._heard[process] = beat, math.inf
+    return lines
+
+  def stuck(self, beats: dict[int, Beat], now: float) -> str | None:
+    """The line that names who lives and has kept the others waiting for a batch too long.
+
+    Args:
+      beats, now: as `silent` takes them.
+    """
+    most = max((beat.made for beat in beats.values()), default=0)
+    for process, beat in beats.items():
+      if not beat.making or beat.made == most:
+        self._behind.pop(process, None)
+        continue
+      made, since = self._behind.setdefault(process, (beat.made, now))
+      if made != beat.made:
+        self._behind[process] = beat.made, now
+      elif now - since > PATIENCE:
+        return (f'process {process} on {beat.host} has not made its batch for {now - since:.0f} s, '
+                'while others wait for it; see what its data wait for')
+    return None
