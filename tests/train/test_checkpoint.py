@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.sharding import MeshConfig, make_mesh
+from jobrec_jax.train.ahead import abstract_state
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from tests.train import tiny
 
@@ -212,6 +213,34 @@ def test_arrays_are_laid_out_as_asked(folder):
   assert there[0].sharding == sharding and there[1].devices() == {jax.devices()[3]}
   for array in there:
     np.testing.assert_array_equal(array, wide['w'])
+
+
+def state_on(model, devices, data, fsdp, tensor):
+  """Shapes and places of a training state of `model`, its moments and best parameters among it."""
+  mesh = make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[:devices])
+
+  def init():
+    texts = jnp.zeros((1, 8), int), jnp.zeros((1, 1, 8), int), jnp.zeros((1, 1, 4), int)
+    return model.init(jax.random.key(0), *texts)['params']
+  state = abstract_state(init, lambda path: False, 'float32', tiny.TX, True, mesh)
+  return state.replace(frozen=())
+
+
+@pytest.mark.parametrize('wrote', [(1, 1, 1, 1), (8, 2, 2, 2)], ids=str)
+def test_any_number_of_devices_reads_the_same_bits(wrote, model, tmp_path):
+  rng = np.random.default_rng(0)
+  saved = jax.tree.map(lambda x: jax.device_put(
+      np.frombuffer(rng.bytes(x.size * x.dtype.itemsize), np.uint8).view(
+          np.uint32).astype(x.dtype).reshape(x.shape), x.sharding), state_on(model, *wrote))
+  with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+    checkpoints.save(1, saved)
+    checkpoints.wait()
+    for mesh in (1, 1, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (8, 8, 1, 1), (8, 2, 2, 2):
+      like = state_on(model, *mesh)
+      found = checkpoints.restore(like)
+      assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, like)
+      assert any(len(x.sharding.device_set) == mesh[0] for x in jax.tree.leaves(found))
+      assert tiny.bits(found) == tiny.bits(saved)
 
 
 @contextlib.contextmanager
