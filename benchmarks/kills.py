@@ -50,7 +50,7 @@ SMALL = {
 TOLERANCE = 1e-3
 LONGEST = 600  # seconds that a run may take until its kill, or its end
 TRAINED = 'warm_up', 'cooperative'
-NAMED = re.compile(r'(process \d+ on .*|process 0, which .*)')
+NAMED = re.compile(r'(process \d+ (?:on|at) .*)')
 
 
 class Kill(NamedTuple):

@@ -1,6 +1,10 @@
-"""Which process of a job is silent, and which keeps the others waiting: judged from its beats."""
+"""Whether the processes of a job live: judged from their beats, and from a line that death cuts."""
 
+from collections.abc import Callable
+import contextlib
 import math
+import socket
+import threading
 from typing import NamedTuple
 
 PATIENCE = 40.0  # seconds that a batch may take longer in one process than in another
@@ -72,3 +76,35 @@ class Liveness:
         return (f'process {process} on {beat.host} has not made its batch for {now - since:.0f} s, '
                 'while others wait for it; see what its data wait for')
     return None
+
+
+def open_line() -> int:
+  """The port of a line that stays open as long as this process lives."""
+  both = socket.has_dualstack_ipv6()
+  server = socket.create_server(('', 0), family=socket.AF_INET6 if both else socket.AF_INET,
+                                dualstack_ipv6=both)
+
+  def keep() -> None:
+    held = []
+    while True:
+      held.append(server.accept()[0])
+  threading.Thread(target=keep, daemon=True).start()
+  return server.getsockname()[1]
+
+
+def hold_line(host: str, port: int, cut: Callable[[], None]) -> None:
+  """Calls `cut` in a thread as soon as the process that opened a line is gone.
+
+  Where hosts let no such connection pass nothing is held, and nothing called.
+  """
+  try:
+    line = socket.create_connection((host, port), timeout=10)
+  except OSError:
+    return
+  line.settimeout(None)
+
+  def wait() -> None:
+    with contextlib.suppress(OSError), line:
+      line.recv(1)  # nobody sends: it returns at the end
+    cut()
+  threading.Thread(target=wait, daemon=True).start()

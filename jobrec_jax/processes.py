@@ -23,7 +23,7 @@ from jax._src import distributed  # JAX offers its messages nowhere else; Orbax 
 from jax.experimental import multihost_utils
 import numpy as np
 
-from jobrec_jax.liveness import Beat, Liveness
+from jobrec_jax.liveness import Beat, Liveness, hold_line, open_line
 
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
@@ -81,6 +81,7 @@ class _Here:
     self.said = itertools.count()
     self.met = itertools.count()
     self.other: Ending | None = None  # of another process, which ended the job
+    self.over = False  # all has come to its end, and whoever is gone may be
     self.dividing = False
     self.heartbeat = 0
     self.made, self.making = 0, False  # batches
@@ -237,6 +238,7 @@ def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | 
   if not several():
     yield
     return
+  _lifeline()
   watcher = threading.Thread(target=_watch, daemon=True)
   watcher.start()
   try:
@@ -316,9 +318,8 @@ def _watch() -> None:
       if is_first():
         _name(liveness)
   except jax.errors.JaxRuntimeError:  # JAX is about to abort this process, in many words
-    if not is_first():
-      print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
-      os._exit(1)
+    _first_is_gone()
+  _here.over = True
   if not found:
     return
   end = json.loads(found)
@@ -329,6 +330,22 @@ def _watch() -> None:
   _here.other = Ending(end['line'], end['status'])
   time.sleep(GRACE)
   _leave(end['status'])
+
+
+def _lifeline() -> None:
+  """Lets the others see at once when process 0 dies: JAX aborts them then, and names nobody."""
+  if is_first():
+    _set('jobrec/line', str(open_line()))
+  else:
+    host = distributed.global_state.coordinator_address.rpartition(':')[0]
+    hold_line(host.strip('[]'), int(_get('jobrec/line')), _first_is_gone)
+
+
+def _first_is_gone() -> None:
+  if not is_first() and not _here.over:
+    print(f'process 0 at {distributed.global_state.coordinator_address}, which the others need, is '
+          'gone', file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _name(liveness: Liveness) -> None:

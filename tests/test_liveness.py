@@ -1,6 +1,10 @@
 """Beats of processes: who is named as silent, and who as the one that the others wait for."""
 
-from jobrec_jax.liveness import PATIENCE, Beat, Liveness
+import subprocess
+import sys
+import threading
+
+from jobrec_jax.liveness import PATIENCE, Beat, Liveness, hold_line
 
 
 def test_who_is_silent_for_a_quarter_of_the_limit_is_named_once():
@@ -45,3 +49,18 @@ def test_waiting_is_counted_from_when_others_began_to_wait():
   assert live.stuck(alone, 2.5 * PATIENCE) is None
   assert live.stuck(behind, 3.5 * PATIENCE) is None
   assert live.stuck(behind, 4.6 * PATIENCE) is not None
+
+
+def test_a_line_is_cut_when_the_process_that_opened_it_dies_and_not_before():
+  code = 'from jobrec_jax.liveness import open_line; print(open_line(), flush=True); input()'
+  cut = threading.Event()
+  with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        text=True) as process:
+    port = int(process.stdout.readline())
+    hold_line('127.0.0.1', port, cut.set)
+    hold_line('127.0.0.1', port, lambda: None)
+    assert not cut.wait(0.5)
+    process.kill()
+    assert cut.wait(60)
+  hold_line('127.0.0.1', port, cut.clear)  # nobody listens: nothing is held
+  assert cut.is_set()

@@ -131,6 +131,15 @@ def test_a_process_that_dies_ends_the_other_which_names_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_first_process_that_dies_ends_the_other_which_names_it(tmp_path):
+  command = ['tests.processes.worker', 'first dying', str(tmp_path), '{port}', '{process}']
+  ended = launch.two(command, 1)
+  assert ended[0].status == -signal.SIGKILL and ended[1].status == 1, ended
+  assert any(re.fullmatch(r'process 0 at 127\.0\.0\.1:\d+, which the others need, is gone', line)
+             for line in ended[1].said)
+
+
+@pytest.mark.slow
 def test_a_process_that_sleeps_over_its_data_is_named_and_ends_both(tmp_path):
   """It lives, so that nothing else finds it; where the others wait for it is no matter."""
   command = ['tests.processes.worker', 'sleeping', str(tmp_path), '{port}', '{process}']

@@ -132,11 +132,11 @@ def signalled(step: int) -> Iterator[np.ndarray]:
     yield batch
 
 
-def failing(folder: Path, died: bool = False, asleep: bool = False) -> None:
-  """Process 1 cannot read its data, or is killed, or sleeps, while the others wait for it."""
+def failing(folder: Path, died: bool = False, asleep: bool = False, which: int = 1) -> None:
+  """A process cannot read its data, or is killed, or sleeps, while the others wait for it."""
   def data(step: int) -> Iterator[np.ndarray]:
     for index, batch in enumerate(tiny.batches(step), step):
-      if index == 3 and processes.index() == 1:
+      if index == 3 and processes.index() == which:
         if died:
           signal.raise_signal(signal.SIGKILL)
         while asleep:
@@ -169,6 +169,7 @@ def main(role: str, folder: str, port: str, process: str, count: str = '2') -> N
     raise_on_signals()
     {'steps': steps_and_signal, 'failing': failing, 'road': run_road, 'grids': grids,
      'dying': functools.partial(failing, died=True),
+     'first dying': functools.partial(failing, died=True, which=0),
      'sleeping': functools.partial(failing, asleep=True)}[role](Path(folder))
 
 
