@@ -251,7 +251,7 @@ def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | 
       known = f'{type(error).__name__}: {error}', 1
     else:
       print(known[0], file=sys.stderr, flush=True)
-    if _is_of_another(error):
+    if is_of_another(error):
       _wait_for_the_dead()
     _end(Ending(*known))
   if is_first():
@@ -359,7 +359,7 @@ def _name(liveness: Liveness) -> None:
     _end(Ending(stuck, 1))
 
 
-def _is_of_another(error: BaseException | None) -> bool:
+def is_of_another(error: BaseException | None) -> bool:
   """Whether it may come of the death of another process: a broken line, and what came of that."""
   while error is not None:
     if isinstance(error, jax.errors.JaxRuntimeError) or re.match(BROKEN, str(error)):

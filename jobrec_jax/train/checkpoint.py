@@ -196,10 +196,15 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns whatever a full or read-only disk raises, at once or later, into one ValueError."""
+    """Turns whatever a full or read-only disk raises, at once or later, into one ValueError.
+
+    Saves of several processes wait for each other; that one is gone is no fault of the disk.
+    """
     try:
       yield
     except Exception as error:
+      if processes.several() and processes.is_of_another(error):
+        raise
       raise ValueError(f'{self.folder}: must be a folder with space to write, got: '
                        f'{_phrase(error)}; the same command resumes once it is') from error
 

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
+from jobrec_jax import processes
 from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train.ahead import abstract_state
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
@@ -282,3 +283,20 @@ def test_an_error_in_the_block_is_not_hidden_by_one_at_its_end(folder, caplog):
     checkpoints.save(4, state(4))
     raise KeyError('mine')
   assert 'must be a folder with space' in caplog.text
+
+
+def test_the_death_of_another_process_is_not_blamed_on_the_disk(folder, monkeypatch):
+  gone = jax.errors.JaxRuntimeError('UNKNOWN: Gloo AllGather failed: Connection closed by peer')
+  broken = ValueError(str(gone))  # as JAX raises some
+
+  def closed():
+    raise error
+  with opened(folder) as checkpoints, monkeypatch.context() as patched:
+    patched.setattr(checkpoints._manager, 'wait_until_finished', closed)
+    patched.setattr(processes, 'several', lambda: True)
+    for error in gone, broken:
+      with pytest.raises(type(error), match=r'^UNKNOWN: Gloo AllGather failed'):
+        checkpoints.wait()
+    error = OSError(28, 'No space left on device')
+    with pytest.raises(ValueError, match='must be a folder with space to write, got: OSError'):
+      checkpoints.wait()

@@ -1,0 +1,15 @@
+"""benchmarks/RESULTS.md shows the kept kills, and what is said of them holds of every row."""
+
+from benchmarks import kills
+from jobrec_jax.schema.files import read_json
+
+
+def test_the_table_is_of_the_kept_rows():
+  page = kills.PAGE.read_text()
+  assert kills.render(page, read_json(kills.RESULTS)) == page
+
+
+def test_no_kill_lost_more_than_an_unfinished_checkpoint():
+  rows = [row for row in read_json(kills.RESULTS) if row['kind'] != 'end']
+  assert rows and not any(row['lost'] or row['made_again'] or row['damaged'] for row in rows)
+  assert all(row['ended_s'] is not None and row['ended_s'] < 60 for row in rows)
