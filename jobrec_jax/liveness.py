@@ -1,13 +1,20 @@
 """Whether the processes of a job live: judged from their beats, and from a line that death cuts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import math
+import re
 import socket
+import sys
 import threading
 from typing import NamedTuple
 
+import jax
+
 PATIENCE = 40.0  # seconds that a batch may take longer in one process than in another
+
+# Begins errors of collectives, which JAX raises as ValueErrors, too.
+BROKEN = r'(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): '
 
 
 class Beat(NamedTuple):
@@ -78,6 +85,18 @@ class Liveness:
     return None
 
 
+@contextlib.contextmanager
+def told_if_longer(seconds: float, line: str) -> Iterator[None]:
+  """Says a line on stderr where the block takes longer than so many seconds."""
+  timer = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
 def open_line() -> int:
   """The port of a line that stays open as long as this process lives."""
   both = socket.has_dualstack_ipv6()
@@ -108,3 +127,12 @@ def hold_line(host: str, port: int, cut: Callable[[], None]) -> None:
       line.recv(1)  # nobody sends: it returns at the end
     cut()
   threading.Thread(target=wait, daemon=True).start()
+
+
+def is_of_another(error: BaseException | None) -> bool:
+  """Whether it may come of the death of another process: a broken line, and what came of that."""
+  while error is not None:
+    if isinstance(error, jax.errors.JaxRuntimeError) or re.match(BROKEN, str(error)):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import os
-import re
 import socket
 import sys
 import threading
@@ -23,14 +22,19 @@ from jax._src import distributed  # JAX offers its messages nowhere else; Orbax 
 from jax.experimental import multihost_utils
 import numpy as np
 
-from jobrec_jax.liveness import Beat, Liveness, hold_line, open_line
+from jobrec_jax.liveness import (
+    Beat,
+    Liveness,
+    hold_line,
+    is_of_another,
+    open_line,
+    told_if_longer,
+)
 
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
 KEPT = 1000  # messages of process 0 that stay; no process lies so far behind
 AUTO = 'auto'
-# Begins errors of collectives, which JAX raises as ValueErrors, too.
-BROKEN = r'(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,14 +308,16 @@ def _look(key: str, seconds: float) -> str | None:
 def _watch() -> None:
   """Ends this process after another has ended the job, whatever it waits for.
 
-  Beside that every process says that it lives, and the first names those that do not; JAX, which
-  asks a thread that nothing in Python can hold up, ends the job. Who lives and makes no batch while
-  others wait for it is named too, and the first ends the job.
+  Beside that every process says that it lives, and the first names those that do not, the others
+  the first; JAX, whose threads nothing in Python can hold up, ends the job. Who lives and makes no
+  batch while others wait for it is named too, and the first ends the job.
   """
   found, liveness, pause = None, Liveness(_here.heartbeat), _here.heartbeat / 10
   try:
     for count in itertools.count():
-      tell_first('beat', Beat(count, socket.gethostname(), _here.made, _here.making))
+      with told_if_longer(_here.heartbeat / 4, f'{_first()} has not been heard of for '
+                          f'{_here.heartbeat / 4:.0f} s'):
+        tell_first('beat', Beat(count, socket.gethostname(), _here.made, _here.making))
       found = _look('jobrec/end', pause)
       if found is not None:
         break
@@ -343,9 +349,12 @@ def _lifeline() -> None:
 
 def _first_is_gone() -> None:
   if not is_first() and not _here.over:
-    print(f'process 0 at {distributed.global_state.coordinator_address}, which the others need, is '
-          'gone', file=sys.stderr, flush=True)
+    print(f'{_first()}, which the others need, is gone', file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def _first() -> str:
+  return f'process 0 at {distributed.global_state.coordinator_address}'
 
 
 def _name(liveness: Liveness) -> None:
@@ -357,15 +366,6 @@ def _name(liveness: Liveness) -> None:
   if stuck is not None:
     print(stuck, file=sys.stderr, flush=True)
     _end(Ending(stuck, 1))
-
-
-def is_of_another(error: BaseException | None) -> bool:
-  """Whether it may come of the death of another process: a broken line, and what came of that."""
-  while error is not None:
-    if isinstance(error, jax.errors.JaxRuntimeError) or re.match(BROKEN, str(error)):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
 
 
 def _wait_for_the_dead() -> None:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jobrec_jax import processes
+from jobrec_jax.liveness import is_of_another
 from jobrec_jax.schema.files import decode_json, digest, read_json, write_json
 
 PyTree = Any
@@ -203,7 +204,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      if processes.several() and processes.is_of_another(error):
+      if processes.several() and is_of_another(error):
         raise
       raise ValueError(f'{self.folder}: must be a folder with space to write, got: '
                        f'{_phrase(error)}; the same command resumes once it is') from error
