@@ -175,28 +175,29 @@ def there(folder: Path) -> dict[str, str]:
   return {path.parent.name: digest(path) for path in folder.glob('store/*/artefact.json')}
 
 
-def kill(kill: Kill, folder: Path, logs: Path, seconds: Mapping[str, float],
-         draw: random.Random) -> dict[str, Any]:
+def killed_run(plan: Kill, folder: Path, logs: Path, seconds: Mapping[str, float],
+               draw: random.Random) -> dict[str, Any]:
   """Starts a job, kills it, and tells how it ended."""
-  job = started(folder, logs, kill.processes, kill.devices)
-  begun = re.compile(rf' stage (\d+ of \d+: )?{kill.stage}, |{kill.stage}: drawing')
-  step, delay = None, draw.uniform(0, seconds[kill.stage])
-  which = draw.randrange(kill.processes)
-  if kill.stage in TRAINED:
+  job = started(folder, logs, plan.processes, plan.devices)
+  begun = re.compile(rf' stage (\d+ of \d+: )?{plan.stage}, |{plan.stage}: drawing')
+  step, delay = None, draw.uniform(0, seconds[plan.stage])
+  which = draw.randrange(plan.processes)
+  if plan.stage in TRAINED:
     first = max(checkpoints(folder)[0], default=0)
-    step, delay = draw.randrange(first + 1, SMALL[f'{kill.stage}.steps']), draw.uniform(0, 0.3)
-    begun = re.compile(rf' {kill.stage}: step {step}/')
+    last = SMALL[f'{plan.stage}.steps'] - 1
+    step, delay = draw.randint(min(first + 1, last), last), draw.uniform(0, 0.3)
+    begun = re.compile(rf' {plan.stage}: step {step}/')
   reached = wait_for(job, begun)
   time.sleep(delay if reached else 0)
   alive = all(p.popen.poll() is None for p in job)
-  chosen = job if kill.kind == 'all' else [job[which]]
-  send(chosen, signal.SIGTERM if kill.kind == 'term' else signal.SIGKILL)
+  chosen = job if plan.kind == 'all' else [job[which]]
+  send(chosen, signal.SIGTERM if plan.kind == 'term' else signal.SIGKILL)
   took = ended(job, LONGEST)
   others = [p for p in job if p not in chosen]
   lines = [found[1] for p in others for line in p.said() if (found := NAMED.search(line))]
   on_disk, unfinished = checkpoints(folder)
-  return {'stage': kill.stage, 'kind': kill.kind, 'processes': kill.processes,
-          'devices': kill.devices, 'killed': None if kill.kind == 'all' else which,
+  return {'stage': plan.stage, 'kind': plan.kind, 'processes': plan.processes,
+          'devices': plan.devices, 'killed': None if plan.kind == 'all' else which,
           'reached': reached and alive, 'step': step, 'delay_s': round(delay, 3),
           'in_stage': ([*stages(job[0].said())] or [None])[-1],
           'ended_s': None if took is None else round(took, 1),
@@ -252,7 +253,7 @@ def chain(name: str, out: Path, seed: int, rows: list[dict], about: dict[str, An
   done = [r for r in rows if r['chain'] == name]
   for k in range(len(done), len(kills)):
     before, logs = there(folder), out / 'logs' / f'{name}-{k}'
-    row = kill(kills[k], folder, logs, seconds, random.Random(f'{seed} {name} {k}'))
+    row = killed_run(kills[k], folder, logs, seconds, random.Random(f'{seed} {name} {k}'))
     if k:
       done[-1] |= resumption((logs / '0.log').read_text().splitlines(), before, done[-1])
     row = {'chain': name, 'kill': k, **row, **about}

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 import threading
+import time
 
-from jobrec_jax.liveness import PATIENCE, Beat, Liveness, hold_line
+from jobrec_jax.liveness import PATIENCE, Beat, Liveness, hold_line, told_if_longer
 
 
 def test_who_is_silent_for_a_quarter_of_the_limit_is_named_once():
@@ -64,3 +65,14 @@ def test_a_line_is_cut_when_the_process_that_opened_it_dies_and_not_before():
     assert cut.wait(60)
   hold_line('127.0.0.1', port, cut.clear)  # nobody listens: nothing is held
   assert cut.is_set()
+
+
+def test_only_what_takes_longer_is_told(capfd):
+  with told_if_longer(60, 'in vain'):
+    pass
+  with told_if_longer(0.01, 'process 0 has not been heard of'):
+    said = ''
+    while not said:
+      time.sleep(0.01)
+      said = capfd.readouterr().err
+  assert said == 'process 0 has not been heard of\n'
