@@ -294,8 +294,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if row['kind'] == 'end':
       same = 'equal to the bit' if row['same_bits'] else (
           f"greatest difference {row['greatest_difference']:.1g}")
-      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, all "
-                   f"losses within {row['greatest_of_losses']:.1g}.")
+      losses = row['greatest_of_losses']
+      losses = f'within {losses:.1g}' if losses else 'equal to the bit'
+      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, losses of "
+                   f'all steps {losses}.')
   return '\n'.join(lines)
 
 
