@@ -296,8 +296,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
           f"greatest difference {row['greatest_difference']:.1g}")
       losses = row['greatest_of_losses']
       losses = f'within {losses:.1g}' if losses else 'equal to the bit'
-      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, losses of "
-                   f'all steps {losses}.')
+      lines.append(f"\nChain `{row['chain']}` against an undisturbed run: figures {same}, losses "
+                   f'of all steps {losses}.')
   return '\n'.join(lines)
 
 

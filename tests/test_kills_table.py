@@ -14,3 +14,12 @@ def test_no_kill_lost_more_than_an_unfinished_checkpoint():
   assert rows and not any(
       row.get(name) for row in rows for name in ('lost', 'made_again', 'damaged'))
   assert all(row['ended_s'] is not None and row['ended_s'] < 60 for row in rows)
+
+
+def test_resumed_runs_gave_what_an_undisturbed_one_gives():
+  ends = {row['chain']: row for row in read_json(kills.RESULTS) if row['kind'] == 'end'}
+  assert set(ends) == set(kills.CHAINS)
+  for name, row in ends.items():
+    assert row['same_rows'] and row['same_steps']
+    assert row['same_bits'] if name != 'changing' else (
+        row['greatest_difference'] <= kills.TOLERANCE)
