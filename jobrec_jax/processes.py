@@ -9,9 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import os
-import re
 import socket
 import sys
 import threading
@@ -24,12 +22,19 @@ from jax._src import distributed  # JAX offers its messages nowhere else; Orbax 
 from jax.experimental import multihost_utils
 import numpy as np
 
+from jobrec_jax.liveness import (
+    Beat,
+    Liveness,
+    hold_line,
+    is_of_another,
+    open_line,
+    told_if_longer,
+)
+
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
 KEPT = 1000  # messages of process 0 that stay; no process lies so far behind
 AUTO = 'auto'
-# Begins errors of collectives, which JAX raises as ValueErrors, too.
-BROKEN = r'(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +85,10 @@ class _Here:
     self.said = itertools.count()
     self.met = itertools.count()
     self.other: Ending | None = None  # of another process, which ended the job
+    self.over = False  # all has come to its end, and whoever is gone may be
     self.dividing = False
     self.heartbeat = 0
+    self.made, self.making = 0, False  # batches
 
 
 _here = _Here()
@@ -148,6 +155,20 @@ def left(name: str) -> dict[int, Any]:
   """What processes have left so far: process -> value."""
   found = distributed.global_state.client.key_value_dir_get(f'jobrec/left/{name}')
   return {int(key.rsplit('/', 1)[1]): json.loads(value) for key, value in found}
+
+
+@contextlib.contextmanager
+def making_batch() -> Iterator[None]:
+  """Inside, this process makes a batch; all make as many, and wait for each other's.
+
+  One that takes `liveness.PATIENCE` seconds longer than another is named, and ends the job.
+  """
+  _here.making = True
+  try:
+    yield
+    _here.made += 1
+  finally:
+    _here.making = False
 
 
 def gathered(name: str, value: Any) -> list[Any]:
@@ -221,6 +242,7 @@ def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | 
   if not several():
     yield
     return
+  _lifeline()
   watcher = threading.Thread(target=_watch, daemon=True)
   watcher.start()
   try:
@@ -233,7 +255,7 @@ def joined(job: Job | None, ending: Callable[[BaseException], tuple[str, int] | 
       known = f'{type(error).__name__}: {error}', 1
     else:
       print(known[0], file=sys.stderr, flush=True)
-    if _is_of_another(error):
+    if is_of_another(error):
       _wait_for_the_dead()
     _end(Ending(*known))
   if is_first():
@@ -286,22 +308,24 @@ def _look(key: str, seconds: float) -> str | None:
 def _watch() -> None:
   """Ends this process after another has ended the job, whatever it waits for.
 
-  Beside that every process says that it lives, and the first names those that do not; JAX, which
-  asks a thread that nothing in Python can hold up, ends the job.
+  Beside that every process says that it lives, and the first names those that do not, the others
+  the first; JAX, whose threads nothing in Python can hold up, ends the job. Who lives and makes no
+  batch while others wait for it is named too, and the first ends the job.
   """
-  found, heard, pause = None, {}, _here.heartbeat / 10
+  found, liveness, pause = None, Liveness(_here.heartbeat), _here.heartbeat / 10
   try:
-    for beat in itertools.count():
-      tell_first('beat', [beat, socket.gethostname()])
+    for count in itertools.count():
+      with told_if_longer(_here.heartbeat / 4, f'{_first()} has not been heard of for '
+                          f'{_here.heartbeat / 4:.0f} s'):
+        tell_first('beat', Beat(count, socket.gethostname(), _here.made, _here.making))
       found = _look('jobrec/end', pause)
       if found is not None:
         break
       if is_first():
-        _name_the_silent(heard)
+        _name(liveness)
   except jax.errors.JaxRuntimeError:  # JAX is about to abort this process, in many words
-    if not is_first():
-      print('process 0, which the others need, is gone', file=sys.stderr, flush=True)
-      os._exit(1)
+    _first_is_gone()
+  _here.over = True
   if not found:
     return
   end = json.loads(found)
@@ -314,32 +338,34 @@ def _watch() -> None:
   _leave(end['status'])
 
 
-def _name_the_silent(heard: dict[int, tuple[Any, float]]) -> None:
-  """Says once which processes have been silent for a quarter of what ends the job.
-
-  JAX counts from a heartbeat that may be half of it older.
-
-  Args:
-    heard: process -> its last beat and when it came; kept here.
-  """
-  now = time.monotonic()
-  for process, beat in left('beat').items():
-    last, when = heard.get(process, (None, now))
-    if beat != last:
-      heard[process] = beat, now
-    elif now - when > _here.heartbeat / 4:
-      print(f'process {process} on {beat[1]} has not been heard of for {now - when:.0f} s',
-            file=sys.stderr, flush=True)
-      heard[process] = beat, math.inf
+def _lifeline() -> None:
+  """Lets the others see at once when process 0 dies: JAX aborts them then, and names nobody."""
+  if is_first():
+    _set('jobrec/line', str(open_line()))
+  else:
+    host = distributed.global_state.coordinator_address.rpartition(':')[0]
+    hold_line(host.strip('[]'), int(_get('jobrec/line')), _first_is_gone)
 
 
-def _is_of_another(error: BaseException | None) -> bool:
-  """Whether it may come of the death of another process: a broken line, and what came of that."""
-  while error is not None:
-    if isinstance(error, jax.errors.JaxRuntimeError) or re.match(BROKEN, str(error)):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
+def _first_is_gone() -> None:
+  if not is_first() and not _here.over:
+    print(f'{_first()}, which the others need, is gone', file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _first() -> str:
+  return f'process 0 at {distributed.global_state.coordinator_address}'
+
+
+def _name(liveness: Liveness) -> None:
+  """Says which processes are silent, and ends the job if one keeps the others waiting."""
+  beats, now = {k: Beat(*x) for k, x in left('beat').items()}, time.monotonic()
+  for line in liveness.silent(beats, now):
+    print(line, file=sys.stderr, flush=True)
+  stuck = liveness.stuck(beats, now)
+  if stuck is not None:
+    print(stuck, file=sys.stderr, flush=True)
+    _end(Ending(stuck, 1))
 
 
 def _wait_for_the_dead() -> None:

@@ -15,9 +15,11 @@ from absl import logging
 
 from jobrec_jax import processes
 from jobrec_jax.pipeline.provenance import commit, versions
+from jobrec_jax.pipeline.road import others
 from jobrec_jax.pipeline.run import Run
 from jobrec_jax.pipeline.stage import Stage, plain
-from jobrec_jax.pipeline.store import Store
+from jobrec_jax.pipeline.store import ABOUT, Store
+from jobrec_jax.schema.files import digest
 
 VISIBLE = 60.0  # seconds until what process 0 wrote must be seen on a shared disk
 
@@ -48,17 +50,25 @@ def follow(run: Run) -> None:
   """Makes with process 0 what it calls out, until its script ends.
 
   Raises:
-    ValueError: a result of process 0 is not to be seen here.
+    ValueError: a result of process 0 is not to be seen here, or another lies in its place.
   """
   store = _Following(run.store.folder, run.store.resources)
-  stages = {s.key: s for stage in run.stages() for s in stage.walk()}
-  while (key := processes.told(_nothing)) is not None:
-    stage = stages[key]
+  stages = by_key(run)
+  while (call := processes.told(_nothing)) is not None:
+    for key, expected in call['inputs'].items():
+      store.check(stages[key], expected)
+    stage = stages[call['key']]
     if not stage.divided:
       stage.make(store.bench(stage, store.making(stage)))
       continue
     with tempfile.TemporaryDirectory() as folder, processes.dividing():
       stage.make(store.bench(stage, Path(folder)))
+
+
+def by_key(run: Run) -> dict[str, Stage]:
+  """All stages that process 0 may call out."""
+  return {s.key: s for stage in [*run.stages(), *others(run.settings, run.road)]
+          for s in stage.walk()}
 
 
 def _nothing() -> None:
@@ -75,6 +85,17 @@ class _Following(Store):
         raise ValueError(f'{self.path(stage)}: must be seen by every process once the first made '
                          'it, got no such folder; --workdir and --store must be on a shared disk')
       time.sleep(0.1)
+
+  def check(self, stage: Stage, expected: str) -> None:
+    """Compares a result with the one that process 0 has, whose description has this digest.
+
+    Raises:
+      ValueError: there is none, or another: made by another process, on a disk of this host.
+    """
+    self.make(stage)
+    if digest(self.path(stage) / ABOUT) != expected:
+      raise ValueError(f'{self.path(stage)}: must be what process 0 has there, got another result; '
+                       '--workdir and --store must be on a shared disk')
 
 
 def check_same(run: Run) -> None:

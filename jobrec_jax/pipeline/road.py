@@ -162,6 +162,13 @@ def used_beside(s: Settings, r: Road) -> list[Stage]:
   return [writer_stage(s, r)] if s.data.source == 'simulated' else []
 
 
+def others(s: Settings, r: Road) -> list[Stage]:
+  """Stages beside the road that a script makes of a run where it is asked to."""
+  if s.data.source != 'simulated':
+    return [sweep_stage(s, r)]
+  return [sweep_stage(s, r), writer_stage(s, r), explained_stage(s, r), proof_stage(s, r)]
+
+
 def explained_stage(s: Settings, r: Road) -> Stage[explain.Judged]:
   """Reasons of held-out pairs against their true causes.
 

@@ -200,7 +200,7 @@ class Store:
     clock = provenance.Clock(folder)
     try:
       if stage.together or stage.divided:
-        processes.told(lambda: stage.key)  # to those who wait in `pipeline.follow`
+        processes.told(lambda: self._call(stage))  # to those who wait in `pipeline.follow`
       with processes.dividing(stage.divided):
         stage.make(self.bench(stage, folder))
     except BaseException:
@@ -212,6 +212,11 @@ class Store:
     write_json(folder / ABOUT, about, indent=1)
     os.replace(folder, self.path(stage))
     logging.info('%s: done in %.1f s', stage.name, origin['seconds'])
+
+  def _call(self, stage: Stage) -> dict[str, Any]:
+    """The key of a stage, and by key the digest of what describes each that it stands on."""
+    there = [s for s in stage.walk()[:-1] if self.has(s)]
+    return {'key': stage.key, 'inputs': {s.key: digest(self.path(s) / ABOUT) for s in there}}
 
   @contextlib.contextmanager
   def _alone(self, stage: Stage) -> Iterator[None]:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jobrec_jax import processes
+from jobrec_jax.liveness import is_of_another
 from jobrec_jax.schema.files import decode_json, digest, read_json, write_json
 
 PyTree = Any
@@ -196,10 +197,15 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns whatever a full or read-only disk raises, at once or later, into one ValueError."""
+    """Turns whatever a full or read-only disk raises, at once or later, into one ValueError.
+
+    Saves of several processes wait for each other; that one is gone is no fault of the disk.
+    """
     try:
       yield
     except Exception as error:
+      if processes.several() and is_of_another(error):
+        raise
       raise ValueError(f'{self.folder}: must be a folder with space to write, got: '
                        f'{_phrase(error)}; the same command resumes once it is') from error
 

@@ -228,8 +228,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
       logging.info('%s: at its start validation %.4f', loop.stage, row[HELD_OUT])
     logging.info('%s: compiling step %d of %d', loop.stage, step + 1, loop.steps)
     while not done:
-      on_host = _next_batch(loop, batches, step)
-      batch = shard_batch(on_host, mesh, loop.lists)
+      with processes.making_batch():
+        on_host = _next_batch(loop, batches, step)
+        batch = shard_batch(on_host, mesh, loop.lists)
       if speed is None:
         traced = step_fn.trace(state, batch, key)
         speed = Speedometer(matrix_flops(traced.jaxpr.jaxpr))

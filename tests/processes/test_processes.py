@@ -130,6 +130,27 @@ def test_a_process_that_dies_ends_the_other_which_names_it(tmp_path):
              for line in ended[0].said)
 
 
+@pytest.mark.slow
+def test_the_first_process_that_dies_ends_the_other_which_names_it(tmp_path):
+  command = ['tests.processes.worker', 'first dying', str(tmp_path), '{port}', '{process}']
+  ended = launch.two(command, 1)
+  assert ended[0].status == -signal.SIGKILL and ended[1].status == 1, ended
+  assert any(re.fullmatch(r'process 0 at 127\.0\.0\.1:\d+, which the others need, is gone', line)
+             for line in ended[1].said)
+
+
+@pytest.mark.slow
+def test_a_process_that_sleeps_over_its_data_is_named_and_ends_both(tmp_path):
+  """It lives, so that nothing else finds it; where the others wait for it is no matter."""
+  command = ['tests.processes.worker', 'sleeping', str(tmp_path), '{port}', '{process}']
+  ended = launch.two(command, 1)
+  assert [e.status for e in ended] == [1, 1], ended
+  named = r'process 1 on \S+ has not made its batch for \d+ s, while others wait for it; .*'
+  assert any(re.fullmatch(named, line) for line in ended[0].said)
+  assert any(re.fullmatch(rf'process 0 on \S+ ended the job: {named}', line)
+             for line in ended[1].said)
+
+
 @pytest.mark.parametrize('given, message', [
     (('host', 2, 0), "--coordinator must be HOST:PORT or 'auto', got 'host'"),
     (('host:1', None, 0), '--processes must be at least 1 beside --coordinator, got None'),

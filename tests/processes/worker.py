@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import optax
 
-from jobrec_jax import processes
+from jobrec_jax import liveness, processes
 from jobrec_jax.command_line import ending
 from jobrec_jax.data.dataset import Dataset
 from jobrec_jax.data.loader import finisher, iterate, list_dataset
@@ -132,15 +132,18 @@ def signalled(step: int) -> Iterator[np.ndarray]:
     yield batch
 
 
-def failing(folder: Path, died: bool = False) -> None:
-  """Process 1 cannot read its data any more, or is killed, while the others wait for it."""
+def failing(folder: Path, died: bool = False, asleep: bool = False, which: int = 1) -> None:
+  """A process cannot read its data, or is killed, or sleeps, while the others wait for it."""
   def data(step: int) -> Iterator[np.ndarray]:
     for index, batch in enumerate(tiny.batches(step), step):
-      if index == 3 and processes.index() == 1:
+      if index == 3 and processes.index() == which:
         if died:
           signal.raise_signal(signal.SIGKILL)
+        while asleep:
+          time.sleep(1)
         raise ValueError('the data of this process are gone')
       yield batch
+  liveness.PATIENCE = 3.0  # so that nobody waits for the test
   tiny.run(folder / 'failing', 12, data)
 
 
@@ -165,7 +168,9 @@ def main(role: str, folder: str, port: str, process: str, count: str = '2') -> N
   with processes.joined(job, ending):
     raise_on_signals()
     {'steps': steps_and_signal, 'failing': failing, 'road': run_road, 'grids': grids,
-     'dying': functools.partial(failing, died=True)}[role](Path(folder))
+     'dying': functools.partial(failing, died=True),
+     'first dying': functools.partial(failing, died=True, which=0),
+     'sleeping': functools.partial(failing, asleep=True)}[role](Path(folder))
 
 
 if __name__ == '__main__':

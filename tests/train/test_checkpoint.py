@@ -11,7 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
+from jobrec_jax import processes
 from jobrec_jax.sharding import MeshConfig, make_mesh
+from jobrec_jax.train.ahead import abstract_state
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from tests.train import tiny
 
@@ -214,6 +216,34 @@ def test_arrays_are_laid_out_as_asked(folder):
     np.testing.assert_array_equal(array, wide['w'])
 
 
+def state_on(model, devices, data, fsdp, tensor):
+  """Shapes and places of a training state of `model`, its moments and best parameters among it."""
+  mesh = make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[:devices])
+
+  def init():
+    texts = jnp.zeros((1, 8), int), jnp.zeros((1, 1, 8), int), jnp.zeros((1, 1, 4), int)
+    return model.init(jax.random.key(0), *texts)['params']
+  state = abstract_state(init, lambda path: False, 'float32', tiny.TX, True, mesh)
+  return state.replace(frozen=())
+
+
+@pytest.mark.parametrize('wrote', [(1, 1, 1, 1), (8, 2, 2, 2)], ids=str)
+def test_any_number_of_devices_reads_the_same_bits(wrote, model, tmp_path):
+  rng = np.random.default_rng(0)
+  saved = jax.tree.map(lambda x: jax.device_put(
+      np.frombuffer(rng.bytes(x.size * x.dtype.itemsize), np.uint8).view(
+          np.uint32).astype(x.dtype).reshape(x.shape), x.sharding), state_on(model, *wrote))
+  with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+    checkpoints.save(1, saved)
+    checkpoints.wait()
+    for mesh in (1, 1, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (8, 8, 1, 1), (8, 2, 2, 2):
+      like = state_on(model, *mesh)
+      found = checkpoints.restore(like)
+      assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, like)
+      assert any(len(x.sharding.device_set) == mesh[0] for x in jax.tree.leaves(found))
+      assert tiny.bits(found) == tiny.bits(saved)
+
+
 @contextlib.contextmanager
 def full_disk(size):
   """Files can grow to this size alone."""
@@ -253,3 +283,20 @@ def test_an_error_in_the_block_is_not_hidden_by_one_at_its_end(folder, caplog):
     checkpoints.save(4, state(4))
     raise KeyError('mine')
   assert 'must be a folder with space' in caplog.text
+
+
+def test_the_death_of_another_process_is_not_blamed_on_the_disk(folder, monkeypatch):
+  gone = jax.errors.JaxRuntimeError('UNKNOWN: Gloo AllGather failed: Connection closed by peer')
+  broken = ValueError(str(gone))  # as JAX raises some
+
+  def closed():
+    raise error
+  with opened(folder) as checkpoints, monkeypatch.context() as patched:
+    patched.setattr(checkpoints._manager, 'wait_until_finished', closed)
+    patched.setattr(processes, 'several', lambda: True)
+    for error in gone, broken:
+      with pytest.raises(type(error), match=r'^UNKNOWN: Gloo AllGather failed'):
+        checkpoints.wait()
+    error = OSError(28, 'No space left on device')
+    with pytest.raises(ValueError, match='must be a folder with space to write, got: OSError'):
+      checkpoints.wait()
