@@ -9,6 +9,7 @@ costs a table look-up for each field, and a comparison for each key that is new.
 """
 
 from collections.abc import Iterator, Sequence
+import copy
 import threading
 from typing import NamedTuple
 
@@ -82,13 +83,23 @@ class PairAligner:
 
   def __init__(self, schema: Schema, candidates: Sequence[Entity], jobs: Sequence[Entity]):
     self.fields = fields_with_verdicts(schema)
+    self._job, self._job_values = _columns([[(e[f.job],) for e in jobs] for f in self.fields],
+                                           len(jobs))
+    self._meet(candidates)
+
+  def with_candidates(self, candidates: Sequence[Entity]) -> 'PairAligner':
+    """The same jobs, which are not read again, and other candidates."""
+    other = copy.copy(self)
+    other._meet(candidates)
+    return other
+
+  def _meet(self, candidates: Sequence[Entity]) -> None:
+    """Prepares pairs of these candidates with the jobs."""
     self._lock = threading.Lock()
-    sides = [(_coded([tuple([e[name] for name in f.candidate]) for e in candidates]),
-              _coded([(e[f.job],) for e in jobs])) for f in self.fields]
-    self._values = [(candidate[1], job[1]) for candidate, job in sides]
-    self._candidate, self._job = (
-        np.stack([s[side][0] for s in sides], 1) if sides else np.zeros((len(entities), 0), int)
-        for side, entities in enumerate((candidates, jobs)))
+    self._candidate, values = _columns(
+        [[tuple([e[name] for name in f.candidate]) for e in candidates] for f in self.fields],
+        len(candidates))
+    self._values = list(zip(values, self._job_values))
     self._jobs = np.array([len(job) for _, job in self._values], np.int64)
     self._count = np.array([len(c) * len(j) for c, j in self._values], np.int64)
     # Keys of all fields share one number line and one table, so that a look-up is a few calls of
@@ -107,6 +118,20 @@ class PairAligner:
       outcome = self._look_up(keys, np.arange(len(self.fields)))
       return PairAlignments(self.fields, self._verdict[outcome], self._margin[outcome],
                             self._clause[outcome], self._clauses)
+
+  def over_jobs(self, candidate: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One candidate with all jobs, field by field, each distinct value of the jobs once.
+
+    Yields:
+      `PairAlignments.features` [V, 4] of the field's V values, and which of them a job has: [J].
+    """
+    for f, (_, jobs) in enumerate(self._values):
+      keys = self._candidate[candidate, f] * self._jobs[f] + np.arange(len(jobs))
+      with self._lock:
+        outcome = self._look_up(keys[:, None], np.array([f]))
+        found = PairAlignments(self.fields[f:f + 1], self._verdict[outcome],
+                               self._margin[outcome], self._clause[outcome], self._clauses)
+      yield found.features(), self._job[:, f]
 
   def all_clauses(self) -> list[tuple[int, str]] | None:
     """`PairAlignments.clauses` of all pairs there are; None where that takes too many keys."""
@@ -176,6 +201,13 @@ class PairAligner:
     if i == len(self._clauses):
       self._clauses.append((field, text))
     return i
+
+
+def _columns(values: list[list[tuple]], count: int) -> tuple[np.ndarray, list[list[tuple]]]:
+  """Codes of each field's values [F][count]: [count, F] int64, and what they mean, by field."""
+  coded = [_coded(column) for column in values]
+  codes = np.stack([c for c, _ in coded], 1) if coded else np.zeros((count, 0), np.int64)
+  return codes, [meaning for _, meaning in coded]
 
 
 def _coded(values: list[tuple]) -> tuple[np.ndarray, list[tuple]]:
