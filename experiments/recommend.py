@@ -1,7 +1,8 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/students.json [--catalogue JOBS.csv] [--format json]
+      --candidate experiments/examples/students.json [--catalogue JOBS.csv [--retrieve]] \\
+      [--format json]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
       --candidates FILE --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
   python -m experiments.recommend --run runs/quickstart --job J0001 --candidates FILE
@@ -35,6 +36,8 @@ def define_flags() -> None:
                      'nothing; not with --job, nor where a run has one expert alone')
   flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
                     'catalogue, not over lists of stage 2')
+  flags.DEFINE_bool('retrieve', False, 'for a large catalogue: score a shortlist of it in full, of '
+                    'one job in 50 and at least 256')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
   flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
@@ -58,6 +61,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if FLAGS.resolve and FLAGS.tau is None:
     raise ValueError('--resolve must come with --tau, the mean C asked for, got none')
+  if FLAGS.retrieve and (FLAGS.resolve or FLAGS.job is not None):
+    raise ValueError('--retrieve must come without --resolve and --job, which ask for all scores')
   if FLAGS.job is not None and (FLAGS.candidates is None or FLAGS.out or FLAGS.tau is not None):
     raise ValueError('--job must come with --candidates, and without --tau and --out')
   if FLAGS.explain and FLAGS.candidate is None:
@@ -73,7 +78,8 @@ def many() -> None:
   if not FLAGS.out:
     raise ValueError(f'--out must name the file to write, got {FLAGS.out!r}')
   asked = recommend_many.Request(FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k,
-                                 FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve)
+                                 FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve,
+                                 retrieve=FLAGS.retrieve)
   with cluster.cluster(FLAGS.scheduler, FLAGS.workers) as client:
     count = recommend_many.recommend_many(asked, FLAGS.out, FLAGS.shard_size, client)
   print(f'{FLAGS.out}: jobs for {count} candidates')
@@ -83,7 +89,7 @@ def few() -> None:
   use_compilation_cache()
   run, asked = load(FLAGS.run), Asked(FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
                                       FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json',
-                                      FLAGS.explain)
+                                      FLAGS.explain, FLAGS.retrieve)
   text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
                     candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))
   if warnings:

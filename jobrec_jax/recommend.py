@@ -60,8 +60,8 @@ class RankedJobs(NamedTuple):
 
   C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread`
   names, by block, what the experts did not read to its end, over all candidates that were scored
-  together. `notes` say what to know of the candidate. `scored` is how many of the jobs that are left
-  were scored in full, and of how many; where it is not all, C is an estimate.
+  together. `notes` say what to know of the candidate. `scored` is how many of the jobs left were
+  scored in full, and of how many; where they are not all, C is an estimate.
   """
 
   jobs: tuple[Recommendation, ...]

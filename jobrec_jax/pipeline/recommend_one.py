@@ -21,6 +21,7 @@ from jobrec_jax.schema.files import null_for_nan
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity
 from jobrec_jax.schema.words import printable
 from jobrec_jax.scoring.policy import Alone
+from jobrec_jax.scoring.shortlist import shortlist_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Asked:
     resolve: whether tau binds the mean over these candidates and this catalogue.
     as_json: for programs, not for people.
     explain: whether the run's writer writes why each job is wanted and the candidate eligible.
+    retrieve: whether a shortlist is scored in full, not all jobs.
   """
 
   tau: float | None = 0.0
@@ -44,6 +46,7 @@ class Asked:
   resolve: bool = False
   as_json: bool = False
   explain: bool = False
+  retrieve: bool = False
 
 
 def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, list[str]]:
@@ -73,17 +76,19 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
     warnings += strangers(applied, run.jobs if jobs is None else jobs, asked.applied)
   tau = run.recommender.resolve(candidate, asked.tau, jobs, without) if asked.resolve else asked.tau
   alone = isinstance(run.policy, Alone)
-  (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
+  count = len(run.jobs if jobs is None else jobs)
+  shortlist = shortlist_size(count, asked.top_k) if asked.retrieve else None
+  (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without, shortlist)
   warnings += [*ranked.notes, *unread([ranked.unread])]
   written = explained(run, candidate, ranked, jobs) if asked.explain else []
   if asked.as_json:
     return json.dumps(null_for_nan({
         'tau': asked.tau, **({'ranked_by': run.policy.perspective} if alone else {}),
         **({'requirement': tau} if asked.resolve else {}),
+        **({'scored': ranked.scored} if asked.retrieve else {}),
         'eligibility': ranked.eligibility, 'notes': warnings,
         'jobs': [dataclasses.asdict(job) | ({'written': written[i]} if written else {})
                  for i, job in enumerate(ranked.jobs)]}), indent=2), warnings
-  count = len(run.jobs if jobs is None else jobs)
   table = ranking_table(ranked, tau, run.policy, written)
   if alone:
     return table, warnings

@@ -28,14 +28,15 @@ from jobrec_jax.scoring.policy import Alone, Policy
 
 PyTree = Any
 LEAST, SHARE = 256, 50  # jobs that are scored in full: so many, or one of so many
+_BESIDE = 10  # jobs that are scored in full for each one asked for, at least
 _DRAWN = 4  # one of so many of them is drawn by q
 _RIDGES = (1.0, 10.0, 100.0, 1000.0, np.inf)  # beside a sum of squares; the last: the mean alone
 _FULL = 1 - 1e-6  # leverage of a job that only its own score tells of
 
 
-def shortlist_size(jobs: int) -> int:
-  """How many of so many jobs `retrieve` scores in full, by default."""
-  return min(jobs, max(LEAST, jobs // SHARE))
+def shortlist_size(jobs: int, top_k: int) -> int:
+  """How many of so many jobs to score in full where the best `top_k` are asked for."""
+  return max(LEAST, jobs // SHARE, _BESIDE * top_k)
 
 
 class Retrieved(NamedTuple):
