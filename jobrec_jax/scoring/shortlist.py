@@ -80,7 +80,7 @@ def retrieve(experts: Experts, blocks: BlockEncoder, candidate: int, left: np.nd
   """
   if count < 2:
     raise ValueError(f'shortlist must be at least 2 jobs, got {count}')
-  x = _Numbers(experts, blocks, candidate)
+  x = FirstStage(experts, blocks, candidate)
   rough = x.linear()
 
   def ranks(scores: np.ndarray, lam: np.ndarray | None = None) -> np.ndarray:
@@ -123,7 +123,7 @@ def _draw(scores: np.ndarray, left: np.ndarray, temperature: float,
   return drawn, q[drawn] * count
 
 
-class _Numbers:
+class FirstStage:
   """The numbers of one candidate with all jobs, what jobs share standing once."""
 
   def __init__(self, experts: Experts, blocks: BlockEncoder, candidate: int):
