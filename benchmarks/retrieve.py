@@ -181,18 +181,19 @@ def measure() -> list[dict]:
              abs(said.eligibility - C) if name == 'shortlist' else np.nan, C))
     print(u, {n: round(float(np.mean([h[0] for h in hits[n, taus[1]]]) / TOP), 3)
               for n in chosen}, flush=True)
-  return rows(found, watch, hits, J, count)
+  return rows(found, watch, hits, J, count, taus[1])
 
 
-def rows(found, watch: Stopwatch, hits: dict, J: int, count: int) -> list[dict]:
+def rows(found, watch: Stopwatch, hits: dict, J: int, count: int, tau: float) -> list[dict]:
   about = {'jobs': J, 'candidates': CANDIDATES.value, 'drawn': DRAWN.value}
   full = watch.medians('full')
   ratio = {name: round(float(np.median([a[1] for a in watch.taken['full']])
                              / np.median([b[1] for b in watch.taken[name]])), 1)
            for name in watch.taken}
   out = [{'row': 'full', **about, 'scored': J, **full},
-         {'row': 'shortlist, own states', **about, 'scored': count,
-          **watch.medians('shortlist, own states'), 'times_as_fast': ratio['shortlist, own states']}]
+         {'row': 'shortlist, own states', **about, 'scored': count, 'tau': tau,
+          **watch.medians('shortlist, own states'),
+          'times_as_fast': ratio['shortlist, own states']}]
   for (name, tau), found_there in hits.items():
     hit, new, news, error, C = map(np.array, zip(*found_there))
     row = {'row': name, **about, 'tau': tau, 'mu': round(float(found.policy.tilts.at(tau)), 3),

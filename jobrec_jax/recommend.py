@@ -355,6 +355,10 @@ class Recommender:
     blocks = catalogue.scorer.blocks.with_candidates(candidates)
     scorer = catalogue.scorer.with_blocks(blocks)
     for u, candidate in enumerate(candidates):
+      if kept[u].sum() <= shortlist:  # nothing to choose
+        yield from self._ranked((candidate,), catalogue, kept[[u]], tau, top_k)
+        continue
+
       def score(jobs: np.ndarray, u: int = u) -> PairScores:
         return self.policy.scored(scorer, np.full(len(jobs), u), jobs)
       found = retrieve(self.experts, blocks, u, kept[u], self.policy, self.calibration, tau,

@@ -47,7 +47,7 @@ class Retrieved(NamedTuple):
     preference, qualification: [J] logits s_pref and s_qual, first-stage ones s' where not `full`.
     lam: [J, K] the policy's lambda at each of its knots; the mean of the draw where not `full`.
     drawn: [D] the jobs that were drawn, ascending.
-    chance: [D] the expected number of times that each was drawn.
+    chance: [D] with which each was drawn, in (0, 1].
     first: [D, 2] s' of these, of regressions on the others of the draw.
   """
 
@@ -120,7 +120,7 @@ def _draw(scores: np.ndarray, left: np.ndarray, temperature: float,
   order = np.argsort(-scores, kind='stable')[:left.sum()]
   steps = np.cumsum(q[order]) * count
   drawn = np.unique(order[np.searchsorted(steps, np.arange(count) + 0.5).clip(0, len(order) - 1)])
-  return drawn, q[drawn] * count
+  return drawn, np.minimum(q[drawn] * count, 1)
 
 
 class FirstStage:
