@@ -140,7 +140,8 @@ def measure() -> list[dict]:
   found, people = recommender(JOBS.value)
   start = time.perf_counter()
   catalogue = found._catalogue(None)
-  print(f'read {len(catalogue.jobs)} jobs in {time.perf_counter() - start:.1f} s', flush=True)
+  reading = time.perf_counter() - start
+  print(f'read {len(catalogue.jobs)} jobs in {reading:.1f} s', flush=True)
   policy, J = found.policy, len(catalogue.jobs)
   taus = [0.0, round(float(policy.knots.mean()), 3), round(float(policy.knots[-1]), 3)]
   count, known = shortlist_size(J, TOP), np.arange(J) < J // 2

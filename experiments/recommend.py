@@ -37,7 +37,7 @@ def define_flags() -> None:
   flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
                     'catalogue, not over lists of stage 2')
   flags.DEFINE_bool('retrieve', False, 'for a large catalogue: score a shortlist of it in full, of '
-                    'one job in 50 and at least 256')
+                    'one job in 50 and at least 240')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
   flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '

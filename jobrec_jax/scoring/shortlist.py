@@ -27,9 +27,11 @@ from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.scoring.policy import Alone, Policy
 
 PyTree = Any
-LEAST, SHARE = 256, 50  # jobs that are scored in full: so many, or one of so many
+# Jobs that are scored in full: so many, or one of so many. By default lists are of 20 jobs, and 240
+# of them, a third of them drawn, fill batches.
+LEAST, SHARE = 240, 50
 _BESIDE = 10  # jobs that are scored in full for each one asked for, at least
-_DRAWN = 4  # one of so many of them is drawn by q
+_DRAWN = 3  # one of so many of them is drawn by q
 _RIDGES = (1.0, 10.0, 100.0, 1000.0, np.inf)  # beside a sum of squares; the last: the mean alone
 _FULL = 1 - 1e-6  # leverage of a job that only its own score tells of
 
