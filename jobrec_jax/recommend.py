@@ -18,9 +18,10 @@ from jobrec_jax.scoring.catalogue import ReadCatalogue
 from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Alone, Policy
-from jobrec_jax.scoring.shortlist import estimated_eligibility, retrieve
+from jobrec_jax.scoring.shortlist import Asked, FirstStage, retrieve
 
 DOUBTED = 0.5  # a greater p_qual contradicts a requirement that is not met
+MISSED = 0.05  # a greater share of the best that a shortlist likely misses is told
 _REMEMBERED = 4  # catalogues beside a recommender's own
 _PAIRS = 2**20  # that `recommend` scores at a time
 _HALVINGS = 30  # of the range of tau, where one is looked for
@@ -328,15 +329,10 @@ class Recommender:
     which = np.arange(len(catalogue.jobs)) if which is None else which
     pairs = np.meshgrid(np.arange(len(candidates)), which, indexing='ij')
     found = self.policy.scored(scorer, *pairs)
-    return CandidateScores(found.preference, self._probability(found.qualification),
-                           self._logit(found.qualification), found.lam, dict(blocks.unread))
-
-  def _logit(self, s_qual: np.ndarray) -> np.ndarray:
-    return np.asarray(self.calibration.logit(s_qual), np.float32)
-
-  def _probability(self, s_qual: np.ndarray) -> np.ndarray:
+    z_qual = np.asarray(self.calibration.logit(found.qualification), np.float32)
     with np.errstate(invalid='ignore'):  # nan without that expert
-      return self.calibration.probability(s_qual)
+      p_qual = self.calibration.probability(found.qualification)
+    return CandidateScores(found.preference, p_qual, z_qual, found.lam, dict(blocks.unread))
 
   def _ranked(self, candidates: tuple[Entity, ...], catalogue: ReadCatalogue, kept: np.ndarray,
               tau: float, top_k: int) -> Iterator[RankedJobs]:
@@ -361,16 +357,16 @@ class Recommender:
 
       def score(jobs: np.ndarray, u: int = u) -> PairScores:
         return self.policy.scored(scorer, np.full(len(jobs), u), jobs)
-      found = retrieve(self.experts, blocks, u, kept[u], self.policy, self.calibration, tau,
-                       shortlist, score)
-      p_qual = self._probability(found.qualification)
-      scores, lam = self.policy.at(found.lam, found.preference, self._logit(found.qualification),
-                                   tau)
-      full = np.flatnonzero(found.full)
-      jobs = self._best(candidate, catalogue, full, top_k, scores, found.preference, p_qual, lam)
-      C = estimated_eligibility(found, self.policy, self.calibration, tau, scores, p_qual, kept[u])
-      yield RankedJobs(jobs, C, dict(blocks.unread), self._notes(candidate, catalogue),
-                       (len(full), int(kept[u].sum())))
+      found = retrieve(FirstStage(self.experts, blocks, u), kept[u],
+                       Asked(self.policy, self.calibration, tau), shortlist, top_k, score)
+      full, notes = np.flatnonzero(found.full), self._notes(candidate, catalogue)
+      if found.missed > MISSED * top_k:
+        notes += (f'of the best {top_k} jobs about {found.missed:.1f} may be among those that were '
+                  'not scored in full',)
+      yield RankedJobs(
+          self._best(candidate, catalogue, full, top_k, found.scores, found.preference,
+                     found.p_qual, found.lam),
+          found.eligibility, dict(blocks.unread), notes, (len(full), int(kept[u].sum())))
 
   def _best(self, candidate: Entity, catalogue: ReadCatalogue, left: np.ndarray, top_k: int,
             scores: np.ndarray, s_pref: np.ndarray, p_qual: np.ndarray,

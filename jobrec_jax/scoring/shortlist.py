@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import ndtr, softmax
 
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
@@ -33,6 +33,8 @@ LEAST, SHARE = 240, 50
 _BESIDE = 10  # jobs that are scored in full for each one asked for, at least
 _DRAWN = 3  # one of so many of them is drawn by q
 _RIDGES = (1.0, 10.0, 100.0, 1000.0, np.inf)  # beside a sum of squares; the last: the mean alone
+_LEAST_ERROR = 1e-6  # of a rough score
+_FAR = 5  # errors that no score is off by
 _FULL = 1 - 1e-6  # leverage of a job that only its own score tells of
 
 
@@ -42,74 +44,136 @@ def shortlist_size(jobs: int, top_k: int) -> int:
 
 
 class Retrieved(NamedTuple):
-  """One candidate with J jobs, of which some were scored in full.
+  """One candidate with J jobs, some of which were scored in full.
 
   Attributes:
     full: [J] bool, which.
-    preference, qualification: [J] logits s_pref and s_qual, first-stage ones s' where not `full`.
-    lam: [J, K] the policy's lambda at each of its knots; the mean of the draw where not `full`.
-    drawn: [D] the jobs that were drawn, ascending.
-    chance: [D] with which each was drawn, in (0, 1].
-    first: [D, 2] s' of these, of regressions on the others of the draw.
+    scores, preference, p_qual, lam: [J] of the policy and of the experts, and lambda at the
+      requirement; roughly where not `full`.
+    eligibility: C over the jobs that are left; nan without a policy.
+    missed: about how many of the best jobs are not among those that were scored in full.
   """
 
   full: np.ndarray
+  scores: np.ndarray
   preference: np.ndarray
-  qualification: np.ndarray
+  p_qual: np.ndarray
   lam: np.ndarray
-  drawn: np.ndarray
-  chance: np.ndarray
-  first: np.ndarray
+  eligibility: float
+  missed: float
 
 
-def retrieve(experts: Experts, blocks: BlockEncoder, candidate: int, left: np.ndarray,
-             policy: Policy | Alone, calibration: Calibration, tau: float | None, count: int,
+def retrieve(first: 'FirstStage', left: np.ndarray, asked: 'Asked', count: int, top_k: int,
              score: Callable[[np.ndarray], PairScores]) -> Retrieved:
   """Scores `count` of the jobs that are left in full, and the others roughly.
 
   Args:
-    experts: whose scores these are.
-    blocks: what they read of candidates and jobs.
-    candidate: of the blocks.
-    left: [J] bool, the jobs to choose from.
-    policy, calibration: of the run.
-    tau: the requirement; None where one expert was trained alone.
+    first: of the candidate.
+    left: [J] bool, the jobs to choose from; more than `count`.
+    asked: what ranks them.
     count: how many, at least 2.
+    top_k: how many are to be shown.
     score: jobs [n] -> full scores of the candidate with them.
-
-  Raises:
-    ValueError: count is below 2, or the experts read no numbers of pairs.
   """
-  if count < 2:
-    raise ValueError(f'shortlist must be at least 2 jobs, got {count}')
-  x = FirstStage(experts, blocks, candidate)
-  rough = x.linear()
-
-  def ranks(scores: np.ndarray, lam: np.ndarray | None = None) -> np.ndarray:
-    """[J] the policy's scores of [J, 2] logits, -inf of jobs that are not left."""
-    lam = np.zeros((len(scores), _knots(policy))) if lam is None else lam
-    found, _ = policy.at(lam, scores[:, 0], calibration.logit(scores[:, 1]), tau)
-    return np.where(left, found, -np.inf)
-  drawn, chance = _draw(ranks(rough), left, getattr(policy, 'temperature', 1.0),
-                        max(1, min(count, left.sum()) // _DRAWN))
+  def ranks(scores: np.ndarray) -> np.ndarray:
+    return np.where(left, asked.ranks(scores, lam)[0], -np.inf)
+  rough = first.linear()
+  lam = np.zeros((len(rough), asked.knots), np.float32)
+  drawn, chance = _draw(ranks(rough), left, asked.temperature, max(1, count // _DRAWN))
   found = score(drawn)
-  exact = np.stack([found.preference, found.qualification], -1)
-  rough, first = x.corrected(rough, drawn, np.nan_to_num(exact))
-  lam = np.repeat(found.lam.mean(0, keepdims=True), len(rough), 0)
-  order = ranks(rough, lam)
+  rough, apart = first.corrected(rough, drawn, np.nan_to_num(_both(found)))
+  lam[:] = found.lam.mean(0)
+  order = ranks(rough)
   order[drawn] = -np.inf
-  best = np.argpartition(-order, count - len(drawn) - 1)[:count - len(drawn)]
-  best = np.sort(best[order[best] > -np.inf])
+  best = np.sort(np.argpartition(-order, count - len(drawn) - 1)[:count - len(drawn)])
+  scores_apart, _, _, p_apart = asked.ranks(apart, lam[drawn])
   full = np.zeros(len(rough), bool)
   for jobs, said in ((drawn, found), (best, score(best))):
-    full[jobs] = True
-    rough[jobs] = np.stack([said.preference, said.qualification], -1)
-    lam[jobs] = said.lam
-  return Retrieved(full, rough[:, 0], rough[:, 1], lam, drawn, chance, first)
+    full[jobs], rough[jobs], lam[jobs] = True, _both(said), said.lam
+  scores, lam_at, preference, p_qual = asked.ranks(rough, lam)
+  draw = _Draw(drawn, chance, scores[drawn], scores_apart, p_qual[drawn], p_apart)
+  return Retrieved(full, scores, preference, p_qual, lam_at,
+                   _eligibility(draw, asked.policy, scores, p_qual, full, left),
+                   _missed(draw, scores, full, left, top_k))
 
 
-def _knots(policy: Policy | Alone) -> int:
-  return 0 if isinstance(policy, Alone) else len(policy.knots)
+class Asked(NamedTuple):
+  """What ranks jobs: the run's policy and calibration, and tau; None of one expert alone."""
+
+  policy: Policy | Alone
+  calibration: Calibration
+  tau: float | None
+
+  @property
+  def knots(self) -> int:
+    return 0 if isinstance(self.policy, Alone) else len(self.policy.knots)
+
+  @property
+  def temperature(self) -> float:
+    return 1.0 if isinstance(self.policy, Alone) else self.policy.temperature
+
+  def ranks(self, scores: np.ndarray, lam: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Policy scores, lambda, s_pref and p_qual [n] of logits [n, 2] and lambda [n, K]."""
+    s_pref, s_qual = scores[:, 0].astype(np.float32), scores[:, 1].astype(np.float32)
+    z_qual = np.asarray(self.calibration.logit(s_qual), np.float32)
+    with np.errstate(invalid='ignore'):  # nan without that expert
+      p_qual = self.calibration.probability(s_qual)
+    return *self.policy.at(lam, s_pref, z_qual, self.tau), s_pref, p_qual
+
+
+def _both(found: PairScores) -> np.ndarray:
+  return np.stack([found.preference, found.qualification], -1)
+
+
+class _Draw(NamedTuple):
+  """The jobs [D] that were drawn with their chances, and what is said of them in full and roughly.
+
+  The rough scores are of regressions on the others of the draw.
+  """
+
+  jobs: np.ndarray
+  chance: np.ndarray
+  scores: np.ndarray
+  rough: np.ndarray
+  p_qual: np.ndarray
+  p_rough: np.ndarray
+
+
+def _eligibility(draw: _Draw, policy: Policy | Alone, scores: np.ndarray, p_qual: np.ndarray,
+                 full: np.ndarray, left: np.ndarray) -> float:
+  """C over the jobs that are left; of the k best where tau binds these.
+
+  sum_j exp(s_j / T) and sum_j exp(s_j / T) p_j over the jobs that were not scored in full are the
+  rough ones times what they are over the draw with full scores to what they are there with rough
+  ones: ratio estimates.
+  """
+  if isinstance(policy, Alone):
+    return float('nan')
+  if policy.top_k:
+    return float(policy.eligibility(scores[None], p_qual[None], full[None])[0])
+  exact, rough = (np.asarray(s, np.float64) / policy.temperature for s in (draw.scores, draw.rough))
+  most = max(exact.max(), rough.max())
+  mass, mass_rough = (np.exp(s - most) / draw.chance for s in (exact, rough))
+  ratio = mass.sum() / mass_rough.sum()
+  ratio_q = mass @ draw.p_qual / (mass_rough @ draw.p_rough)
+  scores = np.where(full, scores, scores + policy.temperature * np.log(ratio))
+  p_qual = np.where(full, p_qual, np.minimum(p_qual * ratio_q / ratio, 1))
+  return float(policy.eligibility(scores[None], p_qual[None], left[None])[0])
+
+
+def _missed(draw: _Draw, scores: np.ndarray, full: np.ndarray, left: np.ndarray,
+            top_k: int) -> float:
+  """About how many of the k best jobs were not scored in full.
+
+  It is m where m of them are expected to be better than the (k - m)th that was, as if rough scores
+  had normal errors, as great as those of the draw.
+  """
+  error = max(np.sqrt(np.mean((draw.scores - draw.rough) ** 2)), _LEAST_ERROR)
+  shown = -np.sort(-scores[full])[:top_k]
+  others = scores[left & ~full]
+  others = others[others > shown[-1] - _FAR * error]
+  better = ndtr((others - shown[:, None]) / error).sum(1)
+  return float(np.maximum(better, np.arange(len(shown))[::-1]).min())
 
 
 def _draw(scores: np.ndarray, left: np.ndarray, temperature: float,
@@ -126,7 +190,16 @@ def _draw(scores: np.ndarray, left: np.ndarray, temperature: float,
 
 
 class FirstStage:
-  """The numbers of one candidate with all jobs, what jobs share standing once."""
+  """What one candidate's scores are without reading a pair: linear in numbers, of which many share.
+
+  Args:
+    experts: whose scores these are.
+    blocks: what they read of candidates and jobs.
+    candidate: of the blocks.
+
+  Raises:
+    ValueError: the experts read no numbers of pairs.
+  """
 
   def __init__(self, experts: Experts, blocks: BlockEncoder, candidate: int):
     params = experts.params
@@ -184,39 +257,3 @@ class FirstStage:
     ends = np.cumsum([values.shape[1] for values, _ in self._parts])[:-1]
     return (rough + self._times(np.split(weights, ends))
             + (centre - mean @ weights).astype(np.float32), apart)
-
-
-def estimated_eligibility(found: Retrieved, policy: Policy | Alone, calibration: Calibration,
-                          tau: float | None, scores: np.ndarray, p_qual: np.ndarray,
-                          left: np.ndarray) -> float:
-  """C over the jobs that are left, from some full scores; of the k best where tau binds these.
-
-  sum_j exp(s_j / T) and sum_j exp(s_j / T) p_j over the jobs that were not scored in full are
-  those of s' times what they are in the draw with s to what they are there with s': ratio
-  estimates.
-
-  Args:
-    found: of a candidate.
-    policy, calibration, tau: as of `retrieve`.
-    scores, p_qual: [J] at the requirement, of `found`.
-    left: [J] bool.
-
-  Returns:
-    nan where no job is left, or there is no policy.
-  """
-  if isinstance(policy, Alone) or not left.any():
-    return float('nan')
-  if not policy.top_k:
-    first, _ = policy.at(found.lam[found.drawn], found.first[:, 0],
-                         calibration.logit(found.first[:, 1]), tau)
-    exact, first = (np.asarray(s, np.float64) / policy.temperature
-                    for s in (scores[found.drawn], first))
-    most = max(exact.max(), first.max())
-    mass, mass_first = (np.exp(s - most) / found.chance for s in (exact, first))
-    ratio = mass.sum() / mass_first.sum()
-    ratio_q = mass @ p_qual[found.drawn] / (
-        mass_first @ calibration.probability(found.first[:, 1]))
-    scores = np.where(found.full, scores, scores + policy.temperature * np.log(ratio))
-    p_qual = np.where(found.full, p_qual, np.minimum(p_qual * ratio_q / ratio, 1))
-  counted = left & found.full if policy.top_k else left
-  return float(policy.eligibility(scores[None], p_qual[None], counted[None])[0])

@@ -18,7 +18,7 @@ from jobrec_jax.pipeline.ranking_table import ranking_table
 from jobrec_jax.recommend import Recommender
 from jobrec_jax.scoring import shortlist
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.scoring.policy import Alone, Policy, Tilts
 from jobrec_jax.scoring.shortlist import FirstStage, shortlist_size
@@ -135,6 +135,27 @@ def test_what_the_decoder_adds_is_learned_from_the_draw(recommender, many):
     assert (before > 1).all() and (after < 0.4).all()
     # Scores of the draw itself, each from the others, err as those of jobs outside of it do.
     assert np.std(apart - exact[jobs], axis=0) == pytest.approx(after, rel=0.4)
+
+
+@pytest.mark.parametrize('deviation', [0.0, 0.5, 2.0])
+def test_how_many_of_the_best_are_missed_is_told(recommender, many, deviation):
+  """Of candidates whose decoder says what no number tells."""
+  _, stages = in_first_stage(recommender, many)
+  rng = np.random.default_rng(0)
+  asked = shortlist.Asked(recommender.policy, recommender.calibration, 0.5)
+  told, missed = [], []
+  for stage in stages * 5:
+    exact = (stage.linear() + deviation * rng.normal(0, 1, (J, 2))).astype(np.float32)
+
+    def score(jobs, exact=exact):
+      return PairScores(*exact[jobs].T, np.zeros((len(jobs), 3), np.float32))
+    found = shortlist.retrieve(stage, np.ones(J, bool), asked, SOME, 10, score)
+    scores = asked.ranks(exact, np.zeros((J, 3)))[0]
+    told.append(found.missed)
+    missed.append((~found.full[np.argsort(-scores)[:10]]).sum())
+    assert (found.scores == scores)[found.full].all() and found.full.sum() == SOME
+  assert np.mean(told) == pytest.approx(np.mean(missed), abs=0.7)
+  assert (np.mean(missed) > 1) == (deviation == 2.0)
 
 
 def test_left_out_is_each_job_by_an_independent_regression(recommender, many):
