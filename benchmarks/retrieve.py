@@ -1,6 +1,7 @@
 """Recall, time and C of `recommend --retrieve` and of its rivals, against scoring every pair.
 
   python -m benchmarks.retrieve --run=RUN --jobs=10000 [--candidates=20] [--drawn=0.5]
+  python -m benchmarks.retrieve        writes the table of RESULTS.md from the kept rows again
 
 The run's attention must be 'factored': full scoring has the jobs' block states at hand, which are
 made once; `shortlist, own states` has none and encodes the jobs that it scores. Jobs and
@@ -15,16 +16,19 @@ at random with this deviation, so that the decoder says much that no linear part
 | linear, dense, codes, bm25 | a first stage alone, whose best n would be scored in full |
 
 Recall@10 is the share of full scoring's ten best among what is shown, of a first stage alone among
-its n. Times are of one candidate: seconds by the clock and of the CPU, medians. Rows go to
+its n. Times are of one candidate: seconds by the clock and of the CPU, medians; `times_as_fast` is
+the ratio of CPU seconds, which another load on the machine does not move. Rows go to
 benchmarks/results/retrieve.json.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import importlib.metadata
 import json
 import os
 from pathlib import Path
 import platform
+import re
 import subprocess
 import time
 
@@ -39,13 +43,16 @@ from jobrec_jax.pipeline.load import load
 from jobrec_jax.schema.files import write_text
 from jobrec_jax.scoring.shortlist import FirstStage, shortlist_size
 
-RUN = flags.DEFINE_string('run', None, 'a finished run with factored attention', required=True)
+RUN = flags.DEFINE_string('run', None, 'a finished run with factored attention')
 JOBS = flags.DEFINE_integer('jobs', 10_000, 'jobs of the catalogue')
 CANDIDATES = flags.DEFINE_integer('candidates', 20, 'who are recommended to')
 TEACHERS = flags.DEFINE_integer('teachers', 300, 'others, whose scores the dense embedding fits')
 DRAWN = flags.DEFINE_float('drawn', 0.0, 'deviation of the last layers of the heads; 0: as trained')
+RIVALS = flags.DEFINE_bool('rivals', True, 'measure the rivals')
 KEEP = flags.DEFINE_bool('keep', True, 'write the rows')
 RESULTS = Path(__file__).parent / 'results/retrieve.json'
+PAGE = Path(__file__).parent / 'RESULTS.md'
+MARK = re.compile(r'(<!-- retrieve -->\n).*?(<!-- end -->)', re.S)
 TOP, PAIRS = 10, 64  # PAIRS: jobs of a teacher
 SEED = 77
 
@@ -136,7 +143,8 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
   return np.argpartition(-scores, count - 1)[:count]
 
 
-def measure() -> list[dict]:
+def measure() -> Iterator[list[dict]]:
+  """The rows so far, after every candidate."""
   found, people = recommender(JOBS.value)
   start = time.perf_counter()
   catalogue = found._catalogue(None)
@@ -159,8 +167,7 @@ def measure() -> list[dict]:
   found.score(people[-1])  # states of all jobs are kept from here on
   print(f'encoded and scored once in {time.perf_counter() - start:.1f} s', flush=True)
   shown(people[-1], taus[0])
-  others = Rivals(found, catalogue, people, known)
-  print('rivals are fitted', flush=True)
+  stages = Rivals(found, catalogue, people, known).stages if RIVALS.value else {}
   for u, person in enumerate(asked):
     full = watch('full', found.score, person)
     for tau in taus:
@@ -173,7 +180,7 @@ def measure() -> list[dict]:
         return policy.at(lam, scores[:, 0], found.calibration.logit(scores[:, 1]), tau)[0]
       said = watch('shortlist', shown, person, tau)
       chosen = {'shortlist': np.array([at[job.job_id] for job in said.jobs])}
-      for name, stage in others.stages.items():
+      for name, stage in stages.items():
         chosen[name] = watch(name, stage, u, rank, count)
       for name, jobs in chosen.items():
         hit = np.isin(best, jobs)
@@ -182,11 +189,11 @@ def measure() -> list[dict]:
              abs(said.eligibility - C) if name == 'shortlist' else np.nan, C))
     print(u, {n: round(float(np.mean([h[0] for h in hits[n, taus[1]]]) / TOP), 3)
               for n in chosen}, flush=True)
-  return rows(found, watch, hits, J, count, taus[1])
+    yield rows(found, watch, hits, J, count, taus[1])
 
 
 def rows(found, watch: Stopwatch, hits: dict, J: int, count: int, tau: float) -> list[dict]:
-  about = {'jobs': J, 'candidates': CANDIDATES.value, 'drawn': DRAWN.value}
+  about = {'jobs': J, 'candidates': len(watch.taken['full']), 'drawn': DRAWN.value}
   full = watch.medians('full')
   ratio = {name: round(float(np.median([a[1] for a in watch.taken['full']])
                              / np.median([b[1] for b in watch.taken[name]])), 1)
@@ -209,6 +216,33 @@ def rows(found, watch: Stopwatch, hits: dict, J: int, count: int, tau: float) ->
   return out
 
 
+COLUMNS = ('jobs', 'heads', 'system', 'scored in full', 'Recall@10 by τ', 'of new jobs',
+           'C off by, at most', 'milliseconds', 'of the CPU', 'times as fast')
+
+
+def table(kept: list[dict]) -> str:
+  """The kept rows, a line a system: Recall@10 from the least requirement to the greatest."""
+  systems: dict[tuple, list[dict]] = {}
+  for row in kept:
+    systems.setdefault((row['jobs'], row['drawn'], row['row']), []).append(row)
+  lines = [COLUMNS, ('---:', '---', '---', '---:', '---', '---', *['---:'] * 4)]
+  for (jobs, drawn, name), of in systems.items():
+    recall, new = (', '.join(f'{r[key]:.2f}' for r in of if key in r) or '–'
+                   for key in ('recall', 'recall_new'))
+    errors = [r['most_C_error'] for r in of if 'most_C_error' in r]
+    lines.append((f'{jobs:,}', 'drawn' if drawn else 'trained', name, f"{of[0]['scored']:,}",
+                  recall, new, f'{max(errors):.4f}' if errors else '–',
+                  *(f'{1000 * of[0][key]:,.3g}' if of[0][key] < 1 else f'{1000 * of[0][key]:,.0f}'
+                    for key in ('seconds', 'core_seconds')),
+                  f"{of[0].get('times_as_fast', 1):,.0f}"))
+  return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def render(page: str) -> str:
+  """The page with its table written from the kept rows."""
+  return MARK.sub(lambda m: f'{m[1]}{table(json.loads(RESULTS.read_text()))}\n{m[2]}', page)
+
+
 def describe() -> dict:
   commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
                           check=True).stdout.strip()
@@ -219,15 +253,19 @@ def describe() -> dict:
 
 def main(argv: list[str]) -> None:
   del argv
+  if RUN.value is None:
+    write_text(PAGE, render(PAGE.read_text()))
+    return
   use_compilation_cache()
-  made = [row | describe() for row in measure()]
+  kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+  for made in measure():
+    made = [row | describe() for row in made]
+    subject = {(r['jobs'], r['drawn']) for r in made}
+    kept = [r for r in kept if (r['jobs'], r['drawn']) not in subject] + made
+    if KEEP.value:
+      write_text(RESULTS, '[\n' + ',\n'.join(map(json.dumps, kept)) + '\n]\n')
   for row in made:
     print(row, flush=True)
-  if KEEP.value:
-    subject = [(r['jobs'], r['drawn']) for r in made]
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    kept = [r for r in kept if (r['jobs'], r['drawn']) not in subject]
-    write_text(RESULTS, '[\n' + ',\n'.join(map(json.dumps, kept + made)) + '\n]\n')
 
 
 if __name__ == '__main__':
