@@ -15,7 +15,7 @@ Reference:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, softmax
@@ -26,7 +26,6 @@ from jobrec_jax.scoring.calibration import Calibration
 from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.scoring.policy import Alone, Policy
 
-PyTree = Any
 # Jobs that are scored in full: so many, or one of so many. By default lists are of 20 jobs, and 240
 # of them, a third of them drawn, fill batches.
 LEAST, SHARE = 240, 50

@@ -88,6 +88,24 @@ def test_the_linear_part_of_all_jobs_is_that_of_each_pair(recommender, many):
     assert wanted.std(0).min() > 0.1
 
 
+@pytest.mark.parametrize('numbers, words', [(True, False), (False, True)])
+def test_margins_alone_or_words_alone_have_a_linear_part(experts, many, numbers, words):
+  form = dataclasses.replace(experts.form, numbers=numbers)
+  part = dataclasses.replace(experts, form=form, components=experts.components if words else None)
+  blocks = part.blocks(many)
+  x = blocks.numbers(np.full((1, J), 2), np.arange(J)[None])
+  rng = np.random.default_rng(0)
+  params = {'number_scale': np.float32(rng.uniform(0.5, 1.5, x.shape[2])),
+            'number_weights': np.float32(rng.normal(0, 1, (2, x.shape[2])))}
+  if words:
+    params['match'] = np.float32(rng.normal(0, 1, (2, R, R)))
+  wanted = np.asarray(linear_scores(x, params['number_scale'], params['number_weights'],
+                                    params.get('match')))[0]
+  apart = FirstStage(dataclasses.replace(part, params=params), blocks, 2).linear() - wanted
+  np.testing.assert_allclose(apart, np.broadcast_to(apart.mean(0), apart.shape), atol=1e-4)
+  assert wanted.std(0).min() > 0.1
+
+
 def test_a_shortlist_of_all_jobs_is_full_scoring_to_the_bit(recommender, many, full):
   for tau in TAUS:
     assert recommender.recommend(many.candidates, tau, J, shortlist=J) == full[tau]
