@@ -1,8 +1,7 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/students.json [--catalogue JOBS.csv [--retrieve]] \\
-      [--format json]
+      --candidate experiments/examples/students.json [--catalogue JOBS.csv] [--format json] [--retrieve]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
       --candidates FILE --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
   python -m experiments.recommend --run runs/quickstart --job J0001 --candidates FILE
@@ -36,8 +35,7 @@ def define_flags() -> None:
                      'nothing; not with --job, nor where a run has one expert alone')
   flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
                     'catalogue, not over lists of stage 2')
-  flags.DEFINE_bool('retrieve', False, 'for a large catalogue: score a shortlist of it in full, of '
-                    'one job in 50 and at least 240')
+  flags.DEFINE_bool('retrieve', False, 'of a large catalogue, score a shortlist alone in full')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
   flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
@@ -77,9 +75,9 @@ def many() -> None:
   from jobrec_jax.pipeline import cluster, recommend_many  # here, for one candidate needs neither
   if not FLAGS.out:
     raise ValueError(f'--out must name the file to write, got {FLAGS.out!r}')
-  asked = recommend_many.Request(FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k,
-                                 FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve,
-                                 retrieve=FLAGS.retrieve)
+  asked = recommend_many.Request(
+      FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
+      FLAGS.applied or '', FLAGS.resolve, retrieve=FLAGS.retrieve)
   with cluster.cluster(FLAGS.scheduler, FLAGS.workers) as client:
     count = recommend_many.recommend_many(asked, FLAGS.out, FLAGS.shard_size, client)
   print(f'{FLAGS.out}: jobs for {count} candidates')
