@@ -1,7 +1,7 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/students.json [--catalogue JOBS.csv] [--format json] [--retrieve]
+      --candidate experiments/examples/students.json [--catalogue CSV [--retrieve]] [--format json]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
       --candidates FILE --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
   python -m experiments.recommend --run runs/quickstart --job J0001 --candidates FILE
@@ -37,15 +37,14 @@ def define_flags() -> None:
                     'catalogue, not over lists of stage 2')
   flags.DEFINE_bool('retrieve', False, 'of a large catalogue, score a shortlist alone in full')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
-  flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
+  flags.DEFINE_string('catalogue', None, "file of jobs; the run's own without it")
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
                       'and, for many candidates, of candidates')
   flags.DEFINE_string('job', None, 'with --candidates: rank them for the job with this id')
   flags.DEFINE_enum('by', None, ('qualification', 'preference'), 'with --job: what ranks '
                     'candidates; without it qualification, where its expert is trained')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
-  flags.DEFINE_bool('explain', False, 'with --candidate: say why, by the writer of '
-                    'experiments.explain')
+  flags.DEFINE_bool('explain', False, 'with --candidate: say why, by experiments.explain\'s writer')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
   flags.DEFINE_string('scheduler', None, 'with --candidates: address or file of a Dask scheduler '
@@ -85,9 +84,9 @@ def many() -> None:
 
 def few() -> None:
   use_compilation_cache()
-  run, asked = load(FLAGS.run), Asked(FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
-                                      FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json',
-                                      FLAGS.explain, FLAGS.retrieve)
+  run, asked = load(FLAGS.run), Asked(
+      FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve,
+      FLAGS.format == 'json', FLAGS.explain, FLAGS.retrieve)
   text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
                     candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))
   if warnings:
