@@ -1,7 +1,7 @@
 """Ranks jobs for one candidate, or for a file of them, from a finished run or a packed file.
 
   python -m experiments.recommend --run runs/quickstart --tau 0.6 --top_k 5 \\
-      --candidate experiments/examples/students.json [--catalogue JOBS.csv] [--format json]
+      --candidate experiments/examples/students.json [--catalogue CSV [--retrieve]] [--format json]
   python -m experiments.recommend --run runs/quickstart --tau 0.6 \\
       --candidates FILE --out RANKED.jsonl [--workers=2 | --scheduler=ADDRESS]
   python -m experiments.recommend --run runs/quickstart --job J0001 --candidates FILE
@@ -35,16 +35,16 @@ def define_flags() -> None:
                      'nothing; not with --job, nor where a run has one expert alone')
   flags.DEFINE_bool('resolve', False, 'let --tau bind the mean C over these candidates and this '
                     'catalogue, not over lists of stage 2')
+  flags.DEFINE_bool('retrieve', False, 'of a large catalogue, score a shortlist alone in full')
   flags.DEFINE_integer('top_k', 5, 'how many to give', lower_bound=1)
-  flags.DEFINE_string('catalogue', None, 'file of jobs; the run\'s own without it')
+  flags.DEFINE_string('catalogue', None, "file of jobs; the run's own without it")
   flags.DEFINE_string('applied', None, 'table of applications, which are left out: ids of jobs '
                       'and, for many candidates, of candidates')
   flags.DEFINE_string('job', None, 'with --candidates: rank them for the job with this id')
   flags.DEFINE_enum('by', None, ('qualification', 'preference'), 'with --job: what ranks '
                     'candidates; without it qualification, where its expert is trained')
   flags.DEFINE_enum('format', 'table', ('table', 'json'), 'for people, or for programs')
-  flags.DEFINE_bool('explain', False, 'with --candidate: say what decided on each job and what '
-                    'would change it, and the reasons of a writer where the run has one')
+  flags.DEFINE_bool('explain', False, 'with --candidate: what decided, and what would change it')
   flags.DEFINE_integer('workers', 0, 'with --candidates: Dask workers to start on this machine',
                        lower_bound=0)
   flags.DEFINE_string('scheduler', None, 'with --candidates: address or file of a Dask scheduler '
@@ -58,6 +58,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if FLAGS.resolve and FLAGS.tau is None:
     raise ValueError('--resolve must come with --tau, the mean C asked for, got none')
+  if FLAGS.retrieve and (FLAGS.resolve or FLAGS.job is not None):
+    raise ValueError('--retrieve must come without --resolve and --job, which ask for all scores')
   if FLAGS.job is not None and (FLAGS.candidates is None or FLAGS.out or FLAGS.tau is not None):
     raise ValueError('--job must come with --candidates, and without --tau and --out')
   if FLAGS.explain and FLAGS.candidate is None:
@@ -72,8 +74,9 @@ def many() -> None:
   from jobrec_jax.pipeline import cluster, recommend_many  # here, for one candidate needs neither
   if not FLAGS.out:
     raise ValueError(f'--out must name the file to write, got {FLAGS.out!r}')
-  asked = recommend_many.Request(FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k,
-                                 FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve)
+  asked = recommend_many.Request(
+      FLAGS.run, FLAGS.candidates, FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
+      FLAGS.applied or '', FLAGS.resolve, retrieve=FLAGS.retrieve)
   with cluster.cluster(FLAGS.scheduler, FLAGS.workers) as client:
     count = recommend_many.recommend_many(asked, FLAGS.out, FLAGS.shard_size, client)
   print(f'{FLAGS.out}: jobs for {count} candidates')
@@ -81,9 +84,9 @@ def many() -> None:
 
 def few() -> None:
   use_compilation_cache()
-  run, asked = load(FLAGS.run), Asked(FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '',
-                                      FLAGS.applied or '', FLAGS.resolve, FLAGS.format == 'json',
-                                      FLAGS.explain)
+  run, asked = load(FLAGS.run), Asked(
+      FLAGS.tau, FLAGS.top_k, FLAGS.catalogue or '', FLAGS.applied or '', FLAGS.resolve,
+      FLAGS.format == 'json', FLAGS.explain, FLAGS.retrieve)
   text, warnings = (jobs_for(run, FLAGS.candidate, FLAGS.id, asked) if FLAGS.job is None else
                     candidates_for(run, FLAGS.candidates, FLAGS.job, FLAGS.by, asked))
   if warnings:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 import dataclasses
-import difflib
 from typing import Literal, NamedTuple
 
 import jax
@@ -13,13 +12,16 @@ from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.schema.copies import copies
 from jobrec_jax.schema.explain import missing, reasons, unmet_requirements
 from jobrec_jax.schema.schema import Entity, Schema
-from jobrec_jax.schema.unmatched import Vocabulary, unmatched, vocabulary
+from jobrec_jax.schema.unmatched import unmatched, vocabulary
 from jobrec_jax.scoring.calibration import Calibration
-from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.catalogue import ReadCatalogue
+from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.scoring.policy import Alone, Policy
+from jobrec_jax.scoring.shortlist import Asked, FirstStage, retrieve
 
 DOUBTED = 0.5  # a greater p_qual contradicts a requirement that is not met
+MISSED = 0.05  # a greater share of the best that a shortlist likely misses is told
 _REMEMBERED = 4  # catalogues beside a recommender's own
 _PAIRS = 2**20  # that `recommend` scores at a time
 _HALVINGS = 30  # of the range of tau, where one is looked for
@@ -59,13 +61,15 @@ class RankedJobs(NamedTuple):
 
   C is over the jobs that are left, each posting once; nan where none is, or no policy. `unread`
   names, by block, what the experts did not read to its end, over all candidates that were scored
-  together. `notes` say what to know of the candidate.
+  together. `notes` say what to know of the candidate. `scored` is how many of the jobs left were
+  scored in full, and of how many; where they are not all, C is an estimate.
   """
 
   jobs: tuple[Recommendation, ...]
   eligibility: float
   unread: dict[str, str]
   notes: tuple[str, ...] = ()
+  scored: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +144,13 @@ class Recommender:
   mesh: jax.sharding.Mesh
   settings: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
   missing: int | None = None
-  _catalogues: dict[str, '_Catalogue'] = dataclasses.field(
+  _catalogues: dict[str, ReadCatalogue] = dataclasses.field(
       default_factory=dict, init=False, repr=False, compare=False)
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
                 top_k: int = 5, jobs: Sequence[Entity] | None = None,
-                without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
+                without: Sequence[Collection[str]] | None = None,
+                shortlist: int | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under the requirement `C >= tau`.
 
     Args:
@@ -155,16 +160,23 @@ class Recommender:
       jobs: the catalogue to rank; its own without it.
       without: of each candidate, ids of jobs to leave out, such as those applied to. Other ids
         than the catalogue's say nothing.
+      shortlist: score so many jobs of each candidate in full, see `scoring.shortlist`; all without
+        it, or where there are no more.
 
     Returns:
       The ranking of each candidate, in their order.
     """
     self._check_count(top_k)
+    if shortlist is not None and not (isinstance(shortlist, int) and shortlist >= max(top_k, 2)):
+      raise ValueError(f'shortlist must be an integer of at least top_k and 2, got {shortlist!r} '
+                       f'with top_k {top_k}')
     if np.ndim(tau):
       raise ValueError(f'tau must be one number, got {tau!r}')
     self.policy.check(tau)
     candidates, catalogue = self._validated(candidates), self._catalogue(jobs)
     kept = catalogue.kept(without, len(candidates))
+    if shortlist is not None and shortlist < len(catalogue.jobs):
+      return list(self._retrieved(candidates, catalogue, kept, tau, top_k, shortlist))
     return [ranked for part in self._parts(len(candidates), len(catalogue.jobs))
             for ranked in self._ranked(candidates[part], catalogue, kept[part], tau, top_k)]
 
@@ -252,7 +264,7 @@ class Recommender:
       low, high = (middle, high) if reached(middle) < tau else (low, middle)
     return high
 
-  def _notes(self, candidate: Entity, catalogue: '_Catalogue') -> tuple[str, ...]:
+  def _notes(self, candidate: Entity, catalogue: ReadCatalogue) -> tuple[str, ...]:
     """What to know before a candidate's scores are believed, in sentences."""
     notes, names = [], missing(self.schema, candidate)
     if self.missing is not None and len(names) > self.missing:
@@ -280,7 +292,7 @@ class Recommender:
     size = max(1, _PAIRS // jobs)
     return [slice(start, start + size) for start in range(0, count, size)]
 
-  def _catalogue(self, jobs: Sequence[Entity] | None) -> '_Catalogue':
+  def _catalogue(self, jobs: Sequence[Entity] | None) -> ReadCatalogue:
     # By what is in it, for a list may be changed between calls, and 1 is rendered unlike 1.0.
     key = '' if jobs is None else repr([(j.id, dict(j.attributes)) for j in jobs])
     found = self._catalogues.pop(key, None) or self._read(self.jobs if jobs is None else jobs)
@@ -290,7 +302,7 @@ class Recommender:
       del self._catalogues[old]
     return found
 
-  def _read(self, jobs: Sequence[Entity]) -> '_Catalogue':
+  def _read(self, jobs: Sequence[Entity]) -> ReadCatalogue:
     jobs = tuple(self.schema.validate('job', job) for job in jobs)
     if not jobs:
       raise ValueError('the catalogue must hold at least one job, got none')
@@ -304,12 +316,12 @@ class Recommender:
     jobs = tuple(jobs[i] for i in kept)
     none = np.zeros(0, np.int32)
     blocks = self.experts.blocks(Dataset(self.schema, (), jobs, Interactions(*[none] * 6)))
-    found = _Catalogue(jobs, ids, at, vocabulary(self.schema, 'job', jobs))
+    found = ReadCatalogue(jobs, ids, at, vocabulary(self.schema, 'job', jobs))
     for other in self._catalogues.values():  # with the same parameters on the device
       return found._replace(scorer=other.scorer.with_blocks(blocks))
     return found._replace(scorer=PairScorer(self.experts, blocks, self.mesh, self.settings))
 
-  def _scored(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue',
+  def _scored(self, candidates: tuple[Entity, ...], catalogue: ReadCatalogue,
               which: np.ndarray | None = None) -> CandidateScores:
     """Scores with the distinct jobs of the catalogue, or with those of them in `which`."""
     blocks: BlockEncoder = catalogue.scorer.blocks.with_candidates(candidates)
@@ -322,21 +334,50 @@ class Recommender:
       p_qual = self.calibration.probability(found.qualification)
     return CandidateScores(found.preference, p_qual, z_qual, found.lam, dict(blocks.unread))
 
-  def _ranked(self, candidates: tuple[Entity, ...], catalogue: '_Catalogue', kept: np.ndarray,
+  def _ranked(self, candidates: tuple[Entity, ...], catalogue: ReadCatalogue, kept: np.ndarray,
               tau: float, top_k: int) -> Iterator[RankedJobs]:
     found = self._scored(candidates, catalogue)
     scores, lam = self.policy.at(found.lam, found.s_pref, found.z_qual, tau)
     for u, candidate in enumerate(candidates):
       left = np.flatnonzero(kept[u])
-      best = left[np.argsort(-scores[u, left], kind='stable')[:top_k]]
-      yield RankedJobs(tuple(
-          self._recommendation(candidate, catalogue, j, score=scores[u, j],
-                               preference=found.s_pref[u, j], qualification=found.p_qual[u, j],
-                               lam=lam[u, j]) for j in best),
+      yield RankedJobs(
+          self._best(candidate, catalogue, left, top_k, scores[u], found.s_pref[u],
+                     found.p_qual[u], lam[u]),
           self._expected(scores[u, left], found.p_qual[u, left]), found.unread,
-          self._notes(candidate, catalogue))
+          self._notes(candidate, catalogue), (len(left),) * 2)
 
-  def _recommendation(self, candidate: Entity, catalogue: '_Catalogue', j: int,
+  def _retrieved(self, candidates: tuple[Entity, ...], catalogue: ReadCatalogue, kept: np.ndarray,
+                 tau: float, top_k: int, shortlist: int) -> Iterator[RankedJobs]:
+    blocks = catalogue.scorer.blocks.with_candidates(candidates)
+    scorer = catalogue.scorer.with_blocks(blocks)
+    for u, candidate in enumerate(candidates):
+      if kept[u].sum() <= shortlist:  # nothing to choose
+        yield from self._ranked((candidate,), catalogue, kept[[u]], tau, top_k)
+        continue
+
+      def score(jobs: np.ndarray, u: int = u) -> PairScores:
+        return self.policy.scored(scorer, np.full(len(jobs), u), jobs)
+      found = retrieve(FirstStage(self.experts, blocks, u), kept[u],
+                       Asked(self.policy, self.calibration, tau), shortlist, top_k, score)
+      full, notes = np.flatnonzero(found.full), self._notes(candidate, catalogue)
+      if found.missed > MISSED * top_k:
+        notes += (f'of the best {top_k} jobs about {found.missed:.1f} may be among those that were '
+                  'not scored in full',)
+      yield RankedJobs(
+          self._best(candidate, catalogue, full, top_k, found.scores, found.preference,
+                     found.p_qual, found.lam),
+          found.eligibility, dict(blocks.unread), notes, (len(full), int(kept[u].sum())))
+
+  def _best(self, candidate: Entity, catalogue: ReadCatalogue, left: np.ndarray, top_k: int,
+            scores: np.ndarray, s_pref: np.ndarray, p_qual: np.ndarray,
+            lam: np.ndarray) -> tuple[Recommendation, ...]:
+    """The best of the jobs `left`; scores and the like are [D] of one candidate."""
+    best = left[np.argsort(-scores[left], kind='stable')[:top_k]]
+    return tuple(self._recommendation(candidate, catalogue, j, score=scores[j],
+                                      preference=s_pref[j], qualification=p_qual[j], lam=lam[j])
+                 for j in best)
+
+  def _recommendation(self, candidate: Entity, catalogue: ReadCatalogue, j: int,
                       **numbers: float) -> Recommendation:
     job = catalogue.jobs[j]
     numbers = {name: float(x) for name, x in numbers.items()}
@@ -354,42 +395,3 @@ class Recommender:
       return float('nan')
     return float(self.policy.eligibility(scores[None], p_qual[None],
                                          np.ones((1, len(scores)), bool))[0])
-
-
-class _Catalogue(NamedTuple):
-  """Jobs, and a scorer that has read them.
-
-  Attributes:
-    jobs: [D] distinct ones.
-    ids: of each, its own and those of its copies.
-    at: [J] which of them each job that was given is.
-    words: of the jobs, by field.
-    scorer: of the distinct jobs.
-  """
-
-  jobs: tuple[Entity, ...]
-  ids: list[list[str]]
-  at: np.ndarray
-  words: Vocabulary
-  scorer: PairScorer | None = None
-
-  def _known(self) -> dict[str, int]:
-    return {name: j for j, names in enumerate(self.ids) for name in names}
-
-  def index_of(self, job_id: str) -> int:
-    known = self._known()
-    if job_id not in known:
-      near = difflib.get_close_matches(job_id, known, 1)
-      raise ValueError(f'job must be one of the {len(self.at)} of the catalogue, got {job_id!r}'
-                       + (f'; did you mean {near[0]!r}?' if near else ''))
-    return known[job_id]
-
-  def kept(self, without: Sequence[Collection[str]] | None, count: int) -> np.ndarray:
-    """[count, D] bool, which jobs are not left out; with a copy goes the posting."""
-    kept = np.ones((count, len(self.jobs)), bool)
-    if without is not None and len(without) != count:
-      raise ValueError(f'without must hold ids for each of {count} candidates, got {len(without)}')
-    known = self._known()
-    for u, names in enumerate(without or ()):
-      kept[u, [known[name] for name in names if name in known]] = False
-    return kept

@@ -9,13 +9,16 @@ costs a table look-up for each field, and a comparison for each key that is new.
 """
 
 from collections.abc import Iterator, Sequence
+import copy
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
 from jobrec_jax.schema.align import VERDICT_CODES, FieldAlignment, fields_with_verdicts
+from jobrec_jax.schema.comparators import SetCoverage
 from jobrec_jax.schema.schema import AlignedField, Entity, Schema
+from jobrec_jax.schema.words import folded
 
 CHUNK = 65_536  # pairs that are aligned at a time: some 25 MB
 _KEYS = 262_139  # keys of a field that are remembered: the largest prime below 2**18
@@ -82,13 +85,24 @@ class PairAligner:
 
   def __init__(self, schema: Schema, candidates: Sequence[Entity], jobs: Sequence[Entity]):
     self.fields = fields_with_verdicts(schema)
+    self._job, self._job_values = _columns([[(e[f.job],) for e in jobs] for f in self.fields],
+                                           len(jobs))
+    self._words: dict[int, _Words] = {}  # of the jobs' sets, by field, where they were asked for
+    self._meet(candidates)
+
+  def with_candidates(self, candidates: Sequence[Entity]) -> 'PairAligner':
+    """The same jobs, which are not read again, and other candidates."""
+    other = copy.copy(self)
+    other._meet(candidates)
+    return other
+
+  def _meet(self, candidates: Sequence[Entity]) -> None:
+    """Prepares pairs of these candidates with the jobs."""
     self._lock = threading.Lock()
-    sides = [(_coded([tuple([e[name] for name in f.candidate]) for e in candidates]),
-              _coded([(e[f.job],) for e in jobs])) for f in self.fields]
-    self._values = [(candidate[1], job[1]) for candidate, job in sides]
-    self._candidate, self._job = (
-        np.stack([s[side][0] for s in sides], 1) if sides else np.zeros((len(entities), 0), int)
-        for side, entities in enumerate((candidates, jobs)))
+    self._candidate, values = _columns(
+        [[tuple([e[name] for name in f.candidate]) for e in candidates] for f in self.fields],
+        len(candidates))
+    self._values = list(zip(values, self._job_values))
     self._jobs = np.array([len(job) for _, job in self._values], np.int64)
     self._count = np.array([len(c) * len(j) for c, j in self._values], np.int64)
     # Keys of all fields share one number line and one table, so that a look-up is a few calls of
@@ -107,6 +121,36 @@ class PairAligner:
       outcome = self._look_up(keys, np.arange(len(self.fields)))
       return PairAlignments(self.fields, self._verdict[outcome], self._margin[outcome],
                             self._clause[outcome], self._clauses)
+
+  def over_jobs(self, candidate: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One candidate with all jobs, field by field, each distinct value of the jobs once.
+
+    Yields:
+      `PairAlignments.features` [V, 4] of the field's V values, and which of them a job has: [J].
+    """
+    for f, (_, jobs) in enumerate(self._values):
+      keys = self._candidate[candidate, f] * self._jobs[f] + np.arange(len(jobs))
+      first, alike = self._alike(f, self._values[f][0][self._candidate[candidate, f]])
+      with self._lock:
+        outcome = self._look_up(keys[first, None], np.array([f]))[alike]
+        found = PairAlignments(self.fields[f:f + 1], self._verdict[outcome],
+                               self._margin[outcome], self._clause[outcome], self._clauses)
+      yield found.features(), self._job[:, f]
+
+  def _alike(self, field: int, candidate: tuple) -> tuple[np.ndarray | slice, np.ndarray | slice]:
+    """Of a field's values of jobs, one of each kind that compare alike, and which kind each is.
+
+    Sets that cover each other are told by their sizes alone: a catalogue has a few dozen of these,
+    and thousands of sets.
+    """
+    jobs = self._job_values[field]
+    if type(self.fields[field].comparator) is not SetCoverage or candidate[0] is None:
+      return slice(None), slice(None)
+    if field not in self._words:
+      self._words[field] = _Words([job for job, in jobs])
+    kind = self._words[field].kinds(candidate[0])
+    _, first, alike = np.unique(kind, return_index=True, return_inverse=True)
+    return first, alike
 
   def all_clauses(self) -> list[tuple[int, str]] | None:
     """`PairAlignments.clauses` of all pairs there are; None where that takes too many keys."""
@@ -176,6 +220,37 @@ class PairAligner:
     if i == len(self._clauses):
       self._clauses.append((field, text))
     return i
+
+
+class _Words:
+  """Sets of words, by word.
+
+  Args:
+    sets: [V] sets, or None.
+  """
+
+  def __init__(self, sets: Sequence[Sequence[str] | None]):
+    words = [folded(s) if s is not None else frozenset() for s in sets]
+    self._size = np.array([-1 if s is None else len(w) for s, w in zip(sets, words)], np.int64)
+    holders: dict[str, list[int]] = {}
+    for row, of in enumerate(words):
+      for word in of:
+        holders.setdefault(word, []).append(row)
+    self._holders = {word: np.array(rows) for word, rows in holders.items()}
+
+  def kinds(self, other: Sequence[str]) -> np.ndarray:
+    """[V] equal where sets are as large and share as many words with another one."""
+    shared = np.zeros(len(self._size), np.int64)
+    for word in folded(other) & self._holders.keys():
+      shared[self._holders[word]] += 1
+    return shared * (self._size.max(initial=0) + 2) + self._size
+
+
+def _columns(values: list[list[tuple]], count: int) -> tuple[np.ndarray, list[list[tuple]]]:
+  """Codes of each field's values [F][count]: [count, F] int64, and what they mean, by field."""
+  coded = [_coded(column) for column in values]
+  codes = np.stack([c for c, _ in coded], 1) if coded else np.zeros((count, 0), np.int64)
+  return codes, [meaning for _, meaning in coded]
 
 
 def _coded(values: list[tuple]) -> tuple[np.ndarray, list[tuple]]:

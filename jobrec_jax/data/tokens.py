@@ -1,6 +1,6 @@
 """From records to token blocks: a tokenizer for the domain's text, and padded blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import copy
 import dataclasses
 import functools
@@ -171,7 +171,7 @@ class BlockEncoder:
     self._by_clause = reads_by_clause(tokenizer)
     self.jobs = self._encode('job', dataset.jobs)
     self._job_words = self._words('job', self.jobs)
-    self._pair_with(dataset)
+    self._pair_with(dataset, PairAligner(self._schema, dataset.candidates, dataset.jobs))
 
   def with_candidates(self, candidates: Sequence[Entity]) -> 'BlockEncoder':
     """The same jobs, which are not read again, and other candidates; it counts its own `cut`."""
@@ -179,15 +179,16 @@ class BlockEncoder:
     other.cut = {'candidate': 0, 'job': self.cut['job'], 'alignment': 0}
     other.unread = {k: v for k, v in self.unread.items() if k == 'job'}
     other.__dict__.pop('alignment_length', None)
-    other._pair_with(dataclasses.replace(self._dataset, candidates=tuple(candidates)))
+    other._pair_with(dataclasses.replace(self._dataset, candidates=tuple(candidates)),
+                     self._aligner.with_candidates(candidates))
     return other
 
-  def _pair_with(self, dataset: Dataset) -> None:
+  def _pair_with(self, dataset: Dataset, aligner: PairAligner) -> None:
     """Reads the dataset's candidates, and prepares their pairs with its jobs."""
     self._dataset = dataset
     self.candidates = self._encode('candidate', dataset.candidates)
     self._candidate_words = self._words('candidate', self.candidates)
-    self._aligner = PairAligner(self._schema, dataset.candidates, dataset.jobs)
+    self._aligner = aligner
     self._tokens = None if self._form.codes or self._form.bare else AlignmentTokens(
         self._aligner, self._schema, self.tokenizer, self._form.verdicts, self._by_clause)
     self._cut_pairs, self._lock = set(), threading.Lock()
@@ -265,6 +266,19 @@ class BlockEncoder:
         out[part, margins:margins + rank] = self._candidate_words[u[part]]
         out[part, margins + rank:] = self._job_words[j[part]]
     return out.reshape(*candidate.shape, out.shape[1])
+
+  def numbers_over_jobs(self, candidate: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Those `numbers` of one candidate in which jobs differ, what jobs share standing once.
+
+    Yields:
+      Which of the N numbers, their values [V, n], and which row of them each job has: [J].
+    """
+    at = 0
+    for values, row in self._aligner.over_jobs(candidate) if self._form.numbers else ():
+      yield slice(at, at := at + 4), values, row
+    if self._components:
+      at += self._components.rank  # of the candidate, alike for all jobs
+      yield slice(at, at + self._components.rank), self._job_words, np.arange(len(self.jobs))
 
   def speaks_to(self, perspective: str) -> np.ndarray:
     """[N] bool, which of `numbers` speak to a perspective: words do, and margins of its fields."""

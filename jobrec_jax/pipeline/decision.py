@@ -80,18 +80,20 @@ class Decisions(NamedTuple):
 
 def decide(recommender: Recommender, candidate: Entity, tau: float | None, top_k: int,
            jobs: Sequence[Entity] | None = None,
-           without: Sequence[Collection[str]] | None = None) -> Decisions:
-  """Ranks the best jobs again for every changed candidate; arguments as of `recommend`.
+           without: Sequence[Collection[str]] | None = None,
+           shortlist: int | None = None) -> Decisions:
+  """Ranks the best jobs again for every changed candidate.
 
   Args:
     recommender: of a run.
     candidate: whom to rank for.
-    tau, top_k, jobs, without: what was asked for.
+    tau, top_k, jobs, without, shortlist: what was asked for, as of `recommend`.
 
   Raises:
     ValueError: as `Recommender.recommend`.
   """
-  (ranked,) = recommender.recommend(candidate, tau, max(AMONG, top_k + 1), jobs, without)
+  among = max(AMONG, top_k + 1) if shortlist is None else min(shortlist, max(AMONG, top_k + 1))
+  (ranked,) = recommender.recommend(candidate, tau, among, jobs, without, shortlist)
   if not ranked.jobs:
     return Decisions((), None)
   known = {job.id: job for job in (recommender.jobs if jobs is None else jobs)}

@@ -111,9 +111,10 @@ class LoadedRun:
 
   def recommend(self, candidates: Entity | Sequence[Entity], tau: float | None = None,
                 top_k: int = 5, jobs: Sequence[Entity] | None = None,
-                without: Sequence[Collection[str]] | None = None) -> list[RankedJobs]:
+                without: Sequence[Collection[str]] | None = None,
+                shortlist: int | None = None) -> list[RankedJobs]:
     """The best jobs for each candidate under `C >= tau`; see `Recommender.recommend`."""
-    return self.recommender.recommend(candidates, tau, top_k, jobs, without)
+    return self.recommender.recommend(candidates, tau, top_k, jobs, without, shortlist)
 
   def score(self, candidates: Entity | Sequence[Entity],
             jobs: Sequence[Entity] | None = None) -> CandidateScores:

@@ -27,13 +27,22 @@ def ranking_table(ranked: RankedJobs, tau: float | None,
            _details(j.reasons, j.contradicted, j.copies)
            | {WRITTEN[p]: [text] for p, text in (written[i] if written else {}).items()})
           for i, j in enumerate(ranked.jobs)]
+  table = _table(columns, rows) + shortlisted(*ranked.scored)
   if isinstance(policy, Alone):
-    return f'{_table(columns, rows)}\n{ranked_alone(policy)}'
+    return f'{table}\n{ranked_alone(policy)}'
   asked = f'asked for {tau:.6g}' if tau else 'no requirement'
   if policy and 0 < tau < policy.knots[0] and policy.constraint == 'inequality':
     asked += f', but below {policy.knots[0]:.4g} nothing is required'
   what = f'{ranked.eligibility:.3f} ({asked})' if ranked.jobs else 'no job is left'
-  return f'{_table(columns, rows)}\nEligibility C of the whole list: {what}'
+  return f'{table}\nEligibility C of the whole list: {what}'
+
+
+def shortlisted(full: int, jobs: int) -> str:
+  """A line on a shortlist, where one was made: how many of the jobs were scored in full."""
+  if full == jobs:
+    return ''
+  return (f'\nA shortlist: {full:,} of {jobs:,} jobs were scored in full; C of all is an '
+          'estimate.')
 
 
 def candidates_table(ranked: Sequence[RankedCandidate]) -> str:

@@ -49,6 +49,7 @@ from jobrec_jax.schema.files import (
 )
 from jobrec_jax.schema.schema import Entity
 from jobrec_jax.schema.words import printable
+from jobrec_jax.scoring.shortlist import shortlist_size
 
 SHARD = 256  # candidates; the shards decide roundings, so that they must not follow the workers
 
@@ -58,13 +59,12 @@ class Request:
   """What is asked for.
 
   Attributes:
-    run: a run folder, or a packed file.
-    candidates: the file of candidates.
+    run, candidates: a run folder or a packed file, and the file of candidates.
     tau, top_k: as of `Recommender.recommend`; tau is None where there is no policy.
-    catalogue: a file of jobs; '' for the run's own.
-    applied: a table of applications, which are left out; '' for none.
+    catalogue, applied: files of jobs ('' for the run's own), and of applications to be left out.
     resolve: whether tau binds the mean over these candidates and this catalogue.
     requirement: what the policy is asked for; None for tau itself.
+    retrieve: whether a shortlist is scored in full, not all jobs.
   """
 
   run: str
@@ -75,6 +75,7 @@ class Request:
   applied: str = ''
   resolve: bool = False
   requirement: float | None = None
+  retrieve: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: A
 
   Each line of `out` is a JSON object: candidate, tau, eligibility (C of the whole list, null where
   no job is left), notes on the candidate, and jobs, each as a `recommend.Recommendation`; with
-  `resolve` also requirement, what the policy was asked for.
+  `resolve` requirement, what the policy was asked for; with `retrieve` scored, as `RankedJobs` has.
 
   Args:
     asked: which run, candidates, requirement and catalogue.
@@ -112,8 +113,8 @@ def recommend_many(asked: Request, out: str | Path, size: int = SHARD, client: A
     How many candidates there are.
 
   Raises:
-    ValueError: a file or a setting is wrong, before anything is ranked; or a shard failed: what the
-      others made is kept, and the same call goes on behind it.
+    ValueError: a file or a setting is wrong, before anything is ranked; or a shard failed: the same
+      call goes on behind what the others made.
   """
   asked, out = _absolute(asked), expanded(out).absolute()
   if out.is_dir() or out.resolve() == Path(asked.candidates).resolve():
@@ -230,7 +231,7 @@ def check_request(asked: Request) -> str:
     load_policy(parts.folders['policy'])[0].check(requirement(asked))
   settings = parts.record['settings']
   return key_of({'name': 'ranking', 'tau': asked.tau, 'requirement': asked.requirement,
-                 'top_k': asked.top_k,
+                 'top_k': asked.top_k, 'retrieve': asked.retrieve,
                  'artefacts': {name: parts.record['artefacts'][name] for name in PARTS},
                  'settings': {name: settings[name] for name in ('features', 'mesh')},
                  'catalogue': digest(asked.catalogue) if asked.catalogue else None,
@@ -275,7 +276,8 @@ def make_shard(asked: Request, basis: str, shard: Shard, folder: Path) -> None:
                              f'{asked.candidates}:{shard.line + i}')
                 for i, text in enumerate(data.decode().removesuffix('\n').split('\n'))]
   without = applied and applied.of([c.id for c in candidates])
-  ranked = run.recommend(candidates, requirement(asked), asked.top_k, jobs, without)
+  shortlist = shortlist_size(len(jobs or run.jobs), asked.top_k) if asked.retrieve else None
+  ranked = run.recommend(candidates, requirement(asked), asked.top_k, jobs, without, shortlist)
   warn(ranked, f'candidates {shard.line} to {shard.line + shard.count - 1}')
   rows = ''.join(row(c, r, asked) + '\n' for c, r in zip(candidates, ranked))
   with replacing(_part(folder, shard)) as file:
@@ -285,6 +287,7 @@ def make_shard(asked: Request, basis: str, shard: Shard, folder: Path) -> None:
 def row(candidate: Entity, ranked: RankedJobs, asked: Request) -> str:
   """A line of the output."""
   more = {} if asked.requirement is None else {'requirement': asked.requirement}
+  more |= {'scored': ranked.scored} if asked.retrieve else {}
   return json.dumps(null_for_nan({
       'candidate': candidate.id, 'tau': asked.tau, **more, 'eligibility': ranked.eligibility,
       'notes': ranked.notes, 'jobs': [dataclasses.asdict(job) for job in ranked.jobs]}),

@@ -23,6 +23,7 @@ from jobrec_jax.schema.files import null_for_nan
 from jobrec_jax.schema.schema import PERSPECTIVES, Entity
 from jobrec_jax.schema.words import printable
 from jobrec_jax.scoring.policy import Alone
+from jobrec_jax.scoring.shortlist import shortlist_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Asked:
     as_json: for programs, not for people.
     explain: whether to say what decided and what would change it, and, where the run has a writer,
       why each job is wanted and the candidate eligible.
+    retrieve: whether a shortlist is scored in full, not all jobs.
   """
 
   tau: float | None = 0.0
@@ -47,6 +49,7 @@ class Asked:
   resolve: bool = False
   as_json: bool = False
   explain: bool = False
+  retrieve: bool = False
 
 
 def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, list[str]]:
@@ -73,12 +76,14 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
     warnings += strangers(applied, run.jobs if jobs is None else jobs, asked.applied)
   tau = run.recommender.resolve(candidate, asked.tau, jobs, without) if asked.resolve else asked.tau
   alone = isinstance(run.policy, Alone)
-  (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without)
+  count = len(run.jobs if jobs is None else jobs)
+  shortlist = shortlist_size(count, asked.top_k) if asked.retrieve else None
+  (ranked,) = run.recommend(candidate, tau, asked.top_k, jobs, without, shortlist)
   warnings += [*ranked.notes, *unread([ranked.unread])]
   written = explained(run, candidate, ranked, jobs) if asked.explain and run.writer else []
   decided = None
   if asked.explain:
-    decided = decide(run.recommender, candidate, tau, asked.top_k, jobs, without)
+    decided = decide(run.recommender, candidate, tau, asked.top_k, jobs, without, shortlist)
   if asked.as_json:
     more = [({'written': written[i]} if written else {})
             | ({'decision': decided.jobs[i].as_json()} if decided else {})
@@ -86,10 +91,10 @@ def jobs_for(run: LoadedRun, path: str, name: str, asked: Asked) -> tuple[str, l
     return json.dumps(null_for_nan({
         'tau': asked.tau, **({'ranked_by': run.policy.perspective} if alone else {}),
         **({'requirement': tau} if asked.resolve else {}),
+        **({'scored': ranked.scored} if asked.retrieve else {}),
         'eligibility': ranked.eligibility, 'notes': warnings,
         'jobs': [dataclasses.asdict(job) | of for job, of in zip(ranked.jobs, more)],
         **({'next': _next(decided)} if decided else {})}), indent=2), warnings
-  count = len(run.jobs if jobs is None else jobs)
   if decided:
     said = [{'decision': in_words(d, asked.top_k)} for d in decided.jobs]
     written = [of | more for of, more in zip(said, written or [{}] * len(said))]

@@ -68,6 +68,16 @@ def check(aligner, schema, candidates, jobs, u, j) -> None:
     assert found.rule_scores(perspective).tolist() == [
         rule_score(alignment, perspective) for alignment in one_by_one]
   assert found.verdict_codes().tolist() == [verdict_codes(a) for a in one_by_one]
+  check_over_jobs(aligner, u, j, features)
+
+
+def check_over_jobs(aligner, u, j, features):
+  """One candidate with all jobs, by field, is what its pairs are."""
+  for candidate in np.unique(u):
+    fields = [values[row] for values, row in aligner.over_jobs(candidate)]
+    mine = u == candidate
+    for f, field in enumerate(fields):
+      np.testing.assert_array_equal(field[j[mine]], features[mine, 4 * f:4 * f + 4])
 
 
 @pytest.mark.parametrize('schema', [STUDENTS, NURSING], ids=lambda s: s.name)
@@ -85,6 +95,7 @@ def test_many_pairs_say_what_each_says(schema, keys, kept, data):
     aligner = PairAligner(schema, candidates, jobs)
     check(aligner, schema, candidates, jobs, u, j)
     check(aligner, schema, candidates, jobs, u[::-2], j[::-2])
+    check(PairAligner(schema, (), jobs).with_candidates(candidates), schema, candidates, jobs, u, j)
 
 
 def test_a_market_says_what_its_pairs_say(dataset):

@@ -106,6 +106,13 @@ def test_jobs_that_are_left_out_are_neither_shown_nor_next(run, person, tau):
   assert not {d.job_id for d in (*decided.jobs, decided.next)} & set(gone)
 
 
+def test_of_a_shortlist_the_same_jobs_are_told(run, person, tau):
+  (ranked,) = run.recommend(person, tau, K, shortlist=10)
+  decided = decide(run.recommender, person, tau, K, shortlist=10)
+  assert ranked.scored[0] < ranked.scored[1]
+  assert [d.job_id for d in decided.jobs] == [job.job_id for job in ranked.jobs]
+
+
 def test_recommend_tells_decisions_in_words_and_to_programs(run, tau):
   asked = Asked(tau, K, explain=True)
   text, _ = jobs_for(run, PERSON, '', asked)
