@@ -1,9 +1,10 @@
 """Lists that are drawn once and hashed, for evaluation and for stage 2."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from jobrec_jax.schema.files import load_arrays, save_arrays
 _ARRAYS = ('candidate', 'job', 'relevance', 'mask')
 # Whose lists a perspective is ranked by first: jobs of a candidate, candidates of a job.
 CENTRES = {'preference': 'candidate', 'qualification': 'job'}
+UNSEEN = 50  # new candidates whose mean C says more than that of those whom training knows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ def pools_by(key: np.ndarray, value: np.ndarray, keep: np.ndarray) -> dict[int, 
 
 
 def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int,
-                 jobs: np.ndarray | None = None) -> RankingLists:
+                 jobs: np.ndarray | None = None,
+                 wanted: Mapping[int, np.ndarray] | None = None) -> RankingLists:
   """Stage 2's lists: an applied job and up to items - 1 jobs without an application in any split.
 
   Candidates take turns in a seeded order, so that the lists spread evenly over them. Items stand in
@@ -94,6 +97,7 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
     count: N, the most lists; no more than there are applications.
     seed: of candidates, positives and negatives.
     jobs: the catalogue to draw from; None for `catalogue_of` the split.
+    wanted: the applications, by candidate; None for `applications` of the split.
 
   Raises:
     ValueError: no candidate of the split applied to some of the catalogue and not to all of it, or
@@ -102,7 +106,8 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
   if items < 2:
     raise ValueError(f'policy.list_length must be at least 2, got {items}')
   jobs = catalogue_of(dataset, split) if jobs is None else jobs
-  wanted, taken = applications(dataset, split, jobs), _applied(dataset.interactions, jobs)
+  wanted = applications(dataset, split, jobs) if wanted is None else wanted
+  taken = _applied(dataset.interactions, jobs)
   if not wanted:
     raise ValueError(f'the {split} split must hold candidates who applied to some of the '
                      f'{len(jobs)} jobs of the catalogue and not to all, got none')
@@ -123,15 +128,19 @@ def policy_lists(dataset: Dataset, split: str, items: int, count: int, seed: int
   return RankingLists('preference', np.repeat(candidate[:, None], items, 1), job, relevance, mask)
 
 
-def applications(dataset: Dataset, split: str, jobs: np.ndarray) -> dict[int, np.ndarray]:
-  """The jobs of a catalogue to which each candidate of a split applied.
+def applications(dataset: Dataset, split: str | Sequence[str],
+                 jobs: np.ndarray) -> dict[int, np.ndarray]:
+  """The jobs of a catalogue to which each candidate of a split, or of several, applied.
 
   Candidates who applied to none of it in the split, or to all of it in any, are left out: they have
   nothing to choose.
   """
   taken = _applied(dataset.interactions, jobs)
-  return {u: pool for u, pool in _applied(dataset.interactions.of(split), jobs).items()
-          if len(pool) and len(taken[u]) < len(jobs)}
+  found: dict[int, np.ndarray] = {}
+  for name in (split,) if isinstance(split, str) else split:
+    for u, pool in _applied(dataset.interactions.of(name), jobs).items():
+      found[u] = np.union1d(found.get(u, pool), pool)
+  return {u: pool for u, pool in found.items() if len(pool) and len(taken[u]) < len(jobs)}
 
 
 def _applied(log: Interactions, jobs: np.ndarray) -> dict[int, np.ndarray]:
@@ -168,6 +177,47 @@ def calibration_halves(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
   """
   candidates = candidates_of(dataset, 'calibration')
   return candidates[::2], candidates[1::2]
+
+
+def unseen_candidates(dataset: Dataset) -> np.ndarray:
+  """Candidates whom training does not know, and on whom nothing is measured in the end.
+
+  They are validation's and those that calibration is fitted to, but for those of whom training has
+  rows, as where splits are by time.
+  """
+  half, _ = calibration_halves(dataset)
+  return np.setdiff1d(np.union1d(candidates_of(dataset, 'validation'), half),
+                      candidates_of(dataset, 'train'))
+
+
+class Stage2(NamedTuple):
+  """What stage 2's lists are drawn from.
+
+  Attributes:
+    jobs: the catalogue.
+    wanted: the applications that the lists hold, by candidate.
+    whose: these, in words.
+  """
+
+  jobs: np.ndarray
+  wanted: dict[int, np.ndarray]
+  whose: str
+
+
+def stage_2_of(dataset: Dataset) -> Stage2:
+  """Candidates whom training does not know, where `UNSEEN` of them applied to something.
+
+  Experts tell the jobs of those they learned from further apart, so that a multiplier that keeps a
+  requirement on their lists moves others too far. Fewer would say less of the mean: then, and where
+  all are known, lists are of the train split.
+  """
+  jobs, people = warm_jobs(dataset), set(unseen_candidates(dataset).tolist())
+  found = applications(dataset, ('validation', 'calibration'), jobs)
+  wanted = {u: pool for u, pool in found.items() if u in people}
+  if len(wanted) >= UNSEEN:
+    return Stage2(jobs, wanted, 'applications of candidates whom training does not know')
+  jobs = catalogue_of(dataset, 'train')
+  return Stage2(jobs, applications(dataset, 'train', jobs), 'applications in the train split')
 
 
 def uniform_lists(eligible: np.ndarray, candidates: np.ndarray, jobs: np.ndarray, items: int,

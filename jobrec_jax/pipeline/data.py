@@ -17,6 +17,7 @@ from jobrec_jax.data.lists import (
   applications,
   candidates_of,
   catalogue_of,
+  stage_2_of,
   warm_jobs,
 )
 from jobrec_jax.data.market.jobrec_synth.worlds import VERSIONS
@@ -239,13 +240,14 @@ def _policy_sizes(settings: Settings, dataset: Dataset,
   length = min(p.list_length, len(jobs))
   yield 'policy.list_length', p.list_length, length, f'{len(jobs)} jobs that training sees'
   yield 'certify.k', settings.certify.k, min(settings.certify.k, length), f'{length} jobs in a list'
-  counts = [sum(map(len, applications(dataset, split, catalogue_of(dataset, split)).values()))
-            for split in ('train', unseen)]
-  lists = min(p.lists, counts[0])
-  yield 'policy.lists', p.lists, lists, f'{counts[0]} applications in the train split'
+  fitted = stage_2_of(dataset)
+  shown = applications(dataset, unseen, catalogue_of(dataset, unseen))
+  count, held_out = (sum(map(len, wanted.values())) for wanted in (fitted.wanted, shown))
+  lists = min(p.lists, count)
+  yield 'policy.lists', p.lists, lists, f'{count} {fitted.whose}'
   yield 'policy.batch', p.batch, min(p.batch, lists), f'{lists} lists'
-  yield ('policy.held_out', p.held_out, min(p.held_out, counts[1]),
-         f'{counts[1]} applications in the test split')
+  yield ('policy.held_out', p.held_out, min(p.held_out, held_out),
+         f'{held_out} applications in the test split')
 
 
 def no_propensity(dataset: Dataset) -> str:

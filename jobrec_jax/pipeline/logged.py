@@ -13,9 +13,9 @@ import numpy as np
 from jobrec_jax.data.dataset import SPLITS, Dataset, pair_code
 from jobrec_jax.data.lists import (
     RankingLists,
-    calibration_halves,
     candidates_of,
     uniform_lists,
+    unseen_candidates,
     warm_jobs,
 )
 from jobrec_jax.evaluate.off_policy import LoggedLists
@@ -59,9 +59,7 @@ def make_logged(bench: Bench) -> None:
   doubt = bench.inputs.get('censoring', UNCENSORED).doubt
   scale = application_scale(score, dataset, calibration, doubt)
   known = candidates_of(dataset, 'train')
-  half, _ = calibration_halves(dataset)
-  people = {FITTED: np.union1d(candidates_of(dataset, 'validation'), half),
-            TEST: candidates_of(dataset, 'test')}
+  people = {FITTED: unseen_candidates(dataset), TEST: candidates_of(dataset, 'test')}
   arrays = {}
   for name, candidates in people.items():
     candidates = np.setdiff1d(candidates, known)  # else some of their jobs stand in train

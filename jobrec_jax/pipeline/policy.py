@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jobrec_jax.data.dataset import Dataset
-from jobrec_jax.data.lists import RankingLists, policy_lists
+from jobrec_jax.data.lists import RankingLists, policy_lists, stage_2_of
 from jobrec_jax.evaluate.control import tau_grid
 from jobrec_jax.evaluate.off_policy import rising, shrunk_gap
 from jobrec_jax.lagrangian.attainable import check_attainable
@@ -93,14 +93,16 @@ def read_inputs(bench: Bench) -> PolicyInputs | Alone:
 
 
 def stage_2_lists(dataset: Dataset, items: int, count: int, seed: int) -> RankingLists:
-  """The lists that stage 2 trains on.
+  """The lists that stage 2 is fitted on; see `data.lists.stage_2_of`.
 
   Args:
     dataset: of the run.
     items, count: policy.list_length and policy.lists.
     seed: of the run.
   """
-  return policy_lists(dataset, 'train', items, count, streams.seed32(seed, 'stage 2 lists'))
+  jobs, wanted, _ = stage_2_of(dataset)
+  return policy_lists(dataset, 'train', items, count, streams.seed32(seed, 'stage 2 lists'), jobs,
+                      wanted)
 
 
 def make_head(p: PolicySettings, outputs: int) -> PolicyHead:

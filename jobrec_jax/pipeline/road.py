@@ -86,7 +86,7 @@ def road(settings: Settings) -> Road:
   trained = _train(s, of_data)
   warm_up, cooperative, calibrated = trained[1:]
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
-  inputs = Stage('inputs', 3, {'seed': s.seed, 'lists': s.policy.lists,
+  inputs = Stage('inputs', 4, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
                  expert | {'calibration': calibrated}, policy.make_inputs, policy.read_inputs,
                  divided=True)

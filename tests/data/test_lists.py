@@ -6,26 +6,30 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
+from jobrec_jax.data import lists
 from jobrec_jax.data.dataset import Interactions, Truth
 from jobrec_jax.data.lists import (
-    calibration_halves,
-    candidates_of,
-    catalogue_of,
-    labelled_lists,
-    load_lists,
-    policy_lists,
-    save_lists,
-    truth_lists,
-    uniform_lists,
-    warm_jobs,
+  UNSEEN,
+  calibration_halves,
+  candidates_of,
+  catalogue_of,
+  labelled_lists,
+  load_lists,
+  policy_lists,
+  save_lists,
+  stage_2_of,
+  truth_lists,
+  uniform_lists,
+  unseen_candidates,
+  warm_jobs,
 )
 from jobrec_jax.data.sampled_lists import Grid, sampled_lists
 from jobrec_jax.data.training_lists import (
-    LabelledLists,
-    SampledLists,
-    fixed_lists,
-    negatives_policy,
-    preference_lists,
+  LabelledLists,
+  SampledLists,
+  fixed_lists,
+  negatives_policy,
+  preference_lists,
 )
 
 
@@ -251,6 +255,30 @@ def test_what_a_candidate_applied_to_in_another_split_is_no_negative(dataset):
   rows = lists.candidate[:, 0] == u
   assert rows.any() and (lists.mask[rows].sum(1) == 2).all()
   assert (lists.job[rows][:, 0] == jobs[0]).all()
+
+
+def test_stage_2_has_the_lists_of_new_candidates_where_there_are_enough(dataset, monkeypatch):
+  half, held_back = calibration_halves(dataset)
+  new = unseen_candidates(dataset)
+  assert set(new) == set(candidates_of(dataset, 'validation')) | set(half)
+  assert not set(new) & (set(candidates_of(dataset, 'train')) | set(held_back))
+  few = stage_2_of(dataset)
+  assert len(new) < UNSEEN and few.wanted.keys() <= set(candidates_of(dataset, 'train'))
+  jobs = catalogue_of(dataset, 'train')
+  train = policy_lists(dataset, 'train', 6, 50, 1)
+  assert policy_lists(dataset, 'train', 6, 50, 1, jobs, few.wanted).fingerprint() == (
+      train.fingerprint())
+
+  monkeypatch.setattr(lists, 'UNSEEN', 5)
+  found = stage_2_of(dataset)
+  drawn = policy_lists(dataset, 'train', 6, 50, 1, found.jobs, found.wanted)
+  assert set(drawn.candidate.ravel()) <= set(new) and 'does not know' in found.whose
+  log = dataset.interactions
+  log = log.where((log.preference == 1) & np.isin(log.candidate, new))
+  applied = set(zip(log.candidate.tolist(), log.job.tolist()))
+  for u, j, relevant in zip(drawn.candidate.ravel(), drawn.job.ravel(), drawn.relevance.ravel()):
+    assert ((u, j) in applied) == relevant
+  assert (drawn.relevance.sum(1) == 1).all() and np.isin(drawn.job, warm_jobs(dataset)).all()
 
 
 def test_policy_lists_follow_from_the_seed(dataset):
