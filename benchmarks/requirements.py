@@ -119,14 +119,17 @@ def propensities(results: Results) -> str:
 
 def candidates(results: Results) -> str:
   """What is lost of preference, and how well it is ranked, by the number of candidates."""
-  lines = [f"| candidates | {' | '.join(f'loss, {name}' for name in KEEPERS)} | "
-           f"{' | '.join(f'NDCG@5, {name}' for name in RANKERS)} |",
-           '|---:|' + '---:|' * (len(KEEPERS) + len(RANKERS))]
+  there = {(r['metric'], r['system']) for r in results['values']}
+  columns = [(metric, system) for metric, systems in ((LOSS, KEEPERS), ('ndcg@5', RANKERS))
+             for system in systems if (metric, system) in there]
+  heads = [f'{"loss" if metric == LOSS else "NDCG@5"}, {system}' for metric, system in columns]
+  lines = [f'| candidates | {" | ".join(heads)} |', '|---:|' + '---:|' * len(columns)]
   for variant in results['variants']:
     cells = [_mean([r['value'] for r in results['values'] if (
-        r['variant'], r['system'], r['metric']) == (variant, system, metric)])
-        for metric, systems in ((LOSS, KEEPERS), ('ndcg@5', RANKERS)) for system in systems]
-    lines.append(f"| {int(variant):,} | {' | '.join(cells)} |")
+        r['variant'], r['metric'], r['system']) == (variant, *column)]) for column in columns]
+    count = f"{results['changes'][variant]['market.candidates']:,}"
+    name = count if variant.isdecimal() else f'{count}, {variant}'
+    lines.append(f"| {name} | {' | '.join(cells)} |")
   return '\n'.join(lines)
 
 
