@@ -127,7 +127,7 @@ def candidates(results: Results) -> str:
   for variant in results['variants']:
     cells = [_mean([r['value'] for r in results['values'] if (
         r['variant'], r['metric'], r['system']) == (variant, *column)]) for column in columns]
-    count = f"{results['changes'][variant]['market.candidates']:,}"
+    count = f"{int(results['changes'][variant].get('market.candidates', variant)):,}"
     name = count if variant.isdecimal() else f'{count}, {variant}'
     lines.append(f"| {name} | {' | '.join(cells)} |")
   return '\n'.join(lines)

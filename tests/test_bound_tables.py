@@ -87,3 +87,7 @@ def test_a_learning_curve_has_a_line_for_each_number_of_candidates():
   assert requirements.kept_rows(study) == rows
   assert cells(requirements.candidates(study), '1,200')[1:] == [
       '0.040', '0.030', '0.800', '0.900', '0.950']
+  # Variants of one size are told by their names, and who is not there has no column.
+  named = study | {'variants': {'trained': ''}, 'changes': {'trained': {'market.candidates': 1200}},
+                   'values': [r | {'variant': 'trained'} for r in rows[5:8]]}
+  assert cells(requirements.candidates(named), '1,200, trained')[1:] == ['0.040', '0.030', '0.900']
