@@ -40,7 +40,19 @@ from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
 pytest_plugins = ['tests.no_skips']
+MAPS, MANY = Path('/proc/self/maps'), 25_000
 LENGTHS = BlockFormat(candidate=40, job=24, alignment=16)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def few_memory_maps():
+  """Lets go of compiled programs where they are many.
+
+  Each keeps maps of memory, of which Linux gives a process 65,530; one that needs more crashes.
+  """
+  yield
+  if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MANY:
+    jax.clear_caches()
 
 
 @pytest.fixture(scope='session')
