@@ -36,7 +36,8 @@ class Change(NamedTuple):
 
   def in_words(self) -> str:
     before, after = self.before, self.after
-    if isinstance(before, tuple) and isinstance(after, tuple):
+    if isinstance(after, tuple):
+      before = before or ()
       lost = [m for m in before if m not in after]
       return f'{self.attribute} {"without" if lost else "with"} {(lost or after[-1:])[0]}'
     if after is None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jobrec_jax.data.files.records import read_entity
-from jobrec_jax.pipeline.decision import changes, decide, in_words
+from jobrec_jax.pipeline.decision import Change, changes, decide, in_words
 from jobrec_jax.pipeline.load import load
 from jobrec_jax.pipeline.recommend_one import Asked, jobs_for
 from jobrec_jax.schema.schema import Entity
@@ -69,7 +69,17 @@ def test_places_by_preference_are_those_without_a_requirement(run, person, tau):
   assert [ranked[d.by_preference - 1] for d in decided.jobs] == [d.job_id for d in decided.jobs]
 
 
-def test_changes_are_other_allowed_values_of_one_attribute_each_the_nearest_first(run):
+@pytest.mark.parametrize('before, after, words', [
+    (('a', 'b'), ('a',), 'skills without b'), (('a',), ('a', 'c'), 'skills with c'),
+    (None, ('c',), 'skills with c'), (('a',), (), 'skills without a'),
+    (None, 'x', 'skills none → x'), (3.5, 2.0, 'skills 3.5 → 2'),
+    (True, False, 'skills True → False'),
+    ('Some text.', None, 'without skills')])
+def test_changes_in_words(before, after, words):
+  assert Change('skills', before, after, 1).in_words() == words
+
+
+def test_changes_are_other_allowed_values_of_one_attribute_each_the_nearest_first():
   person = Entity('P', {
       'academic_level': 'UG3', 'gpa': 3.0, 'months_experience': 6, 'skills': ('a', 'b'),
       'commit_to_summer': None, 'hours_per_week': 10, 'interests': ('Robotics',),

@@ -261,6 +261,9 @@ def test_that_expert_ranks_and_says_so(finished, tmp_path):
   assert text.splitlines()[-1].startswith('Ranked by ') and why in text and 'nan' not in text
   assert json.loads(jobs_for(loaded, str(path), '', Asked(tau=None, as_json=True))[0])[
       'ranked_by'] == mine
+  why, _ = jobs_for(loaded, str(path), '', Asked(tau=None, explain=True))
+  assert why.count('decided') == 5 and 'nan' not in why
+  assert ('by preference alone' in why) == (mine == PREFERENCE)
   assert f'the {mine} expert alone' in candidates_for(
       loaded, str(path), dataset.jobs[0].id, None, Asked())[0]
   out = tmp_path / 'out.jsonl'
