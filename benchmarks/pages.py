@@ -71,7 +71,7 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
     'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
     **{table.__name__: of_reference(table) for table in (
         study_tables.across, study_tables.losses, study_tables.surplus,
-        study_tables.errors)},
+        study_tables.errors, study_tables.separation)},
     'ahead': lambda results, origin: study_tables.ahead(results['systems']),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line,

@@ -21,6 +21,7 @@ from jobrec_jax.evaluate.statistics import (
 from jobrec_jax.evaluate.values import probability
 
 EPSILON = 1e-6  # probabilities are held this far from 0 and 1, where logits are infinite
+SCORE = 'the score'  # held fixed
 CONSTANT = 1e-9  # of a column's size: what varies less is rounding
 
 
@@ -29,7 +30,8 @@ class DeconflationRow(NamedTuple):
 
   Attributes:
     truth: 'preference' or 'qualification', by its logit.
-    given: the truth held fixed (a partial correlation), or None.
+    given: the truth held fixed (a partial correlation), or None; `SCORE` for that of the own truth
+      with this one, the score held fixed.
     correlation: as an estimate; `n` counts pairs.
   """
 
@@ -53,6 +55,12 @@ def deconflation_rows(score: np.ndarray, truths: tuple[np.ndarray, np.ndarray], 
   A de-conflated expert correlates with its own truth, and given it, not with the other's. Its plain
   correlation with the other truth is expected wherever the truths correlate.
 
+  An estimate s that knows its own truth in part only, a = s + u with u unrelated to s and to the
+  other truth b, correlates with b given a all the same: by attenuation, at
+    r_ab sqrt(1 − r_as²) / (r_as sqrt(1 − r_ab²)).
+  Given s, however, a and b have nothing left in common. Where that correlation is below 0, the score
+  takes b for a; where it is above, b would tell of a what the score does not know.
+
   Args:
     score: [N] a logit, or any other score.
     truths: [N] each, the true probabilities P and Q of the same pairs.
@@ -62,8 +70,8 @@ def deconflation_rows(score: np.ndarray, truths: tuple[np.ndarray, np.ndarray], 
 
   Returns:
     The correlation with its own truth, with the other's, with its own given the other's and with
-    the other's given its own. A correlation with a constant is nan, and so is one with what another
-    column already determines.
+    the other's given its own; and that of both truths given the score. A correlation with a
+    constant is nan, and so is one with what another column already determines.
 
   Raises:
     ValueError: if shapes differ, a value is not finite, or a truth is no probability.
@@ -75,9 +83,10 @@ def deconflation_rows(score: np.ndarray, truths: tuple[np.ndarray, np.ndarray], 
   moments = centred_moments([score, logit(mine), logit(other)], groups, candidate)
   s, a, b = range(3)
   found = jackknife(moments, lambda m: correlations(m, 3, (
-      (s, a, None), (s, b, None), (s, a, b), (s, b, a))), len(score))
+      (s, a, None), (s, b, None), (s, a, b), (s, b, a), (a, b, s))), len(score))
   first, second = letters
-  names = (first, None), (second, None), (first, second), (second, first)
+  names = ((first, None), (second, None), (first, second), (second, first),
+           (second, SCORE))
   return [DeconflationRow(*name, estimate) for name, estimate in zip(names, found)]
 
 

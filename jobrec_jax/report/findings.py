@@ -269,10 +269,16 @@ def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     if not (mine and theirs and math.isfinite(mine.value) and math.isfinite(theirs.value)):
       continue
     follows, clean = mine.low > 0, theirs.low <= 0 <= theirs.high
+    left = found.get(f'correlation of P and Q given the score{within}')
     text = (f'{start} {other}, the {expert} {"follows" if follows else "does not follow"} {own} '
             f'(partial correlation {_estimate(mine)}); given {own}, '
             f'{"nothing of" if clean else "something of"} {other} '
             f'{"can be told" if clean else "is left"} in it ({_estimate(theirs)}).')
+    if left and not clean:  # by attenuation, or because the score takes the other truth for its own
+      clean = left.high >= 0
+      text += (f' Given the score, P and Q correlate at {_estimate(left)}: '
+               + (f'it takes no {other} for {own}, and what is left is what it does not know of {own}.'
+                  if clean else f'it takes {other} for {own}.'))
     yield Finding(text, (f'{mine.split}: {mine.perspective}', expert),
                   'yes' if follows and clean else 'no')
 

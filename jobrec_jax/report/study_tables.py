@@ -9,6 +9,7 @@ import statistics
 from typing import Any
 
 from jobrec_jax.report.compared import BETTER, OTHER, SAME, WORSE
+from jobrec_jax.report.findings import WITHIN
 from jobrec_jax.report.results import CANARY, CEILING, Table, interval_text
 
 Row = Mapping[str, Any]
@@ -80,7 +81,11 @@ def over_runs(rows: Sequence[Row], **where: Any) -> str:
   found = [r for r in rows if all(r[k] == v for k, v in where.items())]
   if len({(r['data_seed'], r['seed']) for r in found}) != len(found):
     raise ValueError(f'{where} must be one row a run, got {len(found)}')
-  values = [r['value'] for r in found if r['value'] is not None]
+  return mean_and_spread([r['value'] for r in found if r['value'] is not None])
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+  """'0.895 ± 0.012', '0.895' where all are the same, '' without any."""
   if not values:
     return ''
   varies = len(set(values)) > 1  # what does not train is the same at every training seed
@@ -242,6 +247,29 @@ def pairs(rows: Sequence[Row]) -> str:
   return _pairs(rows, lambda system, metric: (
       metric.startswith(('correlation', 'calibration'))
       and (' given ' in metric or system.startswith((*EXPERTS, 'true ')))))
+
+
+def separation(rows: Sequence[Row]) -> str:
+  """How far each system follows the other truth given its own, what of that attenuation alone would
+  give, and what both truths have in common given its score: see `deconflation_rows`."""
+  lines = ['| | preference: Q given P | by attenuation | P and Q given the score | qualification: '
+           'P given Q | by attenuation | P and Q given the score |', '|---|' + '---:|' * 6]
+  found = [r for r in rows if r['split'] == 'uniform test pairs' and r['value'] is not None]
+  for system in dict.fromkeys(r['system'] for r in found if ' given ' in r['metric']):
+    cells = []
+    for own, other, within in (('P', 'Q', WITHIN), ('Q', 'P', '')):
+      value = [{(r['data_seed'], r['seed']): r['value'] for r in found if r['system'] == of and
+                r['metric'] == f'correlation with {truth}{within}'}
+               for of, truth in ((system, own), (system, other), ('true P', 'Q'))]
+      told = []
+      for run in value[0]:
+        a, b, c = (of[run] for of in value)
+        rest = math.sqrt((1 - a * a) * (1 - c * c))
+        told.append(((b - a * c) / rest, c * (1 / a - a) / rest if a > 0 else math.nan,
+                     (c - a * b) / math.sqrt((1 - a * a) * (1 - b * b))))
+      cells += [mean_and_spread(column) for column in zip(*told)] or [''] * 3
+    lines.append(f'| {system} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
 
 
 def errors(rows: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ import optax
 from jobrec_jax.sharding import abstract_params, abstract_replicated, layout
 from jobrec_jax.train.hlo import Collective, collectives
 from jobrec_jax.train.speed import matrix_flops
-from jobrec_jax.train.state import Best, TrainState, split_params
+from jobrec_jax.train.state import Best, TrainState, split_params, stepping
 
 PyTree = Any
 
@@ -67,7 +67,7 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
   """Compiles a step for the mesh's devices, and tells of it.
 
   Args:
-    update: (state, batch, key) -> (state, metrics); the state is donated, as in training.
+    update: (state, batch, key) -> (state, metrics); compiled as `stepping` does.
     state, batch: abstract arrays that say where they lie.
     mesh: of any devices, of a topology too.
 
@@ -89,7 +89,7 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
   key = abstract_replicated(jax.eval_shape(lambda: jax.random.key(0)), mesh)
   started = time.monotonic()
   with layout(mesh):
-    traced = jax.jit(update, donate_argnums=0).trace(state, batch, key)
+    traced = stepping(update).trace(state.replace(frozen=()), state.frozen, batch, key)
     lowered, refused = traced.lower(), ''
     traced_after, compiled = time.monotonic(), None
     try:

@@ -20,7 +20,7 @@ from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from jobrec_jax.train.decisions import Decisions
 from jobrec_jax.train.signals import deferred_signals
 from jobrec_jax.train.speed import Speedometer, matrix_flops
-from jobrec_jax.train.state import Best, MeasureFn, TrainState, copied
+from jobrec_jax.train.state import Best, MeasureFn, TrainState, copied, stepping
 from jobrec_jax.train.watch import UNWATCHED, Watch
 
 PyTree = Any
@@ -182,7 +182,7 @@ class Loop:
     return step - best >= self.held_out.patience * self.every
 
 
-def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
+def train(loop: Loop, update: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict]],
           state: TrainState, data: Callable[[int], Iterator[PyTree]], key: jax.Array,
           mesh: jax.sharding.Mesh) -> TrainState:
   """Runs a stage to its end, from its newest whole checkpoint if there is one.
@@ -194,8 +194,9 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
 
   Args:
     loop: the stage's length, logs and checkpoints.
-    step_fn: (state, batch, key) -> (state, flat metrics); compiled here, the state donated.
-    state: the initial state; also the layout that a checkpoint is restored to.
+    update: (state, batch, key) -> (state, flat metrics); compiled here, see `stepping`.
+    state: the initial state, of which only `frozen` can be read afterwards; also the layout that a
+      checkpoint is restored to.
     data: updates done -> an iterator over the host batches that follow.
     key: the root key of the stage.
     mesh: the mesh that batches are laid out on.
@@ -217,7 +218,8 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
   if loop.is_over(step, best):
     return state
   loop.watch.again(loop.metrics.read, done=first)
-  step_fn, measure = jax.jit(step_fn, donate_argnums=0), _measuring(loop, mesh)
+  step_fn, measure = stepping(update), _measuring(loop, mesh, state.frozen)
+  state, frozen = state.replace(frozen=()), state.frozen
   batches, speed, left = data(step), None, TimeLeft(loop.steps, TIMED)
   done = False
   with deferred_signals() as received, layout(mesh), loop.watch.tracing() as trace:
@@ -232,14 +234,14 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
         on_host = _next_batch(loop, batches, step)
         batch = shard_batch(on_host, mesh, loop.lists)
       if speed is None:
-        traced = step_fn.trace(state, batch, key)
+        traced = step_fn.trace(state, frozen, batch, key)
         speed = Speedometer(matrix_flops(traced.jaxpr.jaxpr))
         _compile_together(traced)
       if trace.before(step - first, state):
         left = TimeLeft(loop.steps, TIMED)
         speed.look(step, None)  # neither counts the time that writing the trace took
       with jax.profiler.StepTraceAnnotation('train', step_num=step + 1):
-        state, scalars = step_fn(state, batch, key)
+        state, scalars = step_fn(state, frozen, batch, key)
       step += 1
       log = (step % loop.log_every == 0 or step in (first + 1, loop.steps) or loop.measures(step))
       if log:  # No row, and no checkpoint, holds what is not finite.
@@ -262,7 +264,7 @@ def train(loop: Loop, step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[T
     loop.checkpoints.wait()
     processes.meet()  # nobody goes on, or ends the job, before all of it is on disk
     _tell_end(loop, step, state, decisions.stops())
-  return state
+  return state.replace(frozen=frozen)
 
 
 def _compile_together(traced: jax.stages.Traced) -> None:
@@ -281,7 +283,7 @@ def _best(state: TrainState) -> int | None:
   return int(state.best.step) if state.best and int(state.best.step) >= 0 else None
 
 
-def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
+def _measuring(loop: Loop, mesh: jax.sharding.Mesh, frozen: PyTree) -> Callable[
     [TrainState, int], tuple[TrainState, dict[str, float]]]:
   """Measures the held-out loss, and keeps the parameters in the state; see `HeldOut`."""
   if loop.held_out is None:
@@ -293,9 +295,9 @@ def _measuring(loop: Loop, mesh: jax.sharding.Mesh) -> Callable[
   def measure(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
     nonlocal compiled
     if not compiled and processes.several():
-      _compile_together(program.trace(state.trainable, state.frozen, batches[0]))
+      _compile_together(program.trace(state.trainable, frozen, batches[0]))
     compiled = True
-    found = [jax.device_get(program(state.trainable, state.frozen, batch)) for batch in batches]
+    found = [jax.device_get(program(state.trainable, frozen, batch)) for batch in batches]
     row = _finite_row(loop, step, {k: sum(f[k] for f in found) / len(found) for k in found[0]})
     row = processes.told(lambda: row)  # it decides
     lowest = math.inf if _best(state) is None else float(state.best.lowest)
@@ -343,7 +345,7 @@ def _log(loop: Loop, step: int, row: dict[str, float], left: str) -> None:
 
 def _save(loop: Loop, step: int, state: TrainState) -> None:
   try:
-    loop.checkpoints.save(step, state.replace(frozen=()))
+    loop.checkpoints.save(step, state)
   except NotFiniteError as error:
     raise _diverged(loop, step, str(error)) from None
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from jobrec_jax.evaluate.deconflation import deconflation_rows, logit, truth_correlation
+from jobrec_jax.evaluate.deconflation import SCORE, deconflation_rows, logit, truth_correlation
 from jobrec_jax.evaluate.statistics import Groups, interval
 
 
@@ -52,13 +52,15 @@ def test_correlations_equal_those_of_residuals():
   s_pref, s_qual = 40 + x + 0.3 * y + e1, 1e-3 * (y - 0.5 * x + e2)
   rows = both(s_pref, s_qual, expit(x), expit(y), candidate)
   for own, s in (('preference', s_pref), ('qualification', s_qual)):
-    assert len(rows[own]) == 4
+    assert len(rows[own]) == 5
     truth = {'preference': x, 'qualification': y}
     if own == 'preference':
       s, truth = within(s, candidate), {k: within(v, candidate) for k, v in truth.items()}
     for (t, g), got in rows[own].items():
       a, b = s, truth[t]
-      if g:
+      if g == SCORE:
+        a, b = residual(truth[own], s), residual(b, s)
+      elif g:
         a, b = residual(a, truth[g]), residual(b, truth[g])
       assert got.value == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6), (own, t, g)
       assert got.low < got.value < got.high and got.n == 900
@@ -92,6 +94,22 @@ def test_a_conflated_expert_shows():
   candidate, x, y, e1, e2 = pairs()
   rows = both(x + y + e1, y + e2, expit(x), expit(y), candidate)
   assert rows['preference']['qualification', 'preference'].low > 0.3
+
+
+def test_what_an_estimate_does_not_know_is_told_from_what_it_takes_for_its_own():
+  """Attenuation gives a partial correlation with the other truth; given the score nothing is left."""
+  candidate, known, y, unknown, e = pairs()
+  x = known + unknown  # s = E[x | what is known], whose error is unrelated to y
+  rows = both(known, y + e, expit(x), expit(y), candidate)['preference']
+  a, b = (within(v, candidate) for v in (x, y))
+  r, c = np.corrcoef(within(known, candidate), a)[0, 1], np.corrcoef(a, b)[0, 1]
+  told = rows['qualification', 'preference']
+  assert told.low > 0.2
+  assert told.value == pytest.approx(c * np.sqrt(1 - r * r) / (r * np.sqrt(1 - c * c)), abs=0.03)
+  left = rows['qualification', SCORE]
+  assert left.low < 0 < left.high and abs(left.value) < 0.05
+  mixed = both(known + y, y + e, expit(x), expit(y), candidate)['preference']
+  assert mixed['qualification', SCORE].high < -0.1
 
 
 def test_every_candidate_and_every_job_is_left_out():

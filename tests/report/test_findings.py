@@ -177,6 +177,18 @@ def test_separation(own, other, words, verdict):
   assert words in text and found == verdict
 
 
+@pytest.mark.parametrize('left, words, verdict', [
+    (-0.01, 'Given the score, P and Q correlate at −0.010 [−0.060, 0.040]: it takes no Q for P, and '
+     'what is left is what it does not know of P.', 'yes'),
+    (0.2, 'it takes no Q for P', 'yes'), (-0.2, 'it takes Q for P.', 'no')])
+def test_attenuation_is_no_conflation(left, words, verdict):
+  case, within = ('uniform test pairs', 'policy'), ', within candidates'
+  text, found = said([row('preference expert', f'correlation {of}{within}', value, case=case)
+                      for of, value in (('with P given Q', 0.8), ('with Q given P', 0.2),
+                                        ('of P and Q given the score', left))])
+  assert words in text and found == verdict
+
+
 @pytest.mark.parametrize('raw, verdict', [(0.3, 'yes'), (0.01, 'no')])
 def test_calibration(raw, verdict):
   case = ('uniform test pairs', 'qualification')

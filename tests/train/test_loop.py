@@ -105,6 +105,13 @@ def test_a_stage_in_five_pieces_equals_one_bit_for_bit(ten_steps, tmp_path):
   assert steps_in(tmp_path) == steps_in(ten_steps[0]) == [9, 10]
 
 
+def test_frozen_parameters_stay_whose_they_were(tmp_path):
+  given = tiny.first_state()
+  state = tiny.run(tmp_path, 2, state=given)
+  assert given.trainable['a'].is_deleted()
+  assert float(given.frozen['b']) == float(state.frozen['b']) == 1
+
+
 def test_a_complete_stage_is_restored_as_it_is(ten_steps):
   folder, whole = ten_steps
   before = (folder / 'metrics.jsonl').read_bytes()

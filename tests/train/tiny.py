@@ -52,12 +52,13 @@ def batches(step: int) -> Iterator[np.ndarray]:
   return (batch for batch, in iterate(data, start=step))
 
 
-def run(folder: Path, steps: int, data=batches, update=UPDATE, **options) -> TrainState:
+def run(folder: Path, steps: int, data=batches, update=UPDATE, state: TrainState | None = None,
+        **options) -> TrainState:
   """Trains in a folder, or goes on with what lies there."""
   with Checkpoints(folder / 'checkpoints', IDENTITY) as checkpoints:
     loop = Loop('tiny', steps, checkpoints, MetricsWriter(folder / 'metrics.jsonl'),
                 **{'log_every': 1, 'save_seconds': 0.0} | options)
-    return train(loop, update, first_state(), data, jax.random.key(1), make_mesh(MeshConfig()))
+    return train(loop, update, state or first_state(), data, jax.random.key(1), make_mesh(MeshConfig()))
 
 
 def rows(folder: Path) -> list[dict]:

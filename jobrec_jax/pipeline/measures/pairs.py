@@ -7,7 +7,7 @@ import numpy as np
 
 from jobrec_jax.baselines.rivals import RIVALS
 from jobrec_jax.data.lists import RankingLists
-from jobrec_jax.evaluate.deconflation import deconflation_rows, logit, truth_correlation
+from jobrec_jax.evaluate.deconflation import SCORE, deconflation_rows, logit, truth_correlation
 from jobrec_jax.evaluate.eligibility import calibration_estimates
 from jobrec_jax.evaluate.list_means import ListMeans
 from jobrec_jax.evaluate.truth_errors import spearman, variance_parts
@@ -103,7 +103,8 @@ def scored_grid(of: Subject, perspective: str) -> Scored:
 def truth_measures(of: Subject) -> list[Measured]:
   """What only truths can tell of every system, over uniform pairs; nothing where they are unknown.
 
-  Its correlation with both truths, plain and given the other: of preference within candidates. Its
+  Its correlation with both truths, plain and given the other, and theirs given it: of preference
+  within candidates. Its
   rank correlation with its own truth within a candidate and within a job. Where its score is a
   logit, the error of that by part.
   """
@@ -136,9 +137,11 @@ def correlation_measures(of: Subject, grid: Scored, perspective: str, system: st
   centre, within = (u, WITHIN) if perspective == 'preference' else (None, '')
   rows, truths = [], tuple(grid.true[name].ravel() for name in PERSPECTIVES)
   for r in deconflation_rows(scores.ravel(), truths, perspective, of.groups.of(u, j), centre):
-    given = f' given {LETTERS[r.given]}' if r.given else ''
-    rows.append(Measured(system, None, UNIFORM, 'policy',
-                         f'correlation with {LETTERS[r.truth]}{given}{within}', r.correlation))
+    what = f'with {LETTERS[r.truth]}' + (f' given {LETTERS[r.given]}' if r.given in LETTERS else '')
+    if r.given == SCORE:
+      what = f'of P and Q given {SCORE}'
+    rows.append(Measured(system, None, UNIFORM, 'policy', f'correlation {what}{within}',
+                         r.correlation))
   return rows
 
 
