@@ -152,6 +152,6 @@ class FunnelLikelihood(_Shown):
     parts = tuple((x * self._features.speaks_to(name, x.shape[1]))[:, :setting.width]
                   for name, setting in zip(PERSPECTIVES, settings))
     found = fit_funnel(parts, train.preference == 1, train.qualification, self_censoring(dataset),
-                       tuple(setting.C for setting in settings))
+                       tuple(1 / setting.C for setting in settings))
     self._model = getattr(found, perspective)
     return self

@@ -57,31 +57,35 @@ def log_loss(s_pref: np.ndarray, s_qual: np.ndarray, applied: np.ndarray, verdic
 
 
 def fit_funnel(x: tuple[np.ndarray, np.ndarray], applied: np.ndarray, verdict: np.ndarray,
-               doubt: float, strengths: tuple[float, float],
+               doubt: float, ridges: tuple[float | np.ndarray, float | np.ndarray],
                start: Models | None = None) -> Models:
-  """Both linear models of the greatest likelihood, less |w|^2 / (2 strength) of each; by L-BFGS.
+  """Both linear models of the greatest likelihood, less ridge . w^2 / 2 of each; by L-BFGS.
 
   Args:
     x: [N, D] features of preference and of qualification. What speaks to one alone must be 0 in the
       other's: that tells wanting from daring.
     applied, verdict, doubt: as of `log_loss`.
-    strengths: inverse ridges, above 0.
+    ridges: at least 0, one of all weights of a perspective or [D] of each.
     start: where the search starts; zeros without it.
   """
   widths = [part.shape[1] for part in x]
   ends = widths[0], widths[0] + 1, sum(widths) + 1
+  # Of about the same curvature, for ridges may be far apart.
+  size = np.sqrt(np.concatenate([np.append((part ** 2).sum(0) / 4 + ridge, len(part) / 4)
+                                 for part, ridge in zip(x, ridges)]))
+  size = np.where(size > 0, size, 1.0)
 
   def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-    models = _parted(theta, ends)
+    models = _parted(theta / size, ends)
     nats, *slopes = log_loss(*(m.logits(part) for m, part in zip(models, x)), applied, verdict,
                              doubt)
-    nats += sum(m.weights @ m.weights / (2 * s) for m, s in zip(models, strengths))
-    return nats, np.concatenate([np.append(slope @ part + m.weights / s, slope.sum())
-                                 for slope, part, m, s in zip(slopes, x, models, strengths)])
+    nats += sum((ridge * m.weights ** 2).sum() / 2 for m, ridge in zip(models, ridges))
+    return nats, np.concatenate([np.append(slope @ part + ridge * m.weights, slope.sum())
+                                 for slope, part, m, ridge in zip(slopes, x, models, ridges)]) / size
   theta = np.zeros(sum(widths) + 2) if start is None else np.concatenate(
       [np.append(*model) for model in start])
-  return _parted(minimize(objective, theta, jac=True, method='L-BFGS-B',
-                          options={'maxiter': 500}).x, ends)
+  return _parted(minimize(objective, theta * size, jac=True, method='L-BFGS-B',
+                          options={'maxiter': 500}).x / size, ends)
 
 
 def _parted(theta: np.ndarray, ends: tuple[int, int, int]) -> Models:

@@ -7,20 +7,20 @@ it is learned on top. Margins of a field start at 0 in the expert that the schem
 speak to: what moves applications through doubt alone would else be taken for a wish.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
 import jax
 import numpy as np
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from jobrec_jax.censoring.likelihood import Linear, Models, fit_funnel
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
+from jobrec_jax.pipeline.bilinear import Bilinear, Pairs, fit_bilinear, fit_by_evidence, widened
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 PyTree = Any
@@ -28,30 +28,39 @@ _PAIRS = 50_000  # of a perspective that are looked at, at most
 
 
 class _Setting(NamedTuple):
-  """What validation chooses: whether products count, and the inverse of the ridge."""
+  """What validation chooses.
 
-  matched: bool
-  strength: float
+  Attributes:
+    caution: what the ridges of words are times those of the greatest evidence, which takes what the
+      labels of one candidate share for something that words say.
+    rank: in how many directions the words of both sides are multiplied.
+    ridge: of these directions.
+  """
+
+  caution: float
+  rank: int = 0
+  ridge: float = 0.0
 
 
-# The first is taken where no validation label can tell.
-_SETTINGS = tuple(_Setting(matched, strength) for matched in (False, True)
-                  for strength in (0.1, 0.01, 1.0))
+_CAUTION = 1.0, 10.0, 100.0  # the first is taken where no validation label can tell
+_RIDGES = 0.1, 0.03, 0.01  # of the one that leaves no direction
+_RANKS = 1, 2, 4, 8  # as long as validation gains
 
 
 class _Chosen(NamedTuple):
-  """The best setting, and its model of the leading features; products of words are the last."""
+  """The best setting, the [N] ridges of the weights, and the model."""
 
   setting: _Setting
-  model: Linear
+  ridges: np.ndarray
+  model: Bilinear
 
 
 def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
                  validation: Interactions, taught: Sequence[str]) -> PyTree:
   """New parameters of the experts with the scale, weights and intercepts of a logistic regression.
 
-  Its ridge, and whether products of words are in it, are those of the least log-loss on the
-  validation labels.
+  Its ridges, and in how many directions words of both sides are multiplied, are those of the least
+  log-loss on the validation labels; see `bilinear`.
 
   Args:
     params: of a model with numbers, as `JobRec.init` makes them.
@@ -70,16 +79,18 @@ def linear_start(params: PyTree, blocks: BlockEncoder, train: Interactions,
   for perspective in taught:
     found = _chosen(params, blocks, train, validation, perspective)
     if found is not None:
-      params = _moved(params, perspective, *found.model)
+      model = found.model
+      params = _moved(params, perspective, model.weights, model.intercept, model.match)
   return params
 
 
 class Move(NamedTuple):
-  """What is added to an expert's linear part: [`weights` of its features] and the intercept."""
+  """What is added to an expert's linear part: [N] `weights`, the intercept, [R, R] `match`."""
 
   perspective: str
   weights: np.ndarray
   intercept: float
+  match: np.ndarray
 
 
 def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
@@ -88,7 +99,8 @@ def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
 
   `linear_start` fits P(applied) = sigmoid(s_pref), and s_qual to verdicts alone. With doubt both
   have a share in applications; see `censoring.likelihood`. The moves are the difference of the
-  fits, at the same ridges, so that what stage 1A learned beside them stays.
+  fits, at the same ridges, so that what stage 1A learned beside them stays. Directions of words stay
+  as they are, and how much each counts moves.
 
   Args:
     params: of `linear_start`, or what came of it.
@@ -101,15 +113,28 @@ def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
     return ()
   shown = train.where(train.preference >= 0)
   shown = shown.where(_evenly(len(shown)))
-  x = _features(params, blocks, shown)
-  parts = tuple((x * _speaks(params, blocks, name))[:, :len(chosen.model.weights)]
-                for name, chosen in zip(PERSPECTIVES, plain))
-  found = fit_funnel(parts, shown.preference == 1, shown.qualification, doubt,
-                     tuple(chosen.setting.strength for chosen in plain),
-                     Models(*(chosen.model for chosen in plain)))
-  return tuple(Move(name, new.weights - old.model.weights,
-                    new.intercept - old.model.intercept)
-               for name, new, old in zip(PERSPECTIVES, found, plain))
+  parts, starts, sizes = [], [], []
+  for name, (setting, _, model) in zip(PERSPECTIVES, plain):
+    pairs = _pairs(params, blocks, shown, name)
+    # Of this size, at a ridge of 1, their square is at 1 as steep as the ridge of the directions.
+    size = np.sqrt(setting.ridge * np.linalg.norm(model.left, axis=1)
+                   * np.linalg.norm(model.right, axis=1))
+    used = size > 0
+    parts.append(np.concatenate([
+        pairs.numbers, pairs.products(model.left[used], model.right[used]) / size[used]], 1))
+    starts.append(Linear(np.append(model.weights, size[used]), model.intercept))
+    sizes.append(np.where(used, size, np.inf))
+  found = fit_funnel(tuple(parts), shown.preference == 1, shown.qualification, doubt,
+                     tuple(np.append(ridges, np.ones(len(start.weights) - len(ridges)))
+                           for (_, ridges, _), start in zip(plain, starts)), Models(*starts))
+  moves = []
+  for name, new, (*_, old), size in zip(PERSPECTIVES, found, plain, sizes):
+    change = np.zeros(len(size))
+    change[np.isfinite(size)] = new.weights[len(old.weights):]
+    change = change / size - np.isfinite(size)
+    moves.append(Move(name, new.weights[:len(old.weights)] - old.weights,
+                      new.intercept - old.intercept, (old.left.T * change) @ old.right))
+  return tuple(moves)
 
 
 def moved(params: PyTree, moves: Sequence[Move]) -> PyTree:
@@ -122,64 +147,70 @@ def moved(params: PyTree, moves: Sequence[Move]) -> PyTree:
 def _chosen(params: PyTree, blocks: BlockEncoder, train: Interactions, validation: Interactions,
             perspective: str) -> _Chosen | None:
   """The regression of the best setting; None where the train labels are all alike."""
-  x, label = _labelled(params, blocks, train, perspective)
-  held, held_label = _labelled(params, blocks, validation, perspective)
+  (pairs, label), (held, held_label) = (
+      _labelled(params, blocks, log, perspective) for log in (train, validation))
   if len(np.unique(label)) < 2:
     return None
-  numbers, choices = len(params['number_scale']), []
-  for setting in _SETTINGS:
-    if setting.matched and x.shape[1] == numbers:
-      continue
-    own = slice(None if setting.matched else numbers)
-    fit = LogisticRegression(C=setting.strength, solver='newton-cholesky').fit(x[:, own], label)
-    found = _Chosen(setting, Linear(fit.coef_[0], float(fit.intercept_[0])))
-    if len(np.unique(held_label)) < 2:
-      return found
-    loss = log_loss(held_label, expit(fit.decision_function(held[:, own])), labels=(0, 1))
-    choices.append((loss, len(choices), found))
-  loss, _, found = min(choices)
+  judged = len(np.unique(held_label)) > 1
+
+  def rated(setting: _Setting, ridges: np.ndarray, model: Bilinear) -> tuple[float, _Chosen]:
+    loss = log_loss(held_label, expit(model.logits(held)), labels=(0, 1)) if judged else 0.0
+    return loss, _Chosen(setting, ridges, model)
+
+  def best_of(found: Iterable[tuple[float, _Chosen]]) -> tuple[float, _Chosen]:
+    return min(found, key=lambda f: f[0])
+  words = np.arange(pairs.numbers.shape[1]) >= pairs.numbers.shape[1] - 2 * pairs.u.shape[1]
+  model, evident = fit_by_evidence(pairs, label)
+  found = [rated(_Setting(1.0), evident, model)]
+  for caution in _CAUTION[1:] if judged and words.any() else ():
+    ridges = np.where(words, caution * evident, evident)
+    model = fit_bilinear(pairs, label, ridges, 0.0, model)
+    found.append(rated(_Setting(caution), ridges, model))
+  best, greatest = best_of(found), None
+  for rank in _RANKS if judged else ():
+    setting, ridges, model = best[1]
+    if rank > pairs.u.shape[1]:
+      break
+    (model, steep), found = widened(model, pairs, label, rank), []
+    greatest = greatest or steep
+    for ridge in (share * greatest for share in _RIDGES):
+      model = fit_bilinear(pairs, label, ridges, ridge, model)
+      found.append(rated(setting._replace(rank=rank, ridge=ridge), ridges, model))
+    if best_of(found)[0] >= best[0]:
+      break
+    best = best_of(found)
+  loss, chosen = best
   logging.info('%s: the linear model has a validation log-loss of %.4f (%s)', perspective, loss,
-               found.setting)
-  return found
+               chosen.setting)
+  return chosen
 
 
 def _labelled(params: PyTree, blocks: BlockEncoder, log: Interactions,
-              perspective: str) -> tuple[np.ndarray, np.ndarray]:
-  """Features of labelled pairs, 0 where they do not speak to the perspective, and the labels."""
+              perspective: str) -> tuple[Pairs, np.ndarray]:
+  """What is known of labelled pairs, and the labels."""
   labels = getattr(log, perspective)
   seen = log.where(labels >= 0)
   seen = seen.where(_evenly(len(seen)))
-  return (_features(params, blocks, seen) * _speaks(params, blocks, perspective),
-          getattr(seen, perspective))
+  return _pairs(params, blocks, seen, perspective), getattr(seen, perspective)
 
 
-def _features(params: PyTree, blocks: BlockEncoder, log: Interactions) -> np.ndarray:
-  """[N, K] scaled numbers of a log's pairs, with the products of words behind them."""
+def _pairs(params: PyTree, blocks: BlockEncoder, log: Interactions, perspective: str) -> Pairs:
+  """Scaled numbers of a log's pairs, 0 where they do not speak to the perspective."""
   scale = np.asarray(params['number_scale'], np.float64)
   x = np.clip(blocks.numbers(log.candidate, log.job) * scale, -MOST, MOST)
-  if 'match' not in params:
-    return x
-  rank = params['match'].shape[1]
-  u, v = np.split(x[:, x.shape[1] - 2 * rank:], 2, axis=1)
-  products = (u[:, :, None] * v[:, None, :]).reshape(len(x), rank * rank)
-  return np.concatenate([x, products], 1)
+  rank = params['match'].shape[1] if 'match' in params else 0
+  return Pairs.of(x * blocks.speaks_to(perspective), rank, log.candidate, log.job)
 
 
-def _speaks(params: PyTree, blocks: BlockEncoder, perspective: str) -> np.ndarray:
-  """[K] bool, which features speak to a perspective by the schema; all products do."""
-  products = params['match'][0].size if 'match' in params else 0
-  return np.append(blocks.speaks_to(perspective), np.ones(products, bool))
-
-
-def _moved(params: PyTree, perspective: str, weights: np.ndarray, intercept: float) -> PyTree:
-  """The parameters with the weights and the intercept of a linear model added to an expert's."""
+def _moved(params: PyTree, perspective: str, weights: np.ndarray, intercept: float,
+           match: np.ndarray) -> PyTree:
+  """The parameters with a linear model added to an expert's."""
   e, head, numbers = PERSPECTIVES.index(perspective), params[perspective], params['number_weights']
-  n = numbers.shape[1]
   bias = head['logit']['bias']
-  found = {'number_weights': _added(numbers, e, weights[:n] / GAIN),
+  found = {'number_weights': _added(numbers, e, weights / GAIN),
            perspective: head | {'logit': head['logit'] | {'bias': _added(bias, 0, intercept)}}}
-  if len(weights) > n:
-    found['match'] = _added(params['match'], e, weights[n:].reshape(params['match'].shape[1:]))
+  if 'match' in params:
+    found['match'] = _added(params['match'], e, match)
   return params | found
 
 

@@ -48,7 +48,7 @@ class TokenizerSettings:
   # Leading components of tf-idf of a candidate's and of a job's tokens that are numbers of a pair,
   # too: a few words that matter are learned from few candidates, where a decoder would need many.
   # 0: none.
-  components: Annotated[int, at_least(0)] = 16
+  components: Annotated[int, at_least(0)] = 64
   # A pretrained tokenizer's new tokens, at most: phrases that the training text repeats, each with
   # a learned embedding of its own that starts as the mean of its words'. 0: none.
   phrases: Annotated[int, at_least(0)] = 0

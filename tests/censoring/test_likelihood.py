@@ -49,8 +49,8 @@ def test_is_what_it_says_pair_by_pair():
 def test_finds_both_truths_where_verdicts_alone_are_few():
   """Nearly nobody who doubts applies: of 900 applicants verdicts tell less than applications."""
   x, true, applied, verdict = funnel(0, 4000, 0.95)
-  both = fit_funnel(x, applied, verdict, 0.95, (10.0, 10.0))
-  alone = fit_funnel(x, applied, verdict, 0.0, (10.0, 10.0))  # then the two do not meet
+  both = fit_funnel(x, applied, verdict, 0.95, (0.1, 0.1))
+  alone = fit_funnel(x, applied, verdict, 0.0, (0.1, 0.1))  # then the two do not meet
   for name in Models._fields:
     off, other, real = (np.append(*getattr(m, name)) for m in (both, alone, true))
     assert abs(off - real).max() < 0.35
@@ -61,7 +61,7 @@ def test_finds_both_truths_where_verdicts_alone_are_few():
 def test_without_doubt_each_is_its_own_regression():
   from sklearn.linear_model import LogisticRegression
   x, _, applied, verdict = funnel(1, 1500, 0.0)
-  found = fit_funnel(x, applied, verdict, 0.0, (0.5, 2.0))
+  found = fit_funnel(x, applied, verdict, 0.0, (2.0, 0.5))
   seen = verdict >= 0
   for mine, part, label, C in ((found.preference, x[0], applied, 0.5),
                                (found.qualification, x[1][seen], verdict[seen], 2.0)):

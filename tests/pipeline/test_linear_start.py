@@ -1,5 +1,7 @@
 """Experts start at the regression of the numbers and words of pairs, whatever the text says."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -37,8 +39,12 @@ def start(dataset, tokenizer):
 
 @pytest.fixture
 def matched(monkeypatch):
-  """Products of words always count, and the ridge is known."""
-  monkeypatch.setattr(linear, '_SETTINGS', (linear._Setting(True, 0.1),))
+  """Words are multiplied in two directions."""
+  monkeypatch.setattr(linear, '_CAUTION', (1.0,))
+  monkeypatch.setattr(linear, '_RANKS', (2,))
+  monkeypatch.setattr(linear, '_RIDGES', (0.05,))
+  monkeypatch.setattr(linear, 'log_loss', lambda *_, **__: next(losses))
+  losses = itertools.cycle([1.0, 0.0])  # without directions, with them
 
 
 def scores(model, params, blocks, log):
@@ -47,63 +53,82 @@ def scores(model, params, blocks, log):
   return np.asarray(found, np.float64)[:, 0]
 
 
-def features(params, blocks, log, perspective, schema):
-  """[N, K] scaled numbers, 0 where they do not speak to it, and products of words behind them."""
+def numbers(params, blocks, log, perspective, schema):
+  """[N, D + 2 R] scaled, 0 where they do not speak to the perspective."""
   x = blocks.numbers(log.candidate, log.job) * np.asarray(params['number_scale'])
   x = np.clip(x.astype(np.float64), -MOST, MOST)
-  products = np.einsum('nr,ns->nrs', x[:, -2 * R:-R], x[:, -R:]).reshape(len(x), -1)
-  fields = fields_with_verdicts(schema)
-  for i, field in enumerate(fields):
+  for i, field in enumerate(fields_with_verdicts(schema)):
     if field.perspective not in (perspective, 'both'):
       x[:, 4 * i:4 * i + 4] = 0
-  return np.concatenate([x, products], 1)
+  return x
 
 
-def coefficients(params, e):
-  return np.concatenate([4 * np.asarray(params['number_weights'][e], np.float64),
-                         np.ravel(params['match'][e])])
+def products(x):
+  """[N, R, R] of the words of both sides."""
+  return np.einsum('nr,ns->nrs', x[:, -2 * R:-R], x[:, -R:])
+
+
+def chosen(params, blocks, logs, name):
+  """The ridges and the model, as the log tells them."""
+  return linear._chosen(params, blocks, *logs, name)
 
 
 def test_scores_are_least_surprised_by_the_train_split(start, dataset, matched):
-  """The ridge's optimum: residuals have no slope in any feature beyond the ridge's own."""
+  """The optimum: residuals have no slope in any number or direction beyond the ridges' own."""
   model, params, blocks = start
-  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  found = linear_start(params, blocks, train, validation, BOTH)
+  logs = train, _ = [dataset.interactions.of(s) for s in ('train', 'validation')]
+  found = linear_start(params, blocks, *logs, BOTH)
   for e, name in enumerate(BOTH):
     seen = train.where(getattr(train, name) >= 0)
     z = scores(model, found, blocks, seen)[:, e]
     label = getattr(seen, name) == 1
     residual = label - expit(z)
-    assert abs(residual.sum()) < 1e-2  # the intercept has no ridge
-    np.testing.assert_allclose(residual @ features(found, blocks, seen, name, dataset.schema),
-                               coefficients(found, e) / 0.1, atol=0.02)
+    assert abs(residual.sum()) < 0.02  # the intercept has no ridge
+    x, (setting, ridges, fit) = numbers(found, blocks, seen, name, dataset.schema), chosen(
+        found, blocks, logs, name)
+    weights = 4 * np.asarray(found['number_weights'][e], np.float64)
+    np.testing.assert_allclose(residual @ x, ridges * weights, atol=0.05)
+    np.testing.assert_allclose(found['match'][e], fit.match, atol=1e-5)
+    slope = np.einsum('n,nrs->rs', residual, products(x))
+    np.testing.assert_allclose(fit.right @ slope.T, setting.ridge * fit.left, atol=0.05)
+    np.testing.assert_allclose(fit.left @ slope, setting.ridge * fit.right, atol=0.05)
     assert np.corrcoef(z, label)[0, 1] > 0.2 and np.asarray(found['match'][e]).any()
+    assert np.linalg.matrix_rank(fit.match, 1e-6) <= 2
 
 
 @pytest.mark.parametrize('doubt', [0.3, 0.9])
 def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start, dataset, matched,
                                                                            doubt):
-  """The ridges' optimum of the funnel's likelihood, added to what stage 1A learned."""
+  """The optimum of the funnel's likelihood in numbers and in what each direction counts, added to
+  what stage 1A learned."""
   _, params, blocks = start
-  train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  params = linear_start(params, blocks, train, validation, BOTH)
+  logs = train, _ = [dataset.interactions.of(s) for s in ('train', 'validation')]
+  params = linear_start(params, blocks, *logs, BOTH)
   learned = params | {'number_weights': params['number_weights'] + 0.01}  # of stage 1A
-  found = moved(learned, doubt_moves(learned, blocks, train, validation, doubt))
+  found = moved(learned, doubt_moves(learned, blocks, *logs, doubt))
   apart = jax.tree.map(lambda a, b, c: np.asarray(a, np.float64) + b - c, *(
       {k: p[k] for k in ('number_weights', 'match')} | {
           'bias': [p[name]['logit']['bias'] for name in BOTH]} for p in (found, params, learned)))
   seen = train.where(train.preference >= 0)
-  x = [features(params, blocks, seen, name, dataset.schema) for name in BOTH]
-  own = [coefficients(apart, e) for e in range(2)]
-  wants, eligible = (expit(x[e] @ own[e] + apart['bias'][e][0]) for e in range(2))
+  x = [numbers(found, blocks, seen, name, dataset.schema) for name in BOTH]
+  own = [4 * apart['number_weights'][e] for e in range(2)]
+  wants, eligible = (expit(x[e] @ own[e] + np.einsum('rs,nrs->n', apart['match'][e], products(x[e]))
+                           + apart['bias'][e][0]) for e in range(2))
   d = 1 - doubt * (1 - eligible)
   by_chance = np.where(seen.preference == 1, 1 / (wants * d), -1 / (1 - wants * d))
   slopes = (by_chance * wants * (1 - wants) * d,
             by_chance * wants * doubt * eligible * (1 - eligible)
             + np.where(seen.qualification < 0, 0, seen.qualification - eligible))
-  for e in range(2):
-    np.testing.assert_allclose(slopes[e] @ x[e], own[e] / 0.1, atol=0.5)
+  for e, name in enumerate(BOTH):
+    setting, ridges, fit = chosen(params, blocks, logs, name)
+    np.testing.assert_allclose(slopes[e] @ x[e], ridges * own[e], atol=0.5)
     assert abs(slopes[e].sum()) < 0.5
+    outer = np.einsum('kr,ks->krs', fit.left, fit.right)
+    counts = np.linalg.lstsq(outer.reshape(len(outer), -1).T, apart['match'][e].ravel(),
+                             rcond=None)[0]
+    size = np.linalg.norm(fit.left, axis=1) * np.linalg.norm(fit.right, axis=1)
+    np.testing.assert_allclose(np.einsum('n,nrs,krs->k', slopes[e], products(x[e]), outer),
+                               setting.ridge * size * counts, atol=0.5)
     assert not np.allclose(found['number_weights'][e], learned['number_weights'][e], atol=1e-3)
 
 
