@@ -32,7 +32,7 @@ PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md',
 PICTURES = ROOT / 'docs/pictures'
 Results = Mapping[str, Any]
 FRONT = (*study_tables.EXPERTS, study_tables.CHANCE, 'naive', 'conflated',
-         'logistic regression with words', 'funnel likelihood')
+         'logistic regression with words', 'factorization machine with words', 'funnel likelihood')
 
 
 def of_reference(table: Callable[[Sequence[dict]], str]) -> Callable[[Results, Results], str]:

@@ -100,6 +100,8 @@ RIVALS: dict[str, Rival] = {
     'logistic regression with MiniLM': Rival(_on_schema('embeddings', 'LogisticMiniLM'), logit=True,
                                              encoder='minilm'),
     'logistic regression with words': Rival(_with_words(observed), logit=True),
+    'factorization machine with words': Rival(
+        _on_schema('factorization', 'FactorizationWords'), logit=True),
     'funnel likelihood': Rival(_on_schema('censored', 'FunnelLikelihood'), logit=True),
 }
 # What the benchmark of the funnel compares: one learner, and what unseen outcomes are taken for.

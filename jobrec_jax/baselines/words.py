@@ -82,14 +82,16 @@ class Reader:
   Args:
     texts: to fit to.
     ngrams: the longest n-gram.
+    components: how many, at most.
   """
 
-  def __init__(self, texts: Sequence[str], ngrams: int):
+  def __init__(self, texts: Sequence[str], ngrams: int, components: int = COMPONENTS):
     self._words = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
     read = self._words.build_analyzer()
     self._components = None
     if any(read(text) for text in texts):  # else there is no word to count
-      self._components = _components(sparse.csr_matrix(self._words.fit_transform(texts)))
+      self._components = _components(sparse.csr_matrix(self._words.fit_transform(texts)),
+                                     components)
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """[N, width] float64; a width of 0 where the texts to fit to held no word."""
@@ -98,8 +100,8 @@ class Reader:
     return self._components.transform(self._words.transform(texts))
 
 
-def _components(x: Matrix) -> TruncatedSVD:
-  return TruncatedSVD(min(COMPONENTS, *x.shape), random_state=0).fit(x)
+def _components(x: Matrix, count: int = COMPONENTS) -> TruncatedSVD:
+  return TruncatedSVD(min(count, *x.shape), random_state=0).fit(x)
 
 
 class PairWords:

@@ -20,7 +20,7 @@ from jobrec_jax.censoring.likelihood import Linear, Models, fit_funnel
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
-from jobrec_jax.pipeline.bilinear import Bilinear, Pairs, fit_bilinear, fit_by_evidence, widened
+from jobrec_jax.baselines.bilinear import Bilinear, Pairs, fit_bilinear, fit_by_evidence, widened
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 PyTree = Any

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-from jobrec_jax.baselines import base, embeddings, rivals, tuning, words
+from jobrec_jax.baselines import base, embeddings, factorization, rivals, tuning, words
 from jobrec_jax.baselines.alignments import AlignmentFeatures
 from jobrec_jax.baselines.collaborative import EASE, ItemKNN, Similar
 from jobrec_jax.baselines.popularity import Popularity
@@ -25,6 +25,7 @@ CANDIDATES, JOBS = 60, 16
 TRAIN, VALIDATION, TEST = (SPLITS.index(s) for s in ('train', 'validation', 'test'))
 READING = [n for n in rivals.RIVALS if n.endswith(('words', 'with MiniLM')) or n in (
     'conflated', 'naive')]
+WITH_WORDS = words.LogisticWords, words.TreesWords, factorization.FactorizationWords
 COLLABORATIVE = [n for n, r in rivals.RIVALS.items() if r.warm_only]
 SCHEMA = Schema(
     'toy', candidate=(Attribute('gpa', 'number', low=0, high=4), Attribute('about', 'text')),
@@ -73,6 +74,8 @@ def few(monkeypatch):
   monkeypatch.setattr(words.LogisticWords, 'settings', (
       LogisticSetting(True, 1, 0.3), LogisticSetting(False, 1, 0.3)))
   monkeypatch.setattr(words.TreesWords, 'settings', (TreesSetting(True, 1, 8),))
+  monkeypatch.setattr(factorization.FactorizationWords, 'settings', (
+      factorization.FactorizationSetting(64, 1, 1), factorization.FactorizationSetting(64, 1, 0)))
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +123,7 @@ def test_what_two_texts_say_together_is_found_in_preference(dataset, name):
 
 
 @pytest.mark.usefixtures('few')
-@pytest.mark.parametrize('name', ['logistic regression with words', 'boosted trees with words'])
+@pytest.mark.parametrize('name', [kind.name for kind in WITH_WORDS])
 def test_margins_are_found_in_qualification_and_scores_are_logits(dataset, name):
   log = dataset.interactions
   cold = log.candidate >= 50
@@ -220,12 +223,12 @@ def test_tuning_takes_the_least_validation_loss(dataset, monkeypatch):
 
 
 def test_every_tuned_rival_has_the_same_budget():
-  tuned = [words.LogisticWords, words.TreesWords,
+  tuned = [*WITH_WORDS,
            *(rivals._class('collaborative', name) for name in COLLABORATIVE)]
   assert {len(set(kind.settings)) for kind in tuned} == {tuning.BUDGET}
 
 
-@pytest.mark.parametrize('name', ['logistic regression with words', 'boosted trees with words'])
+@pytest.mark.parametrize('name', [kind.name for kind in WITH_WORDS])
 def test_without_labels_held_back_the_first_setting_is_taken(dataset, name, caplog):
   log = dataset.interactions
   blind = with_log(dataset, preference=np.where(
