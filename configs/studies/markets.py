@@ -8,7 +8,8 @@ Markets differ more than training seeds do, so that an interval narrows with the
 from jobrec_jax.pipeline.study import Study, Variant
 
 READERS = ('schema rules', 'conflated', 'naive', 'logistic regression', 'boosted trees with words',
-           'logistic regression with words', 'factorization machine with words', 'funnel likelihood')
+           'logistic regression with words', 'factorization machine with words',
+           'funnel likelihood')
 
 
 def get_study() -> Study:

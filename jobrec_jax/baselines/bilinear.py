@@ -3,12 +3,13 @@
   s = x . w + c + sum_k (l_k . u)(r_k . v),  k = 1..K
 
 u and v, the last of the numbers x, are the words of a candidate and of a job. K is small: what is
-wanted of a text goes along few tastes, and some hundred candidates are too few to learn a weight for
-each product of two components.
+wanted of a text goes along few tastes, and some hundred candidates are too few to learn a weight
+for each product of two components.
 
 Reference:
   Rendle, Factorization machines, 2010; Srebro, Rennie and Jaakkola, Maximum-margin matrix
-  factorization, 2004, for the ridge: its least value over all factors of a matrix is the nuclear norm.
+  factorization, 2004, for the ridge: its least value over all factors of a matrix is the nuclear
+  norm.
   MacKay, The evidence framework applied to classification networks, 1992.
 """
 

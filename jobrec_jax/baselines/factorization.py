@@ -1,7 +1,7 @@
 """A factorization machine on the schema's margins and the words of both sides.
 
-The form of model that the experts start at (`bilinear`), with words and labels as all rivals read them:
-what a label says of one perspective, and nothing of the funnel that it came through.
+The form of model that the experts start at (`bilinear`), with words and labels as all rivals read
+them: what a label says of one perspective, and nothing of the funnel that it came through.
 """
 
 from typing import NamedTuple, Self

@@ -80,8 +80,9 @@ def fit_funnel(x: tuple[np.ndarray, np.ndarray], applied: np.ndarray, verdict: n
     nats, *slopes = log_loss(*(m.logits(part) for m, part in zip(models, x)), applied, verdict,
                              doubt)
     nats += sum((ridge * m.weights ** 2).sum() / 2 for m, ridge in zip(models, ridges))
-    return nats, np.concatenate([np.append(slope @ part + ridge * m.weights, slope.sum())
-                                 for slope, part, m, ridge in zip(slopes, x, models, ridges)]) / size
+    slopes = [np.append(slope @ part + ridge * m.weights, slope.sum())
+              for slope, part, m, ridge in zip(slopes, x, models, ridges)]
+    return nats, np.concatenate(slopes) / size
   theta = np.zeros(sum(widths) + 2) if start is None else np.concatenate(
       [np.append(*model) for model in start])
   return _parted(minimize(objective, theta * size, jac=True, method='L-BFGS-B',

@@ -58,8 +58,9 @@ def deconflation_rows(score: np.ndarray, truths: tuple[np.ndarray, np.ndarray], 
   An estimate s that knows its own truth in part only, a = s + u with u unrelated to s and to the
   other truth b, correlates with b given a all the same: by attenuation, at
     r_ab sqrt(1 − r_as²) / (r_as sqrt(1 − r_ab²)).
-  Given s, however, a and b have nothing left in common. Where that correlation is below 0, the score
-  takes b for a; where it is above, b would tell of a what the score does not know.
+  Given s, however, a and b have nothing left in common. Where that correlation is below 0, the
+  score leans on b, or on what goes with it, more than a does; where it is above, b would tell of a
+  what the score does not know.
 
   Args:
     score: [N] a logit, or any other score.

@@ -16,11 +16,11 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
+from jobrec_jax.baselines.bilinear import Bilinear, Pairs, fit_bilinear, fit_by_evidence, widened
 from jobrec_jax.censoring.likelihood import Linear, Models, fit_funnel
 from jobrec_jax.data.dataset import Interactions
 from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.models.experts import GAIN, MOST
-from jobrec_jax.baselines.bilinear import Bilinear, Pairs, fit_bilinear, fit_by_evidence, widened
 from jobrec_jax.schema.schema import PERSPECTIVES
 
 PyTree = Any
@@ -99,8 +99,8 @@ def doubt_moves(params: PyTree, blocks: BlockEncoder, train: Interactions,
 
   `linear_start` fits P(applied) = sigmoid(s_pref), and s_qual to verdicts alone. With doubt both
   have a share in applications; see `censoring.likelihood`. The moves are the difference of the
-  fits, at the same ridges, so that what stage 1A learned beside them stays. Directions of words stay
-  as they are, and how much each counts moves.
+  fits, at the same ridges, so that what stage 1A learned beside them stays. Directions of words
+  stay as they are, and how much each counts moves.
 
   Args:
     params: of `linear_start`, or what came of it.

@@ -274,11 +274,11 @@ def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:
             f'(partial correlation {_estimate(mine)}); given {own}, '
             f'{"nothing of" if clean else "something of"} {other} '
             f'{"can be told" if clean else "is left"} in it ({_estimate(theirs)}).')
-    if left and not clean:  # by attenuation, or because the score takes the other truth for its own
+    if left and not clean:  # by attenuation, or because it leans on what goes with the other truth
       clean = left.high >= 0
       text += (f' Given the score, P and Q correlate at {_estimate(left)}: '
-               + (f'it takes no {other} for {own}, and what is left is what it does not know of {own}.'
-                  if clean else f'it takes {other} for {own}.'))
+               + (f'what is left comes of what it does not know of {own}, and nothing of {other} is '
+                  f'taken for it.' if clean else f'it leans on {other} more than {own} does.'))
     yield Finding(text, (f'{mine.split}: {mine.perspective}', expert),
                   'yes' if follows and clean else 'no')
 

@@ -51,10 +51,10 @@ RUN = (
     ('coverage, Gini, popularity', 'Of the five recommended: the share of jobs that somebody is '
      'shown; how uneven jobs are shown, 0 for evenly; the mean share of applications in training.'),
     ('de-conflation', "Each expert learns its own truth and nothing of the other's: its partial "
-     'correlation with the other, given its own, is 0. An expert that knows its own in part only has '
-     'one by attenuation; then P and Q given the score correlate at 0, and below 0 only where it '
-     'takes the one for the other. Preference is centred within candidates first, for a function of '
-     'the candidate changes no ranking of jobs.'),
+     'correlation with the other, given its own, is 0. An expert that knows its own in part only '
+     'has one by attenuation; then P and Q given the score correlate at 0, and below 0 only where '
+     'it leans on the other more than its own truth does. Preference is centred within candidates '
+     'first, for a function of the candidate changes no ranking of jobs.'),
     ('calibration error', 'The mean distance of predicted and observed eligibility over bins of '
      'as many pairs each.'),
     ('hypervolume', 'The area that points (J, C) dominate: one number for a whole frontier.'),

@@ -97,7 +97,7 @@ def test_a_conflated_expert_shows():
 
 
 def test_what_an_estimate_does_not_know_is_told_from_what_it_takes_for_its_own():
-  """Attenuation gives a partial correlation with the other truth; given the score nothing is left."""
+  """Attenuation gives a partial correlation with the other truth; given the score none is left."""
   candidate, known, y, unknown, e = pairs()
   x = known + unknown  # s = E[x | what is known], whose error is unrelated to y
   rows = both(known, y + e, expit(x), expit(y), candidate)['preference']

@@ -178,9 +178,10 @@ def test_separation(own, other, words, verdict):
 
 
 @pytest.mark.parametrize('left, words, verdict', [
-    (-0.01, 'Given the score, P and Q correlate at −0.010 [−0.060, 0.040]: it takes no Q for P, and '
-     'what is left is what it does not know of P.', 'yes'),
-    (0.2, 'it takes no Q for P', 'yes'), (-0.2, 'it takes Q for P.', 'no')])
+    (-0.01, 'Given the score, P and Q correlate at −0.010 [−0.060, 0.040]: what is left comes of '
+     'what it does not know of P, and nothing of Q is taken for it.', 'yes'),
+    (0.2, 'nothing of Q is taken for it', 'yes'),
+    (-0.2, 'it leans on Q more than P does.', 'no')])
 def test_attenuation_is_no_conflation(left, words, verdict):
   case, within = ('uniform test pairs', 'policy'), ', within candidates'
   text, found = said([row('preference expert', f'correlation {of}{within}', value, case=case)

@@ -58,7 +58,8 @@ def run(folder: Path, steps: int, data=batches, update=UPDATE, state: TrainState
   with Checkpoints(folder / 'checkpoints', IDENTITY) as checkpoints:
     loop = Loop('tiny', steps, checkpoints, MetricsWriter(folder / 'metrics.jsonl'),
                 **{'log_every': 1, 'save_seconds': 0.0} | options)
-    return train(loop, update, state or first_state(), data, jax.random.key(1), make_mesh(MeshConfig()))
+    return train(loop, update, state or first_state(), data, jax.random.key(1),
+                 make_mesh(MeshConfig()))
 
 
 def rows(folder: Path) -> list[dict]:
