@@ -277,8 +277,8 @@ def _separation(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     if left and not clean:  # by attenuation, or because it leans on what goes with the other truth
       clean = left.high >= 0
       text += (f' Given the score, P and Q correlate at {_estimate(left)}: '
-               + (f'what is left comes of what it does not know of {own}, and nothing of {other} is '
-                  f'taken for it.' if clean else f'it leans on {other} more than {own} does.'))
+               + (f'what is left comes of what it does not know of {own}, and nothing of {other} '
+                  f'is taken for it.' if clean else f'it leans on {other} more than {own} does.'))
     yield Finding(text, (f'{mine.split}: {mine.perspective}', expert),
                   'yes' if follows and clean else 'no')
 
