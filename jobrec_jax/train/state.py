@@ -82,7 +82,7 @@ def stepping(update: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState,
            key: jax.Array) -> tuple[TrainState, PyTree]:
     state, metrics = update(state.replace(frozen=frozen), batch, key)
     return state.replace(frozen=()), metrics
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, keep_unused=True)  # what lies there counts, used or not
 
 
 def split_params(params: PyTree,
