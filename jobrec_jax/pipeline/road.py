@@ -114,7 +114,7 @@ def road(settings: Settings) -> Road:
                         scores.read_list_scores) for name in s.evaluate.rivals}
   canaries = Stage('canaries', 1, {'seed': s.seed}, {'data': of_data, 'lists': lists},
                    scores.make_canaries, scores.read_list_scores)
-  evaluation = Stage('evaluation', 9, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
+  evaluation = Stage('evaluation', 10, {'seed': s.seed, 'evaluate': s.evaluate, 'policy': s.policy},
                      {'data': of_data, 'lists': lists, 'policy': of_policy, 'inputs': inputs,
                       'calibration': calibrated, 'scores': of_scores, 'blanked': blanked,
                       'canaries': canaries, 'logged': of_log, **rivals},

@@ -137,10 +137,12 @@ def correlation_measures(of: Subject, grid: Scored, perspective: str, system: st
   centre, within = (u, WITHIN) if perspective == 'preference' else (None, '')
   rows, truths = [], tuple(grid.true[name].ravel() for name in PERSPECTIVES)
   for r in deconflation_rows(scores.ravel(), truths, perspective, of.groups.of(u, j), centre):
-    what = f'with {LETTERS[r.truth]}' + (f' given {LETTERS[r.given]}' if r.given in LETTERS else '')
-    if r.given == SCORE:
-      what = f'of P and Q given {SCORE}'
-    rows.append(Measured(system, None, UNIFORM, 'policy', f'correlation {what}{within}',
+    if r.given == SCORE:  # a table of all correlations would be too wide
+      table, what = perspective, f'of P and Q given {SCORE}'
+    else:
+      given = f' given {LETTERS[r.given]}' if r.given else ''
+      table, what = 'policy', f'with {LETTERS[r.truth]}{given}'
+    rows.append(Measured(system, None, UNIFORM, table, f'correlation {what}{within}',
                          r.correlation))
   return rows
 
