@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     take(Path(flags.FLAGS.take))
   for page in PAGES:
     write_text(page, render(page.read_text()))
-  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'main.json')))
+  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'markets.json')))
   write_text(PICTURES / 'funnel.svg', worlds.picture(read_results(KEPT / 'funnel.json')))
 
 

@@ -327,7 +327,7 @@ def test_numbers_have_the_scale_of_the_train_split(stages, bench, data):
   expected = np.divide(1, size, out=np.zeros_like(size), where=size > 0)
   params = recorded.loops[0].state.trainable['model']
   np.testing.assert_allclose(params['number_scale'], expected, rtol=1e-5)
-  assert params['match'].shape == (2, 64, 64) and text.spec.matched == 64
+  assert params['match'].shape == (2, 16, 16) and text.spec.matched == 16
 
 
 def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):

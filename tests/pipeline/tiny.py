@@ -6,7 +6,8 @@ from jobrec_jax.schema.settings import build
 CHANGES = {
     'seed': 3, 'data': {'seed': 5, 'shares': (0.4, 0.2, 0.2, 0.2)}, 'log_every': 10,
     'market': {'candidates': 120, 'jobs': 20, 'rho_x': -0.3},
-    'tokenizer': {'vocab_size': 600, 'candidate': 64, 'job': 40, 'alignment': 20},
+    'tokenizer': {'vocab_size': 600, 'candidate': 64, 'job': 40, 'alignment': 20,
+                  'components': 16},
     'model': {'width': 32, 'heads': 2, 'kv_heads': 1, 'head_width': 16, 'layers': 1,
               'mlp_width': 64, 'head_widths': (32,)},
     'lists': {'preference_negatives': 3, 'qualification_negatives': 4},
