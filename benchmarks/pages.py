@@ -31,7 +31,7 @@ PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md',
          ROOT / 'docs/requirement.md')
 PICTURES = ROOT / 'docs/pictures'
 Results = Mapping[str, Any]
-FRONT = (*study_tables.EXPERTS, study_tables.CHANCE, 'naive', 'conflated',
+FRONT = (*study_tables.EXPERTS, study_tables.CHANCE, 'conflated',
          'logistic regression with words', 'factorization machine with words', 'funnel likelihood')
 
 
