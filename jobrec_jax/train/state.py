@@ -71,18 +71,18 @@ def copied(tree: PyTree) -> PyTree:
   return jax.tree.map(jnp.copy, tree)
 
 
-def stepping(update: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, PyTree]],
+def stepping(step: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, PyTree]],
              ) -> jax.stages.Wrapped:
-  """The jitted update as (state, frozen, batch, key) -> (state, metrics).
+  """The jitted step as (state, frozen, batch, key) -> (state, metrics).
 
   The state, whose `frozen` is (), is donated. The frozen parameters are not: whoever gave them may
   still read them, and the program gives nothing back that would be a second copy of them.
   """
-  def step(state: TrainState, frozen: PyTree, batch: PyTree,
-           key: jax.Array) -> tuple[TrainState, PyTree]:
-    state, metrics = update(state.replace(frozen=frozen), batch, key)
+  def update(state: TrainState, frozen: PyTree, batch: PyTree,
+             key: jax.Array) -> tuple[TrainState, PyTree]:
+    state, metrics = step(state.replace(frozen=frozen), batch, key)
     return state.replace(frozen=()), metrics
-  return jax.jit(step, donate_argnums=0, keep_unused=True)  # what lies there counts, used or not
+  return jax.jit(update, donate_argnums=0, keep_unused=True)  # what lies there counts, used or not
 
 
 def split_params(params: PyTree,
