@@ -51,6 +51,20 @@ def test_evidence_tells_what_says_something_from_what_does_not():
   assert candidate[0] == pytest.approx(known / (model.weights[part] ** 2).sum(), rel=0.05)
 
 
+@pytest.mark.parametrize('positives', [1, 200])
+def test_labels_that_can_be_told_apart_have_a_fit(positives):
+  """Of a few thousand pairs the greatest in one number, which the ridge alone keeps finite."""
+  pairs, *_ = market()
+  order = np.argsort(-pairs.numbers[:, 0])
+  label = np.zeros(len(order))
+  label[order[:positives]] = 1
+  model, ridges = fit_by_evidence(pairs, label)
+  slope = label - expit(model.logits(pairs))
+  assert abs(slope.sum()) < 0.01 and np.isfinite(ridges).all()
+  found = model.logits(pairs)
+  assert found[label == 1].min() > np.quantile(found[label == 0], 0.98)
+
+
 @pytest.mark.parametrize('rank', [1, 2])
 def test_directions_are_found_that_a_weight_for_each_product_misses(rank):
   pairs, held, label, logits = market(rank=rank)
