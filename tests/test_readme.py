@@ -138,11 +138,13 @@ def test_the_tables_are_those_of_the_kept_rows(page):
   assert pages.render(page.read_text()) == page.read_text()
 
 
-def test_what_is_shown_is_of_five_training_seeds():
+def test_what_is_shown_is_of_five_training_seeds_or_of_twelve_markets():
   for name in ('main', 'seeds', 'published', 'ablations'):
     results = read_results(pages.KEPT / f'{name}.json')
     assert len({r['seed'] for r in results['values']}) >= 5
-  assert pages.picture(read_results(pages.KEPT / 'main.json')) == (
+  markets = read_results(pages.KEPT / 'markets.json')
+  assert len({r['data_seed'] for r in markets['values']}) >= 12
+  assert pages.picture(markets) == (
       pages.PICTURES / 'result.svg').read_text()
   assert worlds.picture(read_results(pages.KEPT / 'funnel.json')) == (
       pages.PICTURES / 'funnel.svg').read_text()
