@@ -2,6 +2,7 @@
 
   pip install libtpu
   python -m benchmarks.ahead --compile=v5e-16,v5e-256   keeps rows in benchmarks/results/ahead
+  python -m benchmarks.ahead --compile=v5e-16-plain     the same step without splash attention
   python -m benchmarks.ahead                            writes the table again
 """
 
@@ -23,8 +24,9 @@ KEPT = ROOT / 'benchmarks/results/ahead'
 PAGE = ROOT / 'BUILD.md'
 DECODER = 'configs/decoders/llama3_8b.json'
 MARK = re.compile(r'(<!-- PODS -->\n).*?(<!-- end -->)', re.S)
-HEAD = ('preset', 'topology', 'mesh', 'lists a step', 'arguments (replicated)', 'temporaries',
-        'of', 'fits', 'PFLOP a step', 's at peak', 'exchanged', 'compiled in')
+PLAIN = '-plain'  # behind a preset: attention over lists by XLA alone
+HEAD = ('preset', 'topology', 'mesh', 'attention', 'lists a step', 'arguments (replicated)',
+        'temporaries', 'of', 'fits', 'PFLOP a step', 's at peak', 'exchanged', 'compiled in')
 GIB = 2**30
 
 
@@ -35,7 +37,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     memory, fits = row['memory'], row['fits']
     exchanged = sum(c['bytes'] for c in row.get('collectives', ()))
     lines.append((
-        f'`{name}`', row['topology'], ' × '.join(map(str, row['mesh'].values())),
+        f'`{name.removesuffix(PLAIN)}`', row['topology'],
+        ' × '.join(map(str, row['mesh'].values())), 'splash' if row.get('fused') else 'XLA',
         ' + '.join(map(str, row['lists'])),
         f"{memory['arguments'] / GIB:.2f} ({memory['replicated'] / GIB:.3f})",
         f"{memory['temporaries'] / GIB:.1f}" if fits else '', f"{memory['there'] / GIB:.0f}",
@@ -47,7 +50,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 def kept() -> dict[str, Any]:
   """The rows, in the order of the presets."""
-  return {name: read_json(KEPT / f'{name}.json') for name in PODS
+  names = [name + end for name in PODS for end in ('', PLAIN)]
+  return {name: read_json(KEPT / f'{name}.json') for name in names
           if (KEPT / f'{name}.json').is_file()}
 
 
@@ -58,13 +62,16 @@ def render(page: str) -> str:
 def main(argv: Sequence[str]) -> None:
   del argv
   for name in flags.FLAGS.compile:
-    if not PODS.get(name, ('',))[0]:
+    preset = name.removesuffix(PLAIN)
+    if not PODS.get(preset, ('',))[0]:
       raise ValueError('--compile must name presets of TPUs, some of '
-                       f'{[k for k, (topology, *_) in PODS.items() if topology]}, got {name!r}')
+                       f'{[k for k, (topology, *_) in PODS.items() if topology]}, or one with '
+                       f'{PLAIN} behind it, got {name!r}')
     KEPT.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, '-m', 'experiments.compile_ahead',
-                    f'--config=configs/pods.py:{name}', f'--topology={PODS[name][0]}',
-                    f'--decoder={DECODER}', f'--out={KEPT}/{name}.json'], cwd=ROOT, check=True)
+                    f'--config=configs/pods.py:{preset}', f'--topology={PODS[preset][0]}',
+                    f'--config.model.fused={preset == name}', f'--decoder={DECODER}',
+                    f'--out={KEPT}/{name}.json'], cwd=ROOT, check=True)
   write_text(PAGE, render(PAGE.read_text()))
 
 

@@ -135,6 +135,7 @@ class Attention(nn.Module):
     bias: whether q, k and v have one (Qwen 2).
     qk_norm: epsilon of a norm over H of queries and keys (Qwen 3); None for no norm.
     centred_norms: whether these norms are `centred`.
+    fused: whether a kernel made for the device reads lists, where there is one.
     lora: how adapters are applied, where they are given.
   """
 
@@ -147,6 +148,7 @@ class Attention(nn.Module):
   bias: bool = False
   qk_norm: float | None = None
   centred_norms: bool = False
+  fused: bool = True
   lora: LoraConfig | None = None
 
   @nn.compact
@@ -201,9 +203,9 @@ class Attention(nn.Module):
       if mask.index is not None:  # One layer's at a time: all of them would be hundreds of MB.
         sides = jax.tree.map(lambda x: x[mask.index], sides)
       prefix, sides = as_numbers(prefix, self.dtype), as_numbers(sides, self.dtype)
-      out = attend_pairs(q, prefix, sides, own, mask)
+      out = attend_pairs(q, prefix, sides, own, mask, self.fused)
     else:
-      out = attend(q, own.k, own.v, mask, last)  # [B, L or J*read, K, G, H]
+      out = attend(q, own.k, own.v, mask, last, self.fused)  # [B, L or J*read, K, G, H]
     out = constrain(out.reshape(*out.shape[:2], N, H), 'batch', 'tokens', 'heads', 'head')
     output = Projection((N, H), (D,), ('heads', 'head', 'embed'), self.output_stddev, self.dtype,
                         lora=self.lora, name='o')

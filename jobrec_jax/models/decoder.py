@@ -64,6 +64,8 @@ class DecoderConfig:
       Reducing activation recomputation in large transformer models, 2022); 'full': all of it, the
       least memory.
     unroll: layers in one step of the scan; all of a few layers is fastest, but compiles for longer.
+    fused: whether a kernel made for the device computes attention over lists, where there is one
+      that can: splash attention on TPUs, cuDNN's on NVIDIA's GPUs.
     lora: how adapters are applied, where calls are given some.
 
   Raises:
@@ -93,6 +95,7 @@ class DecoderConfig:
   dtype: str = 'float32'
   remat: str = 'none'
   unroll: int = 1
+  fused: bool = True
   lora: LoraConfig | None = None
 
   def __post_init__(self):
@@ -151,7 +154,7 @@ class Layer(nn.Module):
       c.width, c.heads, c.kv_heads, c.head_width,
       output_stddev=shrink * (c.heads * c.head_width) ** -0.5, dtype=c.dtype,
       bias=c.attention_bias, qk_norm=c.rms_epsilon if c.qk_norm else None,
-      centred_norms=c.centred_norms, lora=c.lora,
+      centred_norms=c.centred_norms, fused=c.fused, lora=c.lora,
     )
     self.mlp_norm = norm()
     self.mlp = GatedMLP(c.mlp_width, shrink * c.mlp_width**-0.5, c.dtype, c.activation, c.lora)
@@ -259,10 +262,9 @@ class Decoder(nn.Module):
     B, _, D = prefix.shape
     chex.assert_shape(prefix, (None, None, self.config.width))
     chex.assert_shape(mask.prefix, prefix.shape[:2])
-    for x, item_mask, block in zip(items, mask.items, mask.block, strict=True):
+    for x, item_mask in zip(items, mask.items, strict=True):
       chex.assert_shape(x, (B, None, None, D))
       chex.assert_shape(item_mask, x.shape[:3])
-      chex.assert_shape(block, (x.shape[2],) * 2)
     x = jnp.concatenate([prefix, *(x.reshape(B, -1, D) for x in items)], axis=1)
     hidden, _ = self._encode(x, mask, adapters)
     if mask.read is None:

@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jobrec_jax.models.axes import partitioned
 
@@ -64,19 +63,3 @@ def linear_scores(numbers: jax.Array, scale: jax.Array, weights: jax.Array,
     return scores
   u, v = jnp.split(x[..., -2 * match.shape[1]:], 2, axis=-1)
   return scores + jnp.einsum('bjr,ers,bjs->bje', u, match, v)
-
-
-def readout_block(content: int, experts: int) -> np.ndarray:
-  """The block of an item with its readouts: causal content, then readouts blind to each other.
-
-  Args:
-    content: number of content tokens.
-    experts: number of readout tokens after them.
-
-  Returns:
-    [T, T] bool, T = content + experts; row sees column. A readout sees all content and itself, so
-    all readouts share the position after the content; nothing else sees one.
-  """
-  block = np.tril(np.ones((content + experts,) * 2, bool))
-  block[content:, content:] = np.eye(experts, dtype=bool)
-  return block

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.axes import constrain, partitioned
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.experts import ExpertHead, linear_scores, readout_block
+from jobrec_jax.models.experts import ExpertHead, linear_scores
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.list_masks import ListMask, PairMask
 from jobrec_jax.models.lora import Adapters
@@ -360,8 +360,7 @@ class JobRec(nn.Module):
     for of, adapters in self._passes():
       items, masks = zip(*(self._items(x, r[:, :, of]) for x, r in zip(contents, readouts)))
       read = readouts[0][:, :, of].shape[2]
-      blocks = tuple(jnp.asarray(readout_block(x.shape[2], read)) for x in contents)
-      mask = ListMask(prefix != PAD, masks, blocks, read)
+      mask = ListMask(prefix != PAD, masks, blind=read, read=read)
       out = self.decoder.encode_lists(embedded, items, mask, adapters)
       hidden.append(jnp.concatenate(out, axis=1).astype(jnp.float32))
     return jnp.concatenate(hidden, axis=2)
@@ -384,9 +383,8 @@ class JobRec(nn.Module):
     L, hidden = text.shape[2], []
     for p, (of, adapters) in enumerate(self._passes()):
       items, item_mask = self._items(text, readouts[:, :, of])
-      block = jnp.asarray(readout_block(L, items.shape[2] - L))
-      mask = PairMask(shared_mask, other_mask, item_mask, block, self.config.pair_start, index,
-                      items.shape[2] - L)
+      read = items.shape[2] - L
+      mask = PairMask(shared_mask, other_mask, item_mask, self.config.pair_start, read, index, read)
       left, right = (jax.tree.map(lambda x, p=p: x[p], s) for s in (shared, others))
       out = self.decoder.encode_pairs(items, mask, left, right, adapters)
       hidden.append(out.astype(jnp.float32))

@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.models import fused_attention
+from jobrec_jax.models import fused_attention, splash_attention
 from jobrec_jax.models.axes import COSTLY, divided, platform
 from jobrec_jax.models.list_masks import ListMask, PairMask
 
@@ -44,8 +44,8 @@ def as_numbers(states: States, dtype: str) -> States:
   return jax.tree.map(convert, states)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,
-           last: bool = False) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask, last: bool = False,
+           fused: bool = True) -> jax.Array:
   """softmax(q k^T) v for the prefix and for the items, whose softmax joins prefix and own block.
 
   Args:
@@ -53,10 +53,13 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,
     k, v: [B, K, L, H].
     mask: over the same L tokens.
     last: whether only the tokens that are read have a query.
+    fused: whether a kernel made for the device computes it, where there is one that can.
 
   Returns:
     As q, of v's dtype.
   """
+  if fused and not last and splash_attention.fits(q, mask, platform()):
+    return splash_attention.attend(q, k, v, mask)
   # Splits, for the gradient of a slice is as large as what it was taken from.
   prefix, *own = map(States, *(jnp.split(x, mask.starts(), axis=2) for x in (k, v)))
   windows = _windows(mask)
@@ -66,8 +69,8 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,
   else:
     first, *rows = jnp.split(q, mask.starts(), axis=1)
     out = [_attend_prefix(first, prefix, mask.prefix, windows[0])]
-  out += [_attend_items(q, prefix, mask.prefix, *of)
-          for q, *of in zip(rows, own, mask.items, mask.block, [None] * len(own), windows[1:])]
+  out += [_attend_items(q, prefix, mask.prefix, own, items, block, window=window, fused=fused)
+          for q, own, items, block, window in zip(rows, own, mask.items, mask.blocks, windows[1:])]
   return jnp.concatenate(out, axis=1)
 
 
@@ -100,7 +103,7 @@ def _windows(mask: ListMask) -> list[_Window | None]:
 
 
 def attend_pairs(
-  q: jax.Array, prefix: States, sides: States, own: States, mask: PairMask
+  q: jax.Array, prefix: States, sides: States, own: States, mask: PairMask, fused: bool = True
 ) -> jax.Array:
   """softmax(q k^T) v of the pairs' own tokens over both their sides and themselves.
 
@@ -110,11 +113,13 @@ def attend_pairs(
     sides: states [B, J, K, L, H].
     own: states [B, K, J*T, H].
     mask: over the same tokens.
+    fused: as in `attend`.
 
   Returns:
     As q, of the values' dtype.
   """
-  return _attend_items(q, prefix, mask.prefix, own, mask.items, mask.block, (sides, mask.sides))
+  return _attend_items(q, prefix, mask.prefix, own, mask.items, mask.block, (sides, mask.sides),
+                       fused=fused)
 
 
 # Queries of a group and of all its tokens are merged into one row axis r, and n items lie side by
@@ -161,12 +166,13 @@ def _attend_items(
   prefix_mask: jax.Array,
   own: States,
   items: jax.Array,
-  block: jax.Array,
+  block: np.ndarray,
   sides: tuple[States, jax.Array] | None = None,
   window: _Window | None = None,
+  fused: bool = True,
 ) -> jax.Array:
   """One softmax over the prefix, a side if there are any, and the item itself."""
-  if window is None and fused_attention.fits(q, platform()):
+  if fused and window is None and fused_attention.fits(q, platform()):
     return _fused_items(q, prefix, prefix_mask, own, items, block, sides)
   B, _, K, G, H = q.shape
   _, J, S = items.shape

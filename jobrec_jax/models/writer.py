@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.experts import MOST, linear_scores, readout_block
+from jobrec_jax.models.experts import MOST, linear_scores
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.list_masks import ListMask, PairMask
@@ -153,8 +153,7 @@ def _read_exactly(m: JobRec, candidate: jax.Array, job: jax.Array, text: jax.Arr
   J, read, S = job.shape[1], readouts.shape[2], candidate.shape[1]
   items, seen = m._items(jnp.concatenate([job, text], axis=-1), readouts)
   x = jnp.concatenate([m._embed(candidate), items.reshape(len(items), -1, items.shape[-1])], axis=1)
-  block = jnp.asarray(readout_block(items.shape[2] - read, read))
-  hidden, states = m.decoder._encode(x, ListMask(candidate != PAD, (seen,), (block,)), adapters)
+  hidden, states = m.decoder._encode(x, ListMask(candidate != PAD, (seen,), read), adapters)
   parts = [jnp.split(s, [S], axis=3) for s in (states.k, states.v)]
   own = States(*(_by_item(x, J)[..., :-read, :] for _, x in parts))
   return States(*(p for p, _ in parts)), own, hidden[:, S:].reshape(items.shape)[:, :, -read:]
@@ -169,8 +168,7 @@ def _read_factored(m: JobRec, candidate: jax.Array, job: jax.Array, text: jax.Ar
   sides = m.decoder.encode_blocks(m._embed(flat), flat != PAD, m.config.job_start, adapters)
   sides = jax.tree.map(lambda x: x.reshape(x.shape[0], B, J, *x.shape[2:]), sides)
   items, seen = m._items(text, readouts)
-  mask = PairMask(candidate != PAD, job != PAD, seen,
-                  jnp.asarray(readout_block(text.shape[2], read)), m.config.pair_start)
+  mask = PairMask(candidate != PAD, job != PAD, seen, m.config.pair_start, read)
   hidden, own = _go_on(m.decoder, items, mask, prefix, sides, adapters)
   own = jax.tree.map(lambda x: x[..., :-read, :], own)
   sides = jax.tree.map(lambda *x: jnp.concatenate(x, axis=4), sides, own)
@@ -191,8 +189,7 @@ def read_on(config: DecoderConfig, decoder: PyTree, x: jax.Array, valid: jax.Arr
   Returns:
     [B, J, T, D] normed hidden states, and the tokens' states [layers, B, J, K, T, H].
   """
-  mask = PairMask(pairs.prefix_mask, pairs.sides_mask, valid, _causal(x.shape[2]), 0,
-                  starts=pairs.starts)
+  mask = PairMask(pairs.prefix_mask, pairs.sides_mask, valid, 0, starts=pairs.starts)
   return Decoder(config).apply({'params': decoder}, x, mask, pairs.prefix, pairs.sides, adapters,
                                method=_go_on)
 
@@ -207,10 +204,6 @@ def _go_on(decoder: Decoder, x: jax.Array, mask: PairMask, prefix: States, sides
 def _by_item(x: jax.Array, J: int) -> jax.Array:
   """[layers, B, K, J*T, H] to [layers, B, J, K, T, H]."""
   return jnp.moveaxis(x.reshape(*x.shape[:3], J, x.shape[3] // J, x.shape[4]), 3, 2)
-
-
-def _causal(length: int) -> jax.Array:
-  return jnp.tril(jnp.ones((length, length), bool))
 
 
 def embed(model: JobRec, params: PyTree, tokens: jax.Array) -> jax.Array:

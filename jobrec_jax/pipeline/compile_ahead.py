@@ -95,7 +95,8 @@ def decoder_of(settings: Settings, spec: ModelSpec, file: Path | None) -> Decode
                      f'{spec.dtype!r}')
   from jobrec_jax.weights.families import decoder_config  # here, as in `model.open_backbone`
   m = settings.model
-  return decoder_config(read_object(file), m.dtype, unroll=m.unroll, remat=m.remat, lora=spec.lora)
+  return decoder_config(read_object(file), m.dtype, unroll=m.unroll, remat=m.remat, fused=m.fused,
+                        lora=spec.lora)
 
 
 def make_step(settings: Settings, file: Path | None, mesh: jax.sharding.Mesh) -> Step:
@@ -159,7 +160,7 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
   Returns:
     What `train.ahead.compile_step` tells, with `topology`, `commit` and `versions`, and of the
     settings `lists` (of each kind in a step), `tokens` (of their blocks, padding among them) and
-    `remat`.
+    `remat` and `fused`.
 
   Raises:
     ValueError: something is not known, or the mesh or the lists do not fit the topology.
@@ -168,7 +169,8 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
   check_devices(settings, len(devices))
   mesh = make_mesh(settings.mesh, devices)
   step = make_step(settings, file, mesh)
-  about = {'topology': topology, 'remat': settings.model.remat, 'commit': commit(),
+  about = {'topology': topology, 'remat': settings.model.remat,
+           'fused': settings.model.fused, 'commit': commit(),
            'versions': {d.name: d.version for d in distributions()
                         if d.name in ('jax', 'jaxlib', 'libtpu')},
            'lists': [part['label'].shape[0] for part in step.batch],

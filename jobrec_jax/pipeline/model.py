@@ -104,6 +104,8 @@ class ModelSettings:
   unroll: Annotated[int, at_least(1)] = 2
   # What the backward pass computes again.
   remat: Literal['none', 'selective', 'full'] = 'none'
+  # Whether a kernel made for the device reads lists, where there is one: on TPUs, NVIDIA's GPUs.
+  fused: bool = True
   # Of lists: 'exact', or 'factored': entities are read alone, once.
   attention: Literal['exact', 'factored'] = 'exact'
   # Which state an expert's head reads: of a token of its own, or of one last token that all share.
@@ -160,7 +162,7 @@ def open_backbone(spec: ModelSpec, place: str) -> Any:
     return None
   from jobrec_jax.weights import backbone  # here, for readers of weights take their time to import
   return backbone.open_backbone(place, spec.dtype, lora=spec.lora, **{
-      name: getattr(spec.model, name) for name in ('dtype', 'unroll', 'remat')})
+      name: getattr(spec.model, name) for name in ('dtype', 'unroll', 'remat', 'fused')})
 
 
 def make_model(spec: ModelSpec, tokenizer: tokenizers.Tokenizer, backbone: Any) -> JobRec:

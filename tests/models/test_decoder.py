@@ -231,6 +231,19 @@ def test_constrain_raises_on_unknown_names_and_is_silent_without_rules():
       jax.jit(lambda x: constrain(x, 'batch', 'embed'))(x)
 
 
+def test_what_a_list_shows():
+  """A prefix of two tokens, two items of three, one of two; the last two of each are readouts."""
+  mask = ListMask(np.ones((1, 2), bool), (np.ones((1, 2, 3), bool), np.ones((1, 1, 2), bool)),
+                  blind=2)
+  np.testing.assert_array_equal(mask.blocks[0], np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1]], bool))
+  expected = ['1.........', '11........',
+              '111.......', '1111......', '111.1.....',
+              '11...1....', '11...11...', '11...1.1..',
+              '11......1.', '11.......1']
+  np.testing.assert_array_equal(mask.shows(), [[x == '1' for x in row] for row in expected])
+  np.testing.assert_array_equal(mask.positions(), [[0, 1, 2, 3, 3, 2, 3, 3, 2, 2]])
+
+
 @pytest.mark.parametrize('unroll', [1, 2])
 @pytest.mark.parametrize('remat', ['none', 'selective', 'full'])
 def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
@@ -239,13 +252,12 @@ def test_what_is_read_equals_the_ends_of_all_that_was_computed(remat, unroll):
   rng = np.random.default_rng(0)
   prefix, items = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (2, 4, 5, 8)))
   masks = rng.random((2, 3)) < 0.8, rng.random((2, 4, 5)) < 0.8
-  block = np.tril(np.ones((5, 5), bool))
   params = nn.unbox(Decoder(config).init(jax.random.key(0), some_tokens((1, 2), vocab=9)))
 
   @functools.partial(jax.jit, static_argnums=1)
   @functools.partial(jax.grad, has_aux=True)
   def gradient_and_hidden(params, read):
-    mask = ListMask(masks[0], (masks[1],), (block,), read)
+    mask = ListMask(masks[0], (masks[1],), read=read)
     hidden = Decoder(config).apply(params, prefix, [items], mask, method='encode_lists')[0]
     return jnp.sum(jnp.sin(hidden[:, :, -2:]) * np.arange(8)), hidden
 
@@ -260,12 +272,11 @@ def test_after_the_last_keys_and_values_only_what_is_read_is_computed():
   config = dataclasses.replace(SMALL, unroll=3)
   prefix, items = np.ones((1, 30, 24), np.float32), np.ones((1, 4, 25, 24), np.float32)
   masks = np.ones((1, 30), bool), np.ones((1, 4, 25), bool)
-  block = np.tril(np.ones((25, 25), bool))
   params = nn.unbox(jax.eval_shape(Decoder(config).init, jax.random.key(0), some_tokens((1, 2))))
 
   def products(read):
     run = functools.partial(Decoder(config).apply, method='encode_lists')
-    mask = ListMask(masks[0], (masks[1],), (block,), read)
+    mask = ListMask(masks[0], (masks[1],), read=read)
     text = str(jax.make_jaxpr(run)(params, prefix, [items], mask))
     return text.count('f32[130,40] = dot_general'), text.count('f32[4,40] = dot_general')
 

@@ -14,7 +14,7 @@ import torch
 from jobrec_jax.data.tokens import PAD, by_length
 from jobrec_jax.models import list_attention
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
-from jobrec_jax.models.experts import ExpertHead, readout_block
+from jobrec_jax.models.experts import ExpertHead
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from tests.reference.llama_torch import decoder_params, random_llama, to_torch
 
@@ -321,11 +321,6 @@ def test_outputs_are_float32_whatever_the_compute_dtype(variables):
   exact = SCORE(variables, *blocks(True))
   assert out.hidden.dtype == out.scores.dtype == jnp.float32
   np.testing.assert_allclose(out.hidden, exact.hidden, atol=0.15)
-
-
-def test_readout_block():
-  expected = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
-  np.testing.assert_array_equal(readout_block(2, 2), np.array(expected, bool))
 
 
 def test_wrong_shapes_are_refused(variables):

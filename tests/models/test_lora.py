@@ -243,11 +243,10 @@ def encode(config, lora, params, adapters, prefix, items, key=None):
   """Hidden states [B, J, T, D] of causal items."""
   decoder = Decoder(dataclasses.replace(config, lora=lora))
   masks = np.ones(prefix.shape[:2], bool), np.ones(items.shape[:3], bool)
-  block = np.tril(np.ones((items.shape[2],) * 2, bool))
 
   @jax.jit
   def run(params, adapters, prefix, items):
-    mask = ListMask(masks[0], (masks[1],), (block,))
+    mask = ListMask(masks[0], (masks[1],))
     return decoder.apply({'params': params}, prefix, [items], mask, adapters, method='encode_lists',
                          rngs=None if key is None else {'dropout': key})[0]
 

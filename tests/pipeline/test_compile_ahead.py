@@ -28,7 +28,7 @@ from jobrec_jax.train.experts import Kind
 ROOT = Path(__file__).parents[2]
 LLAMA = {'model_type': 'llama', 'hidden_size': 64, 'intermediate_size': 128,
          'num_attention_heads': 4, 'num_hidden_layers': 3, 'num_key_value_heads': 2,
-         'vocab_size': 512, 'tie_word_embeddings': False}
+         'vocab_size': 512, 'tie_word_embeddings': False, 'head_dim': 64}
 SETTINGS = Settings(
     mesh=MeshConfig(1, 4, 2), tokenizer=TokenizerSettings(candidate=24, job=16, alignment=8),
     backbone=BackboneSettings('some/llama'), lora=LoraConfig(rank=4), features=ScoringConfig(5, 8),
