@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jobrec_jax.job import Job
 from jobrec_jax.pipeline.compilation_cache import use_compilation_cache
 from jobrec_jax.pipeline.record import STUDY, read_record
 from jobrec_jax.schema.files import expanded
@@ -99,7 +100,7 @@ def start(main: Callable[['Run'], None], config: str = 'configs/base.py',
       return
     from jobrec_jax import processes  # here, for they import JAX
     from jobrec_jax.pipeline.follow import share
-    job = processes.Job(*(flags.FLAGS[name].value for name in JOB))
+    job = Job(*(flags.FLAGS[name].value for name in JOB))
     with processes.joined(job, ending):
       raise_on_signals()  # again, for JAX may have taken them
       share(open_run(continues), main)

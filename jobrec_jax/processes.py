@@ -6,7 +6,6 @@ waits for a device. In a job of one process all of it is nothing.
 
 from collections.abc import Callable, Iterator
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -15,13 +14,14 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 from jax._src import distributed  # JAX offers its messages nowhere else; Orbax takes them from here
 from jax.experimental import multihost_utils
 import numpy as np
 
+from jobrec_jax.job import AUTO, Job
 from jobrec_jax.liveness import (
     Beat,
     Liveness,
@@ -33,42 +33,10 @@ from jobrec_jax.liveness import (
 
 SLICE = 1.0  # seconds that a wait is blind for: a signal is handled between two
 GRACE = 5.0  # seconds for a process to say its own last word, once another has ended the job
+ALL = 2**53  # batches that a process counts as made which waits for the parts of the others
 KEPT = 1000  # messages of process 0 that stay; no process lies so far behind
-AUTO = 'auto'
 
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """How this process finds the others.
-
-  Attributes:
-    coordinator: HOST:PORT at which process 0 can be reached; 'auto' under SLURM, Open MPI and on
-      TPUs, where JAX finds out all the rest too.
-    processes: their number.
-    process: which of them this one is, from 0.
-    heartbeat_seconds: silence after which a process counts as dead, and the job ends.
-
-  Raises:
-    ValueError: a part is missing or out of range.
-  """
-
-  coordinator: str
-  processes: int | None = None
-  process: int | None = None
-  heartbeat_seconds: int = 30
-
-  def __post_init__(self):
-    if self.heartbeat_seconds < 1:
-      raise ValueError(f'--heartbeat_seconds must be at least 1, got {self.heartbeat_seconds}')
-    if self.coordinator == AUTO:
-      return
-    host, _, port = self.coordinator.rpartition(':')
-    if not host or not port.isdecimal():
-      raise ValueError(f"--coordinator must be HOST:PORT or '{AUTO}', got {self.coordinator!r}")
-    if self.processes is None or self.processes < 1:
-      raise ValueError(f'--processes must be at least 1 beside --coordinator, got {self.processes}')
-    if self.process is None or not 0 <= self.process < self.processes:
-      raise ValueError(f'--process must lie in [0, {self.processes}), got {self.process}')
+T = TypeVar('T')
 
 
 class Ending(NamedTuple):
@@ -159,7 +127,7 @@ def left(name: str) -> dict[int, Any]:
 
 @contextlib.contextmanager
 def making_batch() -> Iterator[None]:
-  """Inside, this process makes a batch; all make as many, and wait for each other's.
+  """Inside, this process makes a batch; all make as many, or those of their `part`, and then wait.
 
   One that takes `liveness.PATIENCE` seconds longer than another is named, and ends the job.
   """
@@ -169,6 +137,17 @@ def making_batch() -> Iterator[None]:
     _here.made += 1
   finally:
     _here.making = False
+
+
+def made(batches: Iterator[T]) -> Iterator[T]:
+  """The batches, each made as `making_batch` says where processes divide them."""
+  batches, end = iter(batches), object()
+  while True:
+    with making_batch() if _here.dividing else contextlib.nullcontext():
+      batch = next(batches, end)
+    if batch is end:
+      return
+    yield batch
 
 
 def gathered(name: str, value: Any) -> list[Any]:
@@ -217,7 +196,10 @@ def pooled(rows: np.ndarray, total: int) -> np.ndarray:
   each = -(-total // count())
   filled = np.zeros((each, *rows.shape[1:]), rows.dtype)
   filled[:len(rows)] = rows
-  return np.asarray(multihost_utils.process_allgather(filled, tiled=True))[:total]
+  _here.made = ALL  # whoever makes one still keeps this process waiting
+  rows = np.asarray(multihost_utils.process_allgather(filled, tiled=True))[:total]
+  _here.made = 0
+  return rows
 
 
 @contextlib.contextmanager

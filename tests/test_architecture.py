@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     'schema': 0, 'objectives': 1, 'lagrangian': 1, 'data': 1, 'censoring': 2,
-    'liveness': 0, 'processes': 1, 'models': 2, 'sharding': 3,
+    'liveness': 0, 'job': 0, 'processes': 1, 'models': 2, 'sharding': 3,
     'scoring': 4, 'generate': 5, 'weights': 5, 'refine': 4, 'train': 5, 'evaluate': 6,
     'baselines': 6, 'report': 6, 'recommend': 6, 'pipeline': 7, 'command_line': 8, 'experiments': 9,
 }

@@ -225,7 +225,7 @@ class PairScorer:
       score = self._program(own)
       readout = readout._replace(params=_replicated(readout.params, self._mesh))
       with contextlib.closing(ahead(self._batches(own), _AHEAD)) as batches:
-        for done, batch in enumerate(batches, 1):
+        for done, batch in enumerate(processes.made(batches), 1):
           if name and self._is_new(batch):
             logging.info('%s: compiling for job blocks of %d tokens', name,
                          batch.lists['job'].shape[-1])

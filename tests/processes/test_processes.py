@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jobrec_jax.processes import Job
+from jobrec_jax.job import Job
 from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train.checkpoint import Checkpoints
 from tests.processes import launch, worker
@@ -140,9 +140,10 @@ def test_the_first_process_that_dies_ends_the_other_which_names_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_sleeps_over_its_data_is_named_and_ends_both(tmp_path):
+@pytest.mark.parametrize('role', ['sleeping', 'scoring'])
+def test_a_process_that_sleeps_over_its_data_is_named_and_ends_both(role, tmp_path):
   """It lives, so that nothing else finds it; where the others wait for it is no matter."""
-  command = ['tests.processes.worker', 'sleeping', str(tmp_path), '{port}', '{process}']
+  command = ['tests.processes.worker', role, str(tmp_path), '{port}', '{process}']
   ended = launch.two(command, 1)
   assert [e.status for e in ended] == [1, 1], ended
   named = r'process 1 on \S+ has not made its batch for \d+ s, while others wait for it; .*'

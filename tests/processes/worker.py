@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from absl import logging
+import flax.linen as nn
 from flax.traverse_util import flatten_dict
 import jax
 import numpy as np
@@ -24,11 +25,14 @@ from jobrec_jax.data.loader import finisher, iterate, list_dataset
 from jobrec_jax.data.market.simulator import MarketConfig, simulate
 from jobrec_jax.data.tokens import BlockEncoder, BlockFormat, corpus, train_tokenizer
 from jobrec_jax.data.training_lists import LabelledLists
+from jobrec_jax.job import Job
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.follow import share
 from jobrec_jax.pipeline.run import Run
+from jobrec_jax.scoring.experts import Experts
+from jobrec_jax.scoring.features import PairScorer, ScoringConfig
 from jobrec_jax.sharding import (
   MeshConfig,
   init_sharded,
@@ -50,6 +54,7 @@ STEPS = 4
 STAGES = {'1A': {Kind('preference', 'candidate'): 8, Kind('preference', 'job'): 3},
           '1B': {Kind('preference', 'candidate'): 5, Kind('qualification', 'job'): 8}}
 HEARTBEAT = 10
+FORM = BlockFormat(candidate=40, job=24, alignment=16)
 SIGNALLED, LONG = 6, 500  # the step in which a signal comes, and the length of that stage
 
 
@@ -57,7 +62,7 @@ SIGNALLED, LONG = 6, 500  # the step in which a signal comes, and the length of 
 def market() -> tuple[Dataset, BlockEncoder]:
   dataset, _ = simulate(MarketConfig(candidates=60, jobs=20, exposure=0.6), seed=3)
   return dataset, BlockEncoder(dataset, train_tokenizer(corpus(dataset, pairs=200), 512),
-                               BlockFormat(candidate=40, job=24, alignment=16))
+                               FORM)
 
 
 def model_of(heads: int) -> JobRec:
@@ -147,6 +152,27 @@ def failing(folder: Path, died: bool = False, asleep: bool = False, which: int =
   tiny.run(folder / 'failing', 12, data)
 
 
+def scoring(folder: Path) -> None:
+  """Pairs whose batches process 1 makes until it sleeps, while the other waits for its part."""
+  dataset, blocks = market()
+  lists = blocks.candidate_lists(np.zeros(1, int), np.zeros((1, 1), int))
+  params = nn.unbox(MODEL.init(jax.random.key(0), *lists.values()))['params']
+  experts = Experts(MODEL, params, blocks.tokenizer, FORM)
+  scorer = PairScorer(experts, blocks, make_mesh(MeshConfig(), jax.local_devices()[:1]),
+                      ScoringConfig(5, 2))
+  make = scorer._batches
+
+  def batches(pairs: np.ndarray) -> Iterator[Any]:
+    for index, batch in enumerate(make(pairs)):
+      while index == 3 and processes.index() == 1:
+        time.sleep(1)
+      yield batch
+  scorer._batches = batches
+  liveness.PATIENCE = 3.0
+  with processes.dividing():
+    scorer.scores(*np.divmod(np.arange(400), len(dataset.jobs)))
+
+
 def road(folder: Path, **changes: Any) -> Run:
   """A run whose stages 1A and 1B have three steps each."""
   return Run(folder, tiny_settings(market={'candidates': 60}, lists={'across': 0.0},
@@ -163,14 +189,13 @@ def run_road(folder: Path) -> None:
 
 
 def main(role: str, folder: str, port: str, process: str, count: str = '2') -> None:
-  job = processes.Job(f'127.0.0.1:{port}', int(count), int(process), HEARTBEAT
-                      ) if process else None
+  job = Job(f'127.0.0.1:{port}', int(count), int(process), HEARTBEAT) if process else None
   with processes.joined(job, ending):
     raise_on_signals()
     {'steps': steps_and_signal, 'failing': failing, 'road': run_road, 'grids': grids,
      'dying': functools.partial(failing, died=True),
      'first dying': functools.partial(failing, died=True, which=0),
-     'sleeping': functools.partial(failing, asleep=True)}[role](Path(folder))
+     'sleeping': functools.partial(failing, asleep=True), 'scoring': scoring}[role](Path(folder))
 
 
 if __name__ == '__main__':
