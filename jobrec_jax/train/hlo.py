@@ -83,7 +83,7 @@ def _computations(text: str) -> Iterator[tuple[str, list[_Operation]]]:
     header = _HEADER.match(line)
     if header:
       name, body = header.group(1), []
-    elif line.startswith('}') and name:
+    elif line.startswith('}') and not line.startswith('}}') and name:  # that ends an attribute
       yield name, body
       name = ''
     elif name:

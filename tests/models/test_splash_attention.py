@@ -10,6 +10,7 @@ import pytest
 
 from jobrec_jax.models import list_attention, splash_attention
 from jobrec_jax.models.list_masks import ListMask
+from jobrec_jax.sharding import MeshConfig, layout, make_mesh
 from tests.models.test_chunks import blocks, gradient
 
 ATTEND = splash_attention.attend
@@ -70,6 +71,17 @@ def test_experts_score_and_learn_alike(monkeypatch, model, asked):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
+def test_each_device_reads_its_lists_and_heads():
+  """Over a mesh of lists and heads it is what one device computes."""
+  q, k, v, mask = lists(np.random.default_rng(1), B=4, S=20, groups=((3, 9),))
+  expected = ATTEND(q, k, v, mask, interpret=True)
+  mesh = make_mesh(MeshConfig(2, 1, 2), jax.devices()[:4])
+  with layout(mesh):
+    found = jax.jit(lambda *x: ATTEND(*x, mask, interpret=True))(q, k, v)
+  assert found.sharding.shard_shape(found.shape)[0] == 2
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_few_blocks_of_a_list_are_computed():
   """Of a list of the pods' presets: every other block of the kernel for causal attention is one."""
   block = splash_attention.BLOCK
@@ -77,7 +89,6 @@ def test_few_blocks_of_a_list_are_computed():
   mask = ListMask(np.ones((1, 160), bool), (np.ones((1, 50, 80), bool),), blind=2)
   kernel = splash_attention.make_kernel(mask, blocks * block)
   computed = int((kernel.fwd_mask_info.block_mask > 0).sum())
-  print(computed, blocks)
   assert computed < 0.4 * blocks * (blocks + 1) / 2
 
 

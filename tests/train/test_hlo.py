@@ -8,7 +8,7 @@ from jobrec_jax.sharding import MeshConfig, abstract_batch, abstract_replicated,
 from jobrec_jax.train.hlo import Collective, collectives
 
 # As TPU compilers write it: a gather in three parts, the sum of which a device keeps its part of,
-# and a loop whose turns stand in its condition alone.
+# a loop whose turns stand in its condition alone, and an attribute over several lines.
 TPU = '''HloModule jit_f, is_scheduled=true
 
 %start (p.0: bf16[64,128]) -> (bf16[64,128], bf16[256,128]) {
@@ -32,6 +32,9 @@ TPU = '''HloModule jit_f, is_scheduled=true
   %p.3 = (s32[]{:T(128)}, bf16[64,128]{1,0}, f32[8,16]{1,0}) parameter(0)
   %x = bf16[64,128]{1,0} get-tuple-element(%p.3), index=1
   %y = f32[8,16]{1,0} get-tuple-element(%p.3), index=2
+  %kernel.1 = bf16[64,128]{1,0} custom-call(%x), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{block_q: 256}"
+}}, metadata={op_name="splash"}
   %fusion.1 = (bf16[64,128]{1,0}, bf16[256,128]{1,0}) fusion(%x), kind=kCustom, calls=%start
   %fusion.2 = bf16[256,128]{1,0} fusion(%x), kind=kCustom, calls=%done
   %fusion.3 = f32[2,16]{1,0} fusion(%y), kind=kCustom, calls=%all-reduce-scatter
