@@ -1,9 +1,10 @@
-"""The table of BUILD.md: what the compiler for TPUs says of the presets in configs/pods.py.
+"""The tables of BUILD.md: what the compiler for TPUs says of the presets in configs/pods.py.
 
   pip install libtpu
   python -m benchmarks.ahead --compile=v5e-16,v5e-256   keeps rows in benchmarks/results/ahead
   python -m benchmarks.ahead --compile=v5e-16-plain     the same step without splash attention
-  python -m benchmarks.ahead                            writes the table again
+  python -m benchmarks.ahead --attention                one layer's attention over one list
+  python -m benchmarks.ahead                            writes the tables again
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +15,25 @@ import sys
 from typing import Any
 
 from absl import flags
+import jax
+import jax.numpy as jnp
 
 from configs.pods import PODS
 from jobrec_jax.command_line import launch
-from jobrec_jax.schema.files import read_json, write_text
+from jobrec_jax.models.list_attention import attend
+from jobrec_jax.models.list_masks import ListMask
+from jobrec_jax.pipeline.compile_ahead import topology_devices
+from jobrec_jax.pipeline.provenance import commit
+from jobrec_jax.schema.files import read_json, write_json, write_text
+from jobrec_jax.sharding import MeshConfig, abstract_replicated, layout, make_mesh
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / 'benchmarks/results/ahead'
+LAYER = ROOT / 'benchmarks/results/attention_ahead.json'
 PAGE = ROOT / 'BUILD.md'
 DECODER = 'configs/decoders/llama3_8b.json'
 MARK = re.compile(r'(<!-- PODS -->\n).*?(<!-- end -->)', re.S)
+LAYER_MARK = re.compile(r'(<!-- LAYER -->\n).*?(<!-- end -->)', re.S)
 PLAIN = '-plain'  # behind a preset: attention over lists by XLA alone
 HEAD = ('preset', 'topology', 'mesh', 'attention', 'lists a step', 'arguments (replicated)',
         'temporaries', 'of', 'fits', 'PFLOP a step', 's at peak', 'exchanged', 'compiled in')
@@ -55,7 +65,39 @@ def kept() -> dict[str, Any]:
           if (KEPT / f'{name}.json').is_file()}
 
 
+def layer(fused: bool, mesh: jax.sharding.Mesh) -> dict[str, int]:
+  """Attention of Llama-3-8B over a list of the presets, and its gradient, on one chip.
+
+  Returns:
+    `temporaries`, and `traffic` with the chip's memory, bytes as the compiler counts them.
+  """
+  S, J, T, K, G, H = 160, 50, 80, 8, 4, 128
+  L = S + J * T
+
+  def gradient(q, k, v, prefix, items):
+    def total(q, k, v):
+      out = attend(q, k, v, ListMask(prefix, (items,), blind=2), fused=fused)
+      return jnp.sin(out.astype(jnp.float32)).sum()
+    return jax.value_and_grad(total, (0, 1, 2))(q, k, v)
+  shapes = [((1, L, K, G, H), jnp.bfloat16), *[((1, K, L, H), jnp.bfloat16)] * 2,
+            ((1, S), jnp.bool_), ((1, J, T), jnp.bool_)]
+  arguments = [abstract_replicated(jax.ShapeDtypeStruct(*of), mesh) for of in shapes]
+  with layout(mesh):
+    compiled = jax.jit(gradient).lower(*arguments).compile()
+  return {'temporaries': compiled.memory_analysis().temp_size_in_bytes,
+          'traffic': int(compiled.cost_analysis()['bytes accessed'])}
+
+
+def layer_table(rows: Mapping[str, Any]) -> str:
+  lines = ['| attention of one layer over one list, with its gradient | temporaries, MiB | memory '
+           'traffic, GB |', '|---|---:|---:|']
+  return '\n'.join([*lines, *(
+      f"| {name} | {rows[key]['temporaries'] / 2**20:.0f} | {rows[key]['traffic'] / 1e9:.2f} |"
+      for name, key in (('XLA', 'plain'), ('splash attention', 'fused')))])
+
+
 def render(page: str) -> str:
+  page = LAYER_MARK.sub(lambda m: f'{m[1]}{layer_table(read_json(LAYER))}\n{m[2]}', page)
   return MARK.sub(lambda match: f'{match[1]}{table(kept())}\n{match[2]}', page)
 
 
@@ -72,9 +114,14 @@ def main(argv: Sequence[str]) -> None:
                     f'--config=configs/pods.py:{preset}', f'--topology={PODS[preset][0]}',
                     f'--config.model.fused={preset == name}', f'--decoder={DECODER}',
                     f'--out={KEPT}/{name}.json'], cwd=ROOT, check=True)
+  if flags.FLAGS.attention:
+    mesh = make_mesh(MeshConfig(1, 1, 1), topology_devices('v5e:1x1'))
+    write_json(LAYER, {'plain': layer(False, mesh), 'fused': layer(True, mesh),
+                       'commit': commit()}, indent=1)
   write_text(PAGE, render(PAGE.read_text()))
 
 
 if __name__ == '__main__':
+  flags.DEFINE_bool('attention', False, "one layer's attention is compiled, too")
   flags.DEFINE_list('compile', [], 'presets that are compiled first')
   launch(main)
