@@ -72,12 +72,14 @@ def assumptions() -> str:
 
 
 def against(results: Results) -> str:
-  """How far the best doubly robust estimator and the funnel's likelihood are ahead of mistakes.
+  """How far the experts, the funnel's likelihood and the best doubly robust are ahead of mistakes.
 
   Paired by market, with 95% intervals of Student's t over markets, each of which has candidates,
   jobs and labels of its own.
   """
-  rows = [(f'{WHOLE} − {m}', RANK_P, WHOLE, m) for m in MISTAKES]
+  rows = [(f'{EXPERT[measure.perspective]} − {m}', measure, EXPERT[measure.perspective], m)
+          for measure in (RANK_P, RANK_Q) for m in MISTAKES]
+  rows += [(f'{WHOLE} − {m}', RANK_P, WHOLE, m) for m in MISTAKES]
   rows += [(f'{WHOLE} − {m}', RANK_Q, WHOLE, m) for m in (*MISTAKES, 'applicants alone')]
   rows += [(f'best doubly robust − {m}', RANK_Q, '', m) for m in (*MISTAKES, 'applicants alone')]
   worlds = [*results['variants']]

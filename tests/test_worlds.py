@@ -33,7 +33,9 @@ def results():
   rows += [row(w, m, s, worlds.RANK_P, value(w, s, m) - 0.1)
            for w in WORLDS for m in range(MARKETS) for s in ('funnel likelihood', 'naive',
                                                              'conflated')]
-  rows += [row(WORLDS[0], 0, 'preference expert', worlds.RANK_P, 0.7),
+  rows += [row(w, m, 'preference expert', worlds.RANK_P, value(w, 'qualification expert', m))
+           for w in WORLDS for m in range(MARKETS)]
+  rows += [row(WORLDS[0], 0, 'blanked', worlds.RANK_P, 0.7),
            row(WORLDS[0], 0, 'qualification expert, uncalibrated', worlds.RANK_Q, 0.1),
            row(WORLDS[0], 0, 'policy', worlds.Measure('policy', 'C'), 0.5)]
   return {'question': '?', 'variants': {w: w for w in WORLDS},
@@ -50,7 +52,7 @@ def test_a_world_is_a_column_and_a_system_a_row(results):
   (dr,) = (line for line in lines if line.startswith('| DR |'))
   assert dr.split(' | ')[1] == f'{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}'
   hidden = worlds.table(results, worlds.RANK_P, hidden=True).splitlines()
-  assert '| none, uniform |' in hidden[0] and hidden[2].startswith('| preference expert |  |')
+  assert '| none, uniform |' in hidden[0] and any(x.startswith('| blanked |  |') for x in hidden)
 
 
 def test_differences_are_paired_by_market(results):
@@ -58,13 +60,17 @@ def test_differences_are_paired_by_market(results):
   lines = worlds.against(results).splitlines()
   cells = {(at[1], at[2]): at[3:-1] for at in (
       [c.strip() for c in line.split('|')] for line in lines[2:])}
-  assert {of for _, of in cells} == {'P', 'Q'} and len(cells) == 8
+  assert {of for _, of in cells} == {'P', 'Q'} and len(cells) == 12
   for i, world in enumerate(WORLDS):
     a, b = (np.array([value(world, s, m) for m in range(MARKETS)])
             for s in (worlds.best_robust(results, world), 'naive'))
     low, high = ttest_1samp(a - b, 0).confidence_interval()
     assert cells['best doubly robust − naive', 'Q'][i] == (
         f'{(a - b).mean():+.3f} [{low:+.3f}, {high:+.3f}]'.replace('-', '−'))
+    ahead = [value(world, 'qualification expert', m) - value(world, 'naive', m) + 0.1
+             for m in range(MARKETS)]
+    assert cells['preference expert − naive', 'P'][i].startswith(
+        f'{np.mean(ahead):+.3f}'.replace('-', '−'))
 
 
 def test_the_picture_has_a_panel_for_each_world_and_two_dots_for_each_system(results):
