@@ -68,12 +68,16 @@ def partitioned(init: Callable, *names: str | None) -> Callable:
 
 def divided(size: int, name: str) -> int:
   """How much of an activation's axis of a size one device holds, by the mesh and rules in force."""
-  _check((name,), (size,))
+  return -(-size // parts(name))
+
+
+def parts(name: str) -> int:
+  """Over how many devices an activation's axis is divided, by the mesh and rules in force."""
+  _check((name,), (name,))
   mesh, rules = jax.sharding.get_abstract_mesh(), dict(reversed(nn.get_logical_axis_rules()))
   axes = rules.get(name) or ()
-  parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)
-                    if axis in mesh.shape and axis not in mesh.manual_axes)
-  return -(-size // parts)
+  return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)
+                   if axis in mesh.shape and axis not in mesh.manual_axes)
 
 
 def platform() -> str:

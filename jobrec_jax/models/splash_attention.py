@@ -15,7 +15,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 import jax.numpy as jnp
 import numpy as np
 
-from jobrec_jax.models.axes import COSTLY, divided
+from jobrec_jax.models.axes import COSTLY, parts
 from jobrec_jax.models.list_masks import ListMask
 
 LANES = 128  # a TPU's: lengths and blocks are multiples of it
@@ -30,9 +30,8 @@ def fits(q: jax.Array, mask: ListMask, platform: str) -> bool:
   """
   B, _, K, _, H = q.shape
   mesh = jax.sharding.get_abstract_mesh()
-  parts = {name: divided(size, name) for name, size in (('batch', B), ('kv_heads', K))}
   return (platform == 'tpu' and mask.window is None and not H % WIDTH and not mesh.manual_axes
-          and not B % parts['batch'] and not K % parts['kv_heads'])
+          and not B % parts('batch') and not K % parts('kv_heads'))
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: ListMask,

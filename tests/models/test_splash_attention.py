@@ -92,6 +92,13 @@ def test_few_blocks_of_a_list_are_computed():
   assert computed < 0.4 * blocks * (blocks + 1) / 2
 
 
+@pytest.mark.parametrize('lists, heads, taken', [(4, 2, True), (6, 2, False), (4, 3, False)])
+def test_lists_and_heads_that_do_not_divide_are_left_to_xla(lists, heads, taken):
+  with layout(make_mesh(MeshConfig(4, 1, 2))):
+    q = jax.ShapeDtypeStruct((lists, 3, heads, 1, 64), jnp.bfloat16)
+    assert splash_attention.fits(q, ListMask(np.ones((lists, 3), bool)), 'tpu') == taken
+
+
 @pytest.mark.parametrize('platform, width, window, taken', [
     ('tpu', 128, None, True), ('tpu', 64, None, True), ('tpu', 80, None, False),
     ('tpu', 128, 7, False), ('cpu', 128, None, False), ('gpu', 128, None, False)])
