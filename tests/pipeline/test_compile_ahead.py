@@ -28,7 +28,7 @@ from jobrec_jax.train.experts import Kind
 ROOT = Path(__file__).parents[2]
 LLAMA = {'model_type': 'llama', 'hidden_size': 64, 'intermediate_size': 128,
          'num_attention_heads': 4, 'num_hidden_layers': 3, 'num_key_value_heads': 2,
-         'vocab_size': 512, 'tie_word_embeddings': False, 'head_dim': 64}
+         'vocab_size': 512, 'tie_word_embeddings': False}
 SETTINGS = Settings(
     mesh=MeshConfig(1, 4, 2), tokenizer=TokenizerSettings(candidate=24, job=16, alignment=8),
     backbone=BackboneSettings('some/llama'), lora=LoraConfig(rank=4), features=ScoringConfig(5, 8),
@@ -213,13 +213,15 @@ def test_without_the_compiler_the_script_says_how_to_get_it(tmp_path, monkeypatc
 if importlib.util.find_spec('libtpu'):  # 140 MB that no other test needs: see BUILD.md
 
   @pytest.mark.slow
-  def test_the_compiler_for_tpus_takes_the_step(tmp_path, llama):
+  def test_the_compiler_for_tpus_takes_the_step(tmp_path):
+    file = tmp_path / 'config.json'  # heads as wide as splash attention reads them
+    file.write_text(json.dumps(LLAMA | {'head_dim': 64}))
     flags = [f'--config.{k}={v}' for k, v in {
         'mesh.data': 1, 'mesh.fsdp': 4, 'tokenizer.candidate': 24, 'tokenizer.job': 16,
         'tokenizer.alignment': 8, 'model.unroll': 1, 'model.remat': 'full',
         'backbone.path': 'some/llama', 'model.dtype': 'bfloat16', 'lists.across': 0.0,
         'lists.preference_negatives': 3, 'lists.qualification_negatives': 3}.items()]
-    done = run(*flags, '--topology=v5e:2x2', f'--decoder={llama}', f'--out={tmp_path}/row.json')
+    done = run(*flags, '--topology=v5e:2x2', f'--decoder={file}', f'--out={tmp_path}/row.json')
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / 'row.json').read_text())
     assert told['fits'] and told['device'] == 'TPU v5 lite' and 'It fits' in done.stdout
