@@ -28,6 +28,7 @@ from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer
 from jobrec_jax.pipeline.linear_start import Move, doubt_moves, linear_start, moved
 from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
+from jobrec_jax.pipeline.provenance import began
 from jobrec_jax.pipeline.settings import StageSettings
 from jobrec_jax.pipeline.shrinkage import kept_shares, shrunk, some_labelled
 from jobrec_jax.pipeline.stage import Bench, plain
@@ -275,7 +276,8 @@ class _Trainer:
       with (Checkpoints(folder / 'checkpoints', {'stage': stage}) as kept,
             r.watching.stage(folder.name, plain(self.bench.settings)) as watch):
         loop = Loop(stage, optimizer.steps, kept, MetricsWriter(folder / 'metrics.jsonl'),
-                    r.log_every, r.save_seconds, tokens, watch, held_out, lists)
+                    r.log_every, r.save_seconds, tokens, watch, held_out, lists,
+                    began(folder))
         key = stream_key(jax.random.key(self.bench.settings['seed']), stage)
         state = train(loop, make_update(loss_fn, tx), create_state(trainable, rest, tx), data, key,
                       self.mesh)

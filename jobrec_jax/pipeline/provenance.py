@@ -14,6 +14,7 @@ from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import peak_memory
 
 UNKNOWN = 'unknown'
+CLOCK = '.seconds.json'  # in the folder of a result that is being made
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers')
 
 
@@ -24,24 +25,40 @@ class Clock:
   """
 
   def __init__(self, folder: Path):
-    self._path = folder / '.seconds.json'
-    self._before = 0.0
-    if self._path.is_file():
-      try:
-        self._before = float(read_json(self._path)['seconds'])
-      except (ValueError, KeyError, TypeError):
-        self._before = 0.0  # only the clock of an unfinished attempt
+    self._path = folder / CLOCK
+    kept = _clock(folder)
+    self._before, self._began = kept.get('seconds', 0.0), kept.get('began', time.time())
     self._start = time.monotonic()
+    self.save()  # at once, for no kill gives notice
+
+  def drop(self) -> None:
+    """Forgets the work, where nothing came of it."""
+    self._path.unlink(missing_ok=True)
 
   def save(self) -> None:
-    write_json(self._path, {'seconds': self._before + time.monotonic() - self._start})
+    write_json(self._path, {'seconds': self._before + time.monotonic() - self._start,
+                            'began': self._began})
 
   def stop(self) -> dict[str, Any]:
     """What is known of this process and its work."""
     seconds = self._before + time.monotonic() - self._start
-    self._path.unlink(missing_ok=True)
+    self.drop()
     return {'seconds': round(seconds, 3), 'peak_memory_mib': peak_memory(), 'commit': commit(),
             'versions': versions(), 'python': platform.python_version(), 'device': device()}
+
+
+def _clock(folder: Path) -> dict[str, float]:
+  """What an unfinished attempt left of its clock; {} where that is nothing, or damaged."""
+  try:
+    kept = read_json(folder / CLOCK)
+    return {name: float(kept[name]) for name in ('seconds', 'began')}
+  except (ValueError, KeyError, TypeError):
+    return {}
+
+
+def began(folder: Path) -> float:
+  """When the first attempt at a result began, in seconds since 1970; now where none has."""
+  return _clock(folder).get('began', time.time())
 
 
 @functools.cache

@@ -204,8 +204,8 @@ class Store:
       with processes.dividing(stage.divided):
         stage.make(self.bench(stage, folder))
     except BaseException:
-      if any(folder.iterdir()):
-        clock.save()
+      only_clock = [p.name for p in folder.iterdir()] == [provenance.CLOCK]
+      clock.drop() if only_clock else clock.save()
       raise
     origin = clock.stop()
     about = {'identity': stage.identity, 'files': digests(folder), 'provenance': origin}

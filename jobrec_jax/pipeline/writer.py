@@ -22,6 +22,7 @@ from jobrec_jax.generate.market import MarketReasons
 from jobrec_jax.generate.write import ReasonWriter, widened
 from jobrec_jax.models.writer import Writer, words_of, writer_lora
 from jobrec_jax.pipeline.artefacts import load_params, save_params
+from jobrec_jax.pipeline.provenance import began
 from jobrec_jax.pipeline.stage import Bench, plain
 from jobrec_jax.pipeline.training_settings import WriterSettings
 from jobrec_jax.schema import streams
@@ -105,7 +106,8 @@ def make_writer(bench: Bench, market: Callable[[], Market]) -> None:
   with (Checkpoints(bench.folder / 'checkpoints', {'stage': 'writer'}) as kept,
         r.watching.stage(bench.folder.name, plain(bench.settings)) as watch):
     loop = Loop('writer', s.steps, kept, MetricsWriter(bench.folder / 'metrics.jsonl'), r.log_every,
-                r.save_seconds, count_tokens, watch, held_out if s.patience else None)
+                r.save_seconds, count_tokens, watch, held_out if s.patience else None,
+                began=began(bench.folder))
     state = create_state({'writer': params}, {'model': jax.tree.map(jnp.asarray, experts.params)},
                          tx)
     state = train(loop, make_update(loss, tx), state, lambda start: _batches(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from jobrec_jax.sharding import layout, on_mesh, shard_batch
 from jobrec_jax.train.checkpoint import Checkpoints, NotFiniteError
 from jobrec_jax.train.decisions import Decisions
 from jobrec_jax.train.signals import deferred_signals
-from jobrec_jax.train.speed import Speedometer, matrix_flops
+from jobrec_jax.train.speed import PREFIX, Speedometer, matrix_flops
 from jobrec_jax.train.state import Best, MeasureFn, TrainState, copied, stepping
 from jobrec_jax.train.watch import UNWATCHED, Watch
 
@@ -148,6 +149,7 @@ class Loop:
     held_out: what ends the stage before its last step; None where nothing does.
     lists: in each part of a batch, all processes together, where the data are the `own_rows` of
       this one; None where they are whole.
+    began: when the first attempt at the stage did, in seconds since 1970; None for now.
   """
 
   stage: str
@@ -160,6 +162,7 @@ class Loop:
   watch: Watch = UNWATCHED
   held_out: HeldOut | None = None
   lists: tuple[int, ...] | None = None
+  began: float | None = None
 
   @property
   def every(self) -> int:
@@ -235,7 +238,7 @@ def train(loop: Loop, update: Callable[[TrainState, PyTree, jax.Array], tuple[Tr
         batch = shard_batch(on_host, mesh, loop.lists)
       if speed is None:
         traced = step_fn.trace(state, frozen, batch, key)
-        speed = Speedometer(matrix_flops(traced.jaxpr.jaxpr))
+        speed = Speedometer(matrix_flops(traced.jaxpr.jaxpr), *_spent(loop, first))
         _compile_together(traced)
       if trace.before(step - first, state):
         left = TimeLeft(loop.steps, TIMED)
@@ -265,6 +268,15 @@ def train(loop: Loop, update: Callable[[TrainState, PyTree, jax.Array], tuple[Tr
     processes.meet()  # nobody goes on, or ends the job, before all of it is on disk
     _tell_end(loop, step, state, decisions.stops())
   return state.replace(frozen=frozen)
+
+
+def _spent(loop: Loop, done: int) -> tuple[float | None, float]:
+  """When the stage began, and the seconds of those of its first `done` steps that were measured."""
+  rows = loop.metrics.read() if processes.is_first() else []
+  own = sorted((r for r in rows if r['stage'] == loop.stage and r['step'] <= done),
+               key=lambda row: row['step'])
+  return loop.began, sum((row['step'] - before['step']) * row.get(f'{PREFIX}step_seconds', 0.0)
+                         for before, row in itertools.pairwise(own))
 
 
 def _compile_together(traced: jax.stages.Traced) -> None:

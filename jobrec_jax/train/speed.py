@@ -113,12 +113,19 @@ def scalars(seconds: float, ideal: float, tokens: float | None = None) -> dict[s
 class Speedometer:
   """Scalars of the steps between two looks; the device must be idle at each.
 
+  speed/goodput is the share of the stage's wall-clock time that went into steps which count; the
+  rest compiles, measures held-out losses, does steps again that a kill lost, or waits to be started
+  again.
+
   Args:
     flops: of a step, by type; see `matrix_flops`.
+    began: when the first attempt at the stage did, in seconds since 1970; None for now.
+    spent: seconds of the steps that earlier attempts did and that count.
   """
 
-  def __init__(self, flops: Mapping[str, float]):
-    self._flops = flops
+  def __init__(self, flops: Mapping[str, float], began: float | None = None, spent: float = 0.0):
+    self._flops, self._spent = flops, spent
+    self._began = time.time() if began is None else began
     self._last: tuple[int, float] | None = None
 
   def look(self, step: int, tokens: float | None) -> dict[str, float]:
@@ -131,6 +138,9 @@ class Speedometer:
     ideal = ideal_seconds(self._flops)
     if self._last is not None and step > self._last[0] and now > self._last[1]:
       row = scalars((now - self._last[1]) / (step - self._last[0]), ideal, tokens)
+      self._spent += now - self._last[1]
+      wall = max(time.time() - self._began, self._spent)  # a clock may have been set
+      row[f'{PREFIX}goodput'] = self._spent / wall
     self._last = step, time.monotonic()
     return row
 

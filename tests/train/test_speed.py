@@ -85,10 +85,51 @@ def test_a_speedometer_tells_of_the_steps_between_two_looks(monkeypatch):
   assert meter.look(1, 50) == {}
   now[0] += 6
   assert meter.look(4, 50) == {'speed/step_seconds': 2.0, 'speed/tokens_per_second': 25.0,
-                               'speed/share_of_peak': 0.15, 'speed/memory_mib': 7.0}
+                               'speed/share_of_peak': 0.15, 'speed/memory_mib': 7.0,
+                               'speed/goodput': 1.0}
   now[0] += 1
   assert meter.look(5, None) == {'speed/step_seconds': 1.0, 'speed/share_of_peak': 0.3,
-                                 'speed/memory_mib': 7.0}
+                                 'speed/memory_mib': 7.0, 'speed/goodput': 1.0}
+
+
+def test_goodput_is_the_share_of_all_time_since_the_first_attempt_began(monkeypatch):
+  """An attempt at 100 s did 30 s of steps that count and died; at 150 s it is started again."""
+  now = [150.0]
+  for clock in ('monotonic', 'time'):
+    monkeypatch.setattr(speed.time, clock, lambda: now[0])
+  monkeypatch.setattr(speed, 'matrix_peak', lambda dtype: 100.0)
+  meter = speed.Speedometer({'float32': 30}, began=100.0, spent=30.0)
+  now[0] += 20  # it compiles
+  meter.look(11, None)
+  now[0] += 10
+  assert meter.look(21, None)['speed/goodput'] == (30 + 10) / 80
+  now[0] += 5
+  meter.look(21, None)  # a held-out loss was measured
+  now[0] += 15
+  assert meter.look(31, None)['speed/goodput'] == (30 + 10 + 15) / 100
+
+
+def test_goodput_goes_on_after_a_kill_without_the_steps_that_are_done_again(tmp_path, monkeypatch):
+  """Steps take 2 s. The first attempt is killed behind step 7, of which 4 are on disk."""
+  now = [1000.0]
+  for clock in ('monotonic', 'time'):
+    monkeypatch.setattr(speed.time, clock, lambda: now[0])
+
+  def slow(step, last=99):
+    for number, batch in enumerate(tiny.batches(step), step):
+      now[0] += 2.0
+      if number == last:
+        raise KeyboardInterrupt
+      yield batch
+  tiny.run(tmp_path, 4, slow, began=1000.0)
+  with pytest.raises(KeyboardInterrupt):
+    tiny.run(tmp_path, 10, lambda step: slow(step, 7), save_seconds=1e9, began=1000.0)
+  assert now[0] == 1000 + 16
+  now[0] += 84
+  tiny.run(tmp_path, 10, slow, began=1000.0)
+  rows = {r['step']: r for r in MetricsWriter(tmp_path / 'metrics.jsonl').read()}
+  # Steps 2 to 4 and 6 to 10 are measured, 1 and 5 compile; 2 s each, 112 s in all.
+  assert rows[10]['speed/goodput'] == pytest.approx(16 / 112)
 
 
 @pytest.mark.parametrize('said, expected', [({'peak_bytes_in_use': 3 << 20}, 3.0), (None, 9.0)])
