@@ -171,12 +171,16 @@ def compile_ahead(settings: Settings, topology: str, file: Path | None = None) -
   step = make_step(settings, file, mesh)
   about = {'topology': topology, 'remat': settings.model.remat,
            'fused': settings.model.fused, 'commit': commit(),
-           'versions': {d.name: d.version for d in distributions()
-                        if d.name in ('jax', 'jaxlib', 'libtpu')},
+           'versions': versions(),
            'lists': [part['label'].shape[0] for part in step.batch],
            'tokens': sum(part[block].size for part in step.batch
                          for block in ('candidate', 'job', 'alignment'))}
   return about | compile_step(step.update, step.state, step.batch, mesh)
+
+
+def versions() -> dict[str, str]:
+  """Of what compiles."""
+  return {d.name: d.version for d in distributions() if d.name in ('jax', 'jaxlib', 'libtpu')}
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -206,7 +210,8 @@ def in_words(row: dict[str, Any]) -> str:
     lines += ['', f"{'collectives':<34}{'how many':>8}{'GiB a chip and step':>22}"]
     lines += [f"  {c['kind'] + (', in loops' if c['in_loop'] else ''):<32}{c['count']:8d}"
               f"{c['bytes'] / GIB:22.3f}" for c in row['collectives']]
-    lines += ['A kernel of all layers is put together on a chip: '
+    lines += [f"They take at least {row['seconds_exchanging']:.3f} s over all links of a chip",
+              'A kernel of all layers is put together on a chip: '
               + ('yes' if row['gathers_all_layers'] else 'no')]
   return '\n'.join([*lines, f"Traced in {row['trace_seconds']} s, compiled in "
                             f"{row['compile_seconds']} s"])

@@ -20,15 +20,17 @@ PyTree = Any
 
 
 class Chip(NamedTuple):
-  """A device's memory in bytes, and its bfloat16 operations a second."""
+  """A device's memory in bytes, its bfloat16 operations a second, and the bytes a second that all
+  its links to other chips bring it."""
 
   hbm: float
   flops: float
+  links: float
 
 
 # By what JAX calls them; from Google's pages on TPU v5e, v5p and v6e, cloud.google.com/tpu/docs.
-CHIPS = {'TPU v5 lite': Chip(16 * 2**30, 197e12), 'TPU v5': Chip(95 * 2**30, 459e12),
-         'TPU v6 lite': Chip(32 * 2**30, 918e12)}
+CHIPS = {'TPU v5 lite': Chip(16 * 2**30, 197e12, 200e9), 'TPU v5': Chip(95 * 2**30, 459e12, 600e9),
+         'TPU v6 lite': Chip(32 * 2**30, 918e12, 400e9)}
 
 
 def abstract_state(init: Callable[[], PyTree], frozen: Callable[[tuple[str, ...]], bool],
@@ -77,8 +79,9 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
     arguments), temporaries, total, and those that are there; `parts`, bytes a chip and of them
     replicated, of the arguments; `flops` of the matrix products of all chips, by type;
     `seconds_at_peak`, what they would take; `collectives`, by kind and inside loops or not, how
-    many, bytes a chip; `gathers_all_layers`; or in place of both `unread`, why this jaxlib cannot
-    read the program; `trace_seconds`, `compile_seconds`.
+    many, bytes a chip; `seconds_exchanging`, what their bytes would take over all links of a chip;
+    `gathers_all_layers`; or in place of the three `unread`, why this jaxlib cannot read the
+    program; `trace_seconds`, `compile_seconds`.
 
   Raises:
     ValueError: it is not known what a device of this kind holds and computes.
@@ -117,7 +120,8 @@ def compile_step(update: Callable, state: TrainState, batch: PyTree,
     found = collectives(compiled.as_text())
   except jax.errors.JaxRuntimeError as error:  # newer compilers write what this jaxlib cannot read
     return row | {'unread': str(error).partition('\n')[0]}
-  return row | {'collectives': _summed(found),
+  exchanged = sum(one.bytes * one.times for one in found)
+  return row | {'collectives': _summed(found), 'seconds_exchanging': exchanged / chip.links,
                 'gathers_all_layers': _all_layers(found, state, mesh.shape['tensor'])}
 
 

@@ -50,7 +50,7 @@ def row(llama):
   mesh = make_mesh(SETTINGS.mesh)
   step = ahead.make_step(SETTINGS, llama, mesh)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12)})
+    patch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12, 1e9)})
     return step, compile_step(step.update, step.state, step.batch, mesh)
 
 
@@ -74,6 +74,8 @@ def test_layers_are_gathered_one_at_a_time(row):
   _, told = row
   gathers = {c['in_loop']: c for c in told['collectives'] if c['kind'] == 'all-gather'}
   assert gathers[True]['bytes'] > gathers[False]['bytes'] and not told['gathers_all_layers']
+  exchanged = sum(c['bytes'] for c in told['collectives'])
+  assert exchanged and told['seconds_exchanging'] == pytest.approx(exchanged / 1e9)
   assert told['chips'] == 8 and told['mesh'] == {'data': 1, 'fsdp': 4, 'tensor': 2}
 
 
@@ -102,6 +104,7 @@ def test_the_words_name_parts_and_verdict(row):
   about = {'topology': 'v5e:2x4', 'lists': [6, 2, 6, 2], 'remat': 'full'}
   words = ahead.in_words(about | row[1])
   assert 'v5e:2x4: 8 x cpu, mesh data 1 x fsdp 4 x tensor 2, 6 + 2 + 6 + 2 lists' in words
+  assert f"at least {row[1]['seconds_exchanging']:.3f} s over all links" in words
   assert 'It fits' in words and 'all-gather, in loops' in words
   refused = {'fits': False, 'refused': '(20G) exceeds (15G)', 'memory': {
       'arguments': 1, 'replicated': 0, 'there': 2}}
@@ -155,7 +158,7 @@ def test_a_step_that_finds_no_room_is_told(row, monkeypatch):
   def refuse(*args):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory on HBM')
   step, _ = row
-  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12)})
+  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12, 1e9)})
   monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
   told = compile_step(step.update, step.state, step.batch, make_mesh(SETTINGS.mesh))
   assert not told['fits'] and told['refused'] == 'Ran out of memory on HBM'
@@ -167,7 +170,7 @@ def test_a_program_that_cannot_be_read_back_is_told_without_its_collectives(row,
   def newer(self):
     raise jax.errors.JaxRuntimeError('INTERNAL: operands, got 3\n*** stack')
   step, known = row
-  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12)})
+  monkeypatch.setattr(trained, 'CHIPS', {'cpu': Chip(2**30, 1e12, 1e9)})
   monkeypatch.setattr(jax.stages.Compiled, 'as_text', newer)
   told = compile_step(step.update, step.state, step.batch, make_mesh(SETTINGS.mesh))
   assert told['unread'] == 'INTERNAL: operands, got 3' and told['memory'] == known['memory']
