@@ -91,10 +91,11 @@ class Process(NamedTuple):
     return self.log.read_text(errors='replace').splitlines()
 
 
-def started(folder: Path, logs: Path, count: int, devices: int) -> list[Process]:
+def started(folder: Path, logs: Path, count: int, devices: int,
+            settings: Mapping[str, Any] = SMALL) -> list[Process]:
   """The processes of a job that makes the run of a folder."""
   command = [sys.executable, '-m', 'experiments.quickstart', '--config=configs/small.py',
-             f'--workdir={folder}', *(f'--config.{k}={v}' for k, v in SMALL.items())]
+             f'--workdir={folder}', *(f'--config.{k}={v}' for k, v in settings.items())]
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
