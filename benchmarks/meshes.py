@@ -27,7 +27,8 @@ PAGE = ROOT / 'benchmarks/RESULTS.md'
 MARK = re.compile(r'(<!-- MESHES -->\n).*?(<!-- end -->)', re.S)
 STEPS = 4
 SETTINGS = SMALL | {
-    'warm_up.steps': STEPS, 'cooperative.steps': STEPS, 'cooperative.qualification_batch': 8,
+    'warm_up.steps': STEPS, 'cooperative.steps': STEPS, 'warm_up.warmup': 1,
+    'cooperative.warmup': 1, 'cooperative.qualification_batch': 8,
     'model.heads': 8, 'model.kv_heads': 8, 'model.head_width': 8}
 
 
