@@ -42,7 +42,7 @@ def main(run: Run) -> None:
     if client is None:
       command_line.use_devices(run.settings)
     command_line.spare_logs(study_run.__name__)
-    made = study_run.make(study, mine, run.folder, store, client)
+    made = study_run.make(study, mine, run.folder, store, client, run.store.mirror)
   if made.complete and not FLAGS.shard:
     results, origin = write_study(study, made, run.folder, store, run.settings.evaluate.level)
     if made.lost:

@@ -28,6 +28,7 @@ from jobrec_jax.schema.words import printable
 from jobrec_jax.train.signals import Interrupted, raise_on_signals
 
 if TYPE_CHECKING:  # a script that makes no run must not wait for what training imports
+  from jobrec_jax.pipeline.mirror import Mirror
   from jobrec_jax.pipeline.run import Run
   from jobrec_jax.pipeline.settings import Settings
 
@@ -39,7 +40,7 @@ SILENCE = 30.0  # seconds without a line until a study tells of what goes on ins
 
 
 def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
-  """Defines --config (with --config.key=value overrides), --workdir and --store.
+  """Defines --config (with --config.key=value overrides), --workdir, --store and --mirror.
 
   Scripts that train have --watch and --profile, too, and how several processes find each other.
   """
@@ -47,7 +48,10 @@ def define_flags(config: str, workdir: str | None, trains: bool = True) -> None:
   flags.DEFINE_string('workdir', workdir, 'the run folder: everything is read and written there')
   flags.DEFINE_string('store', None, 'where the results of stages are kept, to be shared by runs; '
                       'WORKDIR/store without it')
-  names = ['workdir', 'store']
+  flags.DEFINE_string('mirror', None, 'where the results of stages are kept, too, and checkpoints '
+                      'of unfinished ones: gs://BUCKET/FOLDER (pip install gcsfs), s3:// (s3fs), '
+                      'az:// (adlfs) or file://; what lies there is not made again')
+  names = ['workdir', 'store', 'mirror']
   if trains:
     flags.DEFINE_list('watch', [], 'where the course of training goes beside the log: tensorboard '
                       '(in WORKDIR/tensorboard), wandb')
@@ -174,7 +178,15 @@ def open_run(continues: bool, devices: bool = True) -> 'Run':
     use_devices(settings)
   if store is None and (folder / 'run.json').is_file():
     store = folder / read_record(folder)['store']  # where the run's own results lie
-  return Run(folder, settings, store, watching)
+  return Run(folder, settings, store, watching, open_mirror())
+
+
+def open_mirror() -> 'Mirror | None':
+  """That of --mirror; raises a ValueError where it cannot be used."""
+  if flags.FLAGS.mirror is None:
+    return None
+  from jobrec_jax.pipeline.mirror import Mirror
+  return Mirror(flags.FLAGS.mirror)
 
 
 def use_devices(settings: 'Settings') -> None:

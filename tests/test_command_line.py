@@ -216,7 +216,7 @@ def test_every_script_helps(name):
   source = (ROOT / f'experiments/{name}.py').read_text()
   own = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
   if 'command_line.start' in source:
-    own |= {'config', 'workdir', 'store'}
+    own |= {'config', 'workdir', 'store', 'mirror'}
     assert re.search(r"--config: settings; .* \(default: 'configs/\w+.py'\)", flags)
   shown = set(re.findall(r'^  --(?:\[no\])?(\w+): .', flags, flags=re.M))
   assert own <= shown and (own or not shown)

@@ -24,6 +24,7 @@ from jobrec_jax.train.watch import Watching
 
 if TYPE_CHECKING:
   from jobrec_jax.pipeline.evaluate import Evaluation
+  from jobrec_jax.pipeline.mirror import Mirror
 
 REPORT = ('results.json', 'results.md', 'report.html')
 
@@ -42,15 +43,16 @@ class Run:
     settings: of the run.
     store: where artefacts lie; None for the run's own store.
     watching: where the course of training goes too; its folder is this one.
+    mirror: where artefacts lie, too, such as `pipeline.mirror.Mirror('gs://BUCKET/FOLDER')`.
   """
 
   def __init__(self, folder: str | Path, settings: Settings, store: str | Path | None = None,
-               watching: Watching = Watching()):
+               watching: Watching = Watching(), mirror: 'Mirror | None' = None):
     self.folder, self.settings = Path(folder), settings
     self.road: Road = road(settings)
     watching = dataclasses.replace(watching, folder=str(folder))
     self.store = Store(self.folder / 'store' if store is None else store,
-                       resources(settings, watching))
+                       resources(settings, watching), mirror)
 
   def __truediv__(self, name: str) -> Path:
     return self.folder / name

@@ -15,7 +15,7 @@ import dataclasses
 import os
 from pathlib import Path
 import socket
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import logging
 import filelock
@@ -31,6 +31,9 @@ from jobrec_jax.schema.files import (
     remove_unfinished,
     write_json,
 )
+
+if TYPE_CHECKING:  # who has no mirror must not wait for what it imports
+  from jobrec_jax.pipeline.mirror import Mirror
 
 ABOUT = 'artefact.json'
 
@@ -100,11 +103,13 @@ class Store:
   Args:
     folder: made when the first result is.
     resources: given to the stages.
+    mirror: where results lie, too; None for nowhere.
   """
 
-  def __init__(self, folder: str | Path, resources: Resources = Resources()):
+  def __init__(self, folder: str | Path, resources: Resources = Resources(),
+               mirror: 'Mirror | None' = None):
     self.folder = Path(folder)
-    self.resources = resources
+    self.resources, self.mirror = resources, mirror
     self._values: dict[str, Any] = {}
     self._kept = Kept(self.folder, ABOUT)
     self._progress: Progress | None = None
@@ -142,6 +147,8 @@ class Store:
     if self._progress is not None:
       yield
       return
+    if self.mirror is not None:
+      self.mirror.sync(self.folder, [s.key for stage in stages for s in stage.walk()])
     self._progress = Progress(self.missing(stages), self._kept.estimates, title)
     try:
       self._progress.begin()
@@ -197,6 +204,17 @@ class Store:
     folder = self.making(stage)
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
+    with self.mirror.making(folder) if self.mirror else contextlib.nullcontext():
+      origin = self._attempt(stage, folder)
+    about = {'identity': stage.identity, 'files': digests(folder), 'provenance': origin}
+    write_json(folder / ABOUT, about, indent=1)
+    os.replace(folder, self.path(stage))
+    logging.info('%s: done in %.1f s', stage.name, origin['seconds'])
+    if self.mirror is not None:
+      self.mirror.push(self.path(stage))
+
+  def _attempt(self, stage: Stage, folder: Path) -> dict[str, Any]:
+    """Makes what is left of a result, and tells where it comes from."""
     clock = provenance.Clock(folder)
     try:
       if stage.together or stage.divided:
@@ -207,11 +225,7 @@ class Store:
       only_clock = [p.name for p in folder.iterdir()] == [provenance.CLOCK]
       clock.drop() if only_clock else clock.save()
       raise
-    origin = clock.stop()
-    about = {'identity': stage.identity, 'files': digests(folder), 'provenance': origin}
-    write_json(folder / ABOUT, about, indent=1)
-    os.replace(folder, self.path(stage))
-    logging.info('%s: done in %.1f s', stage.name, origin['seconds'])
+    return clock.stop()
 
   def _call(self, stage: Stage) -> dict[str, Any]:
     """The key of a stage, and by key the digest of what describes each that it stands on."""

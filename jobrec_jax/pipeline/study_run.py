@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import logging
 
@@ -24,6 +24,9 @@ from jobrec_jax.pipeline.tasks import (
 )
 from jobrec_jax.schema.files import read_json, write_json
 from jobrec_jax.schema.progress import about
+
+if TYPE_CHECKING:
+  from jobrec_jax.pipeline.mirror import Mirror
 
 PAUSE = 5.0  # seconds between two lines of progress, at least
 
@@ -67,7 +70,7 @@ def plan(runs: Sequence[Member], store: Path) -> list[Reason]:
 
 
 def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
-         client: Any = None) -> Made:
+         client: Any = None, mirror: 'Mirror | None' = None) -> Made:
   """Makes what is missing; a failure is told and does not stop the rest.
 
   Args:
@@ -75,15 +78,23 @@ def make(study: Study, runs: Sequence[Member], folder: Path, store: Path,
     runs: all of its runs, or a shard of them.
     folder, store: of the study, and of its artefacts.
     client: a `distributed.Client`, or None for this process.
+    mirror: where results lie, too.
   """
   work = todo(runs)
+  if mirror is not None:
+    mirror.sync(store, [task.stage.key for task in work])
   write_record(study, runs, folder, store)
   waiting = [task for task in work if not (store / task.stage.key / ABOUT).is_file()]
   logging.info('study: %d runs, %d stages, %d of them to be made', len(runs), len(work),
                len(waiting))
   told = _Progress(waiting, Kept(store, ABOUT))
-  failures = (make_here(store, work, told.done) if client is None
-              else make_with_dask(client, store, work, told.done))
+
+  def done(task: Task) -> None:
+    told.done(task)
+    if mirror is not None:
+      mirror.push(store / task.stage.key)
+  failures = (make_here(store, work, done) if client is None
+              else make_with_dask(client, store, work, done))
   lost = dict(runs_that_failed(failures, work))
   complete = [m for m in runs if m.place not in lost]
   for member in complete:
