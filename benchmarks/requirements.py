@@ -62,6 +62,32 @@ def truth(results: Results) -> str:
   return '\n'.join(lines)
 
 
+def spread(results: Results) -> str:
+  """By how much the gaps of `truth` vary: means of markets, and training seeds in their market.
+
+  Standard deviations, the least and the greatest of all requirements; nothing where there is one
+  market, or one seed.
+  """
+  lines = ['| sd of true C − τ | between markets | between training seeds of a market |',
+           '|---|---:|---:|']
+  for variant in results['variants']:
+    gaps: dict[str, dict[int, list[float]]] = {}
+    for r in _at_requirements(results):
+      if r['variant'] == variant:
+        own = gaps.setdefault(r['requirement'], {}).setdefault(r['data_seed'], [])
+        own.append(r['value'] - r['tau'])
+    markets = [statistics.stdev(map(statistics.mean, of.values())) for of in gaps.values()
+               if len(of) > 1]
+    seeds = [statistics.mean(map(statistics.variance, of.values())) ** 0.5 for of in gaps.values()
+             if min(map(len, of.values())) > 1]
+    lines.append(f'| {variant} | {_range(markets)} | {_range(seeds)} |')
+  return '\n'.join(lines)
+
+
+def _range(values: Sequence[float]) -> str:
+  return f'{min(values):.3f} to {max(values):.3f}' if values else ''
+
+
 def trade(results: Results) -> str:
   """What a policy loses of preference, and of expected surplus, whatever its tau binds."""
   lines = ['| variant | loss of true preference@5 | regret of surplus with no requirement | least '
@@ -134,7 +160,8 @@ def candidates(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    'truth': truth, 'trade': trade, 'regrets': regrets, 'log': log, 'propensities': propensities}
+    'truth': truth, 'spread': spread, 'trade': trade, 'regrets': regrets, 'log': log,
+    'propensities': propensities}
 
 
 def _at_requirements(results: Results) -> list[Row]:

@@ -43,6 +43,18 @@ def test_gaps_between_truth_and_tau_by_hand():
   assert cells(table, 'top')[1:] == ['+0.050 ± 0.071', '+0.050 ± 0.071', '+0.050']
 
 
+def test_gaps_vary_by_market_and_by_training_seed():
+  """Top's are 0 and 0.1 of both seeds; in a second market 0.2 above."""
+  one = results()
+  assert cells(requirements.spread(one), 'top')[1:] == ['', '0.071 to 0.071']
+  more = [r | {'data_seed': 1, 'value': r['value'] + 0.2} for r in one['values']]
+  both = one | {'values': one['values'] + more}
+  assert cells(requirements.spread(both), 'top')[1:] == ['0.141 to 0.141', '0.071 to 0.071']
+  assert cells(requirements.spread(both), 'base')[1:] == ['0.141 to 0.141', '0.000 to 0.000']
+  single = both | {'values': [r for r in both['values'] if not r['seed']]}
+  assert cells(requirements.spread(single), 'top')[1:] == ['0.141 to 0.141', '']
+
+
 def test_what_a_policy_loses_and_the_least_of_its_regrets():
   table = requirements.trade({**results(), 'variants': {'base': ''}})
   assert cells(table, 'base')[1:] == ['0.060 ± 0.014', '0.400 ± 0.000', '0.100 ± 0.000']
