@@ -177,7 +177,10 @@ def knots_of(p: PolicySettings, attainable: tuple[float, float]) -> np.ndarray:
   # An estimate moves the ends, and the grid must lie between them.
   margin = MARGIN * (high - low) / (2 if p.eligibility == 'estimated' else 1)
   first = low if p.constraint == 'inequality' else min(low + margin, *asked)
-  return np.linspace(first, max(high - margin, *asked), p.knots, dtype=np.float32)
+  knots = np.linspace(first, max(high - margin, *asked), p.knots, dtype=np.float32)
+  if float(knots[0]) > first:  # a rounding above what comes of its own accord would ask for mu > 0
+    knots[0] = np.nextafter(knots[0], np.float32(-np.inf))
+  return knots
 
 
 def make_policy(bench: Bench) -> None:

@@ -96,7 +96,7 @@ def road(settings: Settings) -> Road:
                  expert | censored | {'calibration': calibrated}, logged.make_logged,
                  logged.read_logged, divided=True)
   driven = {'logged': of_log} if s.policy.eligibility == 'estimated' else {}
-  of_policy = Stage('policy', 3, {'seed': s.seed, 'policy': learned}, {'inputs': inputs, **driven},
+  of_policy = Stage('policy', 4, {'seed': s.seed, 'policy': learned}, {'inputs': inputs, **driven},
                     policy.make_policy, policy.read_policy)
   lists = Stage('lists', 3, {
       'seed': s.seed, 'held_out': s.policy.held_out, 'list_length': s.policy.list_length,

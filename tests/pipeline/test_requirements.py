@@ -67,6 +67,17 @@ def test_the_knots_cover_whatever_is_asked_for(tmp_path, inputs):
       tops['little'] < tops['much'])
 
 
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('top_k', [0, 2])
+def test_nothing_is_asked_for_with_a_multiplier_of_nothing(tmp_path, seed, top_k):
+  """Whichever way the float32 knot of what comes of its own accord is rounded."""
+  rng = np.random.default_rng(seed)
+  inputs = PolicyInputs(*(jnp.asarray(rng.normal(size=size), jnp.float32) for size in (
+      (6, 5, 2, 3), (6, 5), (6, 5))), jnp.zeros(6, jnp.int32), jnp.ones((6, 5), bool))
+  trained = made(tmp_path / 'p', inputs, top_k=top_k)
+  assert trained.policy.tilts.mu[0] == 0 and trained.policy.tilts.mu[1] > 0
+
+
 @pytest.mark.parametrize('start', ['exact', 'preference'])
 def test_an_equalitys_knots_lie_inside_of_its_range(tmp_path, inputs, start):
   """The least C is a limit: asked for itself, a multiplier ran to minus four million."""
