@@ -1,5 +1,6 @@
 """Beats of processes: who is named as silent, and who as the one that the others wait for."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -67,12 +68,12 @@ def test_a_line_is_cut_when_the_process_that_opened_it_dies_and_not_before():
   assert cut.is_set()
 
 
-def test_only_what_takes_longer_is_told(capfd):
+def test_only_what_takes_longer_is_told(monkeypatch):
+  told = io.StringIO()  # capfd loses what is written while it is read
+  monkeypatch.setattr(sys, 'stderr', told)
   with told_if_longer(60, 'in vain'):
     pass
   with told_if_longer(0.01, 'process 0 has not been heard of'):
-    said = ''
-    while not said.endswith('\n'):  # the line and its end may come in two writes
+    while not told.getvalue().endswith('\n'):  # the line and its end may come in two writes
       time.sleep(0.01)
-      said += capfd.readouterr().err
-  assert said == 'process 0 has not been heard of\n'
+  assert told.getvalue() == 'process 0 has not been heard of\n'
