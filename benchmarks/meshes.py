@@ -29,9 +29,7 @@ STEPS = 4
 SETTINGS = SMALL | {
     'warm_up.steps': STEPS, 'cooperative.steps': STEPS, 'warm_up.warmup': 1,
     'cooperative.warmup': 1, 'cooperative.qualification_batch': 8,
-    'model.heads': 8, 'model.kv_heads': 8, 'model.head_width': 8,
-    # Words alone: with numbers validation would go back to what was there before the four steps.
-    'tokenizer.verdicts': 'words', 'tokenizer.components': 0}
+    'model.heads': 8, 'model.kv_heads': 8, 'model.head_width': 8}
 
 
 class Layout(NamedTuple):
