@@ -223,5 +223,3 @@ def _files(folder: Path, last: str = '') -> list[Path]:
 def _phrase(error: Exception) -> str:
   text = ' '.join(f'{type(error).__name__} {error}'.split())
   return text if len(text) <= 200 else f'{text[:90]} ... {text[-90:]}'
-
-
