@@ -68,10 +68,12 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
         r for r in rows if r['system'] in FRONT or CEILING in r['system']])),
     'auc': of_reference(functools.partial(study_tables.ranking, metric='auc')),
     'policy': of_reference(study_tables.policy),
-    'kept': of_reference(study_tables.kept), 'pairs': of_reference(study_tables.pairs),
+    'kept': of_reference(study_tables.kept),
     **{table.__name__: of_reference(table) for table in (
         study_tables.across, study_tables.losses, study_tables.surplus,
-        study_tables.errors, study_tables.separation)},
+        study_tables.calibration, study_tables.separation)},
+    **{f'errors-{own.lower()}': of_reference(functools.partial(study_tables.errors, own=own))
+       for own in 'PQ'},
     'ahead': lambda results, origin: study_tables.ahead(results['systems']),
     'differences': lambda results, origin: study_tables.differences(results),
     'purposes': lambda results, origin: study_tables.purposes(results), 'origin': origin_line,
@@ -140,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
     take(Path(flags.FLAGS.take))
   for page in PAGES:
     write_text(page, render(page.read_text()))
-  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'markets.json')))
+  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'main.json')))
   write_text(PICTURES / 'funnel.svg', worlds.picture(read_results(KEPT / 'funnel.json')))
 
 

@@ -8,13 +8,16 @@ import statistics
 from typing import Any
 
 from benchmarks.worlds import over_markets
+from jobrec_jax.report.findings import WITHIN
+from jobrec_jax.report.study_tables import EXPERTS, separated
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 LISTS, DRAWN = 'held-out lists', 'jobs drawn for test candidates'
 LOSS, REGRET = 'loss of true preference@5', 'regret of expected surplus@5'
 KEEPERS = 'policy', 'plug-in p_pref + μ p_qual'
-RANKERS = 'logistic regression with words', 'preference expert', 'true P (ceiling)'
+RANKERS = 'factorization machine with words', 'preference expert', 'true P (ceiling)'
+KNOWN = 'correlation with P' + WITHIN
 
 
 def is_of_requirements(results: Results) -> bool:
@@ -33,9 +36,11 @@ def kept_rows(results: Results) -> list[Row]:
   first = next(iter(results['variants']))
   if is_of_candidates(results):
     split = results['values'][0]['split']
-    return [r for r in results['values'] if r['split'] == split and (
+    return [r for r in results['values'] if (r['split'] == split and (
         (r['metric'] == LOSS and r['system'] in KEEPERS) or
-        ((r['metric'], r['perspective']) == ('ndcg@5', 'preference') and r['system'] in RANKERS))]
+        ((r['metric'], r['perspective']) == ('ndcg@5', 'preference') and r['system'] in RANKERS)))
+            or (r['system'] in (EXPERTS[0], 'true P')
+                and r['metric'] in (KNOWN, KNOWN.replace('P', 'Q')))]
   return [r for r in results['values']
           if (r['system'] == 'policy' and ((r['split'], r['metric']) == (LISTS, 'true C')
                                           or r['metric'] in (LOSS, REGRET)))
@@ -144,17 +149,24 @@ def propensities(results: Results) -> str:
 
 
 def candidates(results: Results) -> str:
-  """What is lost of preference, and how well it is ranked, by the number of candidates."""
+  """What is lost of preference, how well it is ranked and how well told from qualification, by the
+  number of candidates."""
   there = {(r['metric'], r['system']) for r in results['values']}
-  columns = [(metric, system) for metric, systems in ((LOSS, KEEPERS), ('ndcg@5', RANKERS))
-             for system in systems if (metric, system) in there]
-  heads = [f'{"loss" if metric == LOSS else "NDCG@5"}, {system}' for metric, system in columns]
-  lines = [f'| candidates | {" | ".join(heads)} |', '|---:|' + '---:|' * len(columns)]
+  columns = [(metric, system) for metric, systems in (
+      (LOSS, KEEPERS), ('ndcg@5', RANKERS), (KNOWN, EXPERTS[:1])) for system in systems
+             if (metric, system) in there]
+  said = {LOSS: 'loss', 'ndcg@5': 'NDCG@5', KNOWN: 'correlation with P'}
+  heads = [f'{said[metric]}, {system}' for metric, system in columns]
+  if (KNOWN, EXPERTS[0]) in columns:
+    heads += ['Q given P', 'by attenuation']
+  lines = [f'| candidates | {" | ".join(heads)} |', '|---:|' + '---:|' * len(heads)]
   for variant in results['variants']:
-    cells = [_mean([r['value'] for r in results['values'] if (
-        r['variant'], r['metric'], r['system']) == (variant, *column)]) for column in columns]
-    count = f"{int(results['changes'][variant].get('market.candidates', variant)):,}"
-    name = count if variant.isdecimal() else f'{count}, {variant}'
+    rows = [r for r in results['values'] if r['variant'] == variant]
+    cells = [_mean([r['value'] for r in rows if (r['metric'], r['system']) == column])
+             for column in columns]
+    cells += [_mean(column) for column in [*zip(*separated(rows, EXPERTS[0], 'P'))][:2]]
+    count = int(results['changes'][variant].get('market.candidates', variant))
+    name = f'{count:,}' if variant.isdecimal() else f'{count:,}, {variant}'
     lines.append(f"| {name} | {' | '.join(cells)} |")
   return '\n'.join(lines)
 

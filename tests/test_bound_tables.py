@@ -88,8 +88,11 @@ def test_a_learning_curve_has_a_line_for_each_number_of_candidates():
       (requirements.LOSS, loss, 'policy'),
       (requirements.LOSS, loss - 0.01, 'plug-in p_pref + μ p_qual'),
       ('ndcg@5', 0.9, 'preference expert', 'preference'),
-      ('ndcg@5', 0.8, 'logistic regression with words', 'preference'),
-      ('ndcg@5', 0.95, 'true P (ceiling)', 'preference'))]
+      ('ndcg@5', 0.8, 'factorization machine with words', 'preference'),
+      ('ndcg@5', 0.95, 'true P (ceiling)', 'preference'),
+      (requirements.KNOWN, 0.8, 'preference expert'),
+      ('correlation with Q, within candidates', 0.6, 'preference expert'),
+      ('correlation with Q, within candidates', 0.6, 'true P'))]
   other = [at('600', 'ndcg@5', 0.1, 'preference expert', 'qualification'),
            at('600', 'ndcg@5', 0.1, 'preference expert', 'preference', 'warm'),
            at('600', requirements.LOSS, 0.1, 'exact dual, s_pref + μ p_qual')]
@@ -98,8 +101,8 @@ def test_a_learning_curve_has_a_line_for_each_number_of_candidates():
   assert requirements.is_of_candidates(study) and not requirements.is_of_requirements(study)
   assert requirements.kept_rows(study) == rows
   assert cells(requirements.candidates(study), '1,200')[1:] == [
-      '0.040', '0.030', '0.800', '0.900', '0.950']
+      '0.040', '0.030', '0.800', '0.900', '0.950', '0.800', '0.250', '0.562']
   # Variants of one size are told by their names, and who is not there has no column.
   named = study | {'variants': {'trained': ''}, 'changes': {'trained': {'market.candidates': 1200}},
-                   'values': [r | {'variant': 'trained'} for r in rows[5:8]]}
+                   'values': [r | {'variant': 'trained'} for r in rows[8:11]]}
   assert cells(requirements.candidates(named), '1,200, trained')[1:] == ['0.040', '0.030', '0.900']

@@ -1,4 +1,4 @@
-"""How what is lost falls with the number of candidates that a log has: a learning curve.
+"""How what the experts know grows with the number of candidates that a log has: a learning curve.
 
   python -m experiments.study --study=configs/studies/candidates.py --seeds=1 --data_seeds=3
 
@@ -9,7 +9,7 @@ better; so nothing here depends on a training seed. As many candidates are held 
 from configs.studies.funnel import STILL
 from jobrec_jax.pipeline.study import Study, Variant
 
-RIVALS = 'naive', 'logistic regression with words'
+RIVALS = ('factorization machine with words',)
 
 
 def get_study() -> Study:

@@ -3,7 +3,7 @@
 Rows are those of a study's results.json, as plain mappings with None for what is no number.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 import statistics
 from typing import Any
@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 MARKS = {BETTER: ' ▲', WORSE: ' ▼', OTHER: ' (τ)'}
 EXPERTS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked')
 CHANCE = 'canary: constant'
+PAIRS = 'uniform test pairs'
 ACROSS = ', candidates of a job', ', jobs of a candidate'  # of preference, of qualification
 
 
@@ -239,50 +240,64 @@ def surplus(rows: Sequence[Row]) -> str:
   return '\n'.join(lines)
 
 
-def pairs(rows: Sequence[Row]) -> str:
-  """Calibration and de-conflation over uniform pairs of held-out candidates.
-
-  Of rivals how far they follow the other truth, given their own or not.
-  """
-  return _pairs(rows, lambda system, metric: (
-      metric.startswith(('correlation', 'calibration'))
-      and (' given ' in metric or system.startswith((*EXPERTS, 'true ')))))
+def calibration(rows: Sequence[Row]) -> str:
+  """How far p_qual is from the share of eligible pairs, over all of them and job by job."""
+  return _matrix(rows, {'calibration error': 'calibration error',
+                        'by job': 'calibration error by job'})
 
 
 def separation(rows: Sequence[Row]) -> str:
-  """How far each system follows the other truth given its own, what of that attenuation alone would
-  give, and what both truths have in common given its score: see `deconflation_rows`."""
-  lines = ['| | preference: Q given P | by attenuation | P and Q given the score | qualification: '
-           'P given Q | by attenuation | P and Q given the score |', '|---|' + '---:|' * 6]
-  found = [r for r in rows if r['split'] == 'uniform test pairs' and r['value'] is not None]
+  """How far each system follows its own truth, and a line of `separated`, of both perspectives.
+
+  Where a run of a system does not follow its own truth at all, attenuation says nothing.
+  """
+  lines = ['| | preference: P | Q given P | by attenuation | P and Q given the score | '
+           'qualification: Q | P given Q | by attenuation | P and Q given the score |',
+           '|---|' + '---:|' * 8]
+  found = [r for r in rows if r['split'] == PAIRS and r['value'] is not None]
   for system in dict.fromkeys(r['system'] for r in found if ' given ' in r['metric']):
     cells = []
-    for own, other, within in (('P', 'Q', WITHIN), ('Q', 'P', '')):
-      value = [{(r['data_seed'], r['seed']): r['value'] for r in found if r['system'] == of and
-                r['metric'] == f'correlation with {truth}{within}'}
-               for of, truth in ((system, own), (system, other), ('true P', 'Q'))]
-      told = []
-      for run in value[0]:
-        a, b, c = (of[run] for of in value)
-        rest = math.sqrt((1 - a * a) * (1 - c * c))
-        told.append(((b - a * c) / rest, c * (1 / a - a) / rest if a > 0 else math.nan,
-                     (c - a * b) / math.sqrt((1 - a * a) * (1 - b * b))))
-      cells += [mean_and_spread(column) for column in zip(*told)] or [''] * 3
+    for own, within in (('P', WITHIN), ('Q', '')):
+      told = zip(*separated(found, system, own))
+      cells += [over_runs(found, system=system, metric=f'correlation with {own}{within}'),
+                *(['' if any(map(math.isnan, column)) else mean_and_spread(column)
+                   for column in told] or [''] * 3)]
     lines.append(f'| {system} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
-def errors(rows: Sequence[Row]) -> str:
-  """Rank correlations with the own truth within a candidate or a job, and errors by part."""
-  return _pairs(rows, lambda system, metric: metric.startswith(('Spearman', 'error')))
+def separated(rows: Sequence[Row], system: str, own: str) -> list[tuple[float, float, float]]:
+  """How far a system follows the other truth given its own, 'P' or 'Q', what of that attenuation
+  alone would give, and what both truths have in common given its score, for each run; see
+  `deconflation_rows`."""
+  other, within = ('Q', WITHIN) if own == 'P' else ('P', '')
+  value = [{(r['data_seed'], r['seed']): r['value'] for r in rows if r['system'] == of and
+            r['metric'] == f'correlation with {truth}{within}'}
+           for of, truth in ((system, own), (system, other), ('true P', 'Q'))]
+  told = []
+  for run in value[0]:
+    a, b, c = (of[run] for of in value)
+    rest = math.sqrt((1 - a * a) * (1 - c * c))
+    told.append(((b - a * c) / rest, c * (1 / a - a) / rest if a > 0 else math.nan,
+                 (c - a * b) / math.sqrt((1 - a * a) * (1 - b * b))))
+  return told
 
 
-def _pairs(rows: Sequence[Row], shown: Callable[[str, str], bool]) -> str:
-  split = 'uniform test pairs'
-  lines = [f'| {split} | mean ± sd over runs |', '|---|---:|']
-  found = [x for x in dict.fromkeys((r['system'], r['metric']) for r in rows
-                                    if r['split'] == split) if shown(*x)]
-  for system, metric in found:
-    cell = over_runs(rows, system=system, metric=metric, split=split)
-    lines.append(f'| {system}: {metric} | {cell} |')
+def errors(rows: Sequence[Row], own: str) -> str:
+  """Rank correlations with the own truth, 'P' or 'Q', and the errors of its logit by part."""
+  return _matrix(rows, {
+      **{f'Spearman within a {of}': f'Spearman with {own} within a {of}'
+         for of in ('candidate', 'job')},
+      'error of the logit, mean': f'error of logit {own}, mean',
+      **{f'variance of {of}': f'error of logit {own}, variance of {of}'
+         for of in ('candidates', 'jobs', 'pairs')}})
+
+
+def _matrix(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+  """A line for each system, a column for each of some metrics of uniform pairs, by their titles."""
+  found = [r for r in rows if r['split'] == PAIRS and r['metric'] in columns.values()]
+  lines = [f'| | {" | ".join(columns)} |', f"|---|{'---:|' * len(columns)}"]
+  for system in dict.fromkeys(r['system'] for r in found):
+    cells = [over_runs(found, system=system, metric=metric) for metric in columns.values()]
+    lines.append(f'| {system} | {" | ".join(cells)} |')
   return '\n'.join(lines)

@@ -92,12 +92,10 @@ def test_tables_mark_what_is_told_apart(results):
   assert '| index | 1.500 ± 0.004 | 0.200 ± 0.004 |' in table
   assert '| policy, requirement 1 of 1 | 1.400 ± 0.004 | 0.300 ± 0.004 |' in table
   assert table.count('\n') == 3
-  assert 'popularity: correlation with Q given P, within' in study_tables.pairs(rows)
-  assert 'popularity: correlation with Q |' not in study_tables.pairs(rows)
-  assert 'popularity: Spearman' in study_tables.errors(rows)
-  assert study_tables.errors(rows).count('\n') == 2
+  assert '| popularity | 0.250 ± 0.004 |' in study_tables.errors(rows, 'P')
+  assert study_tables.errors(rows, 'P').count('\n') == 2
   assert '| 1 of 1 | 0.500 |  |  |  | 0.600 ± 0.004 | 0.500 ± 0.004 |' in study_tables.policy(rows)
-  assert 'calibration error | 0.100 ± 0.004' in study_tables.pairs(rows)
+  assert '| qualification expert | 0.100 ± 0.004 |  |' in study_tables.calibration(rows)
   with pytest.raises(ValueError, match='one row a run, got 6'):
     study_tables.over_runs(rows, metric='true eligibility@5')
 
@@ -240,3 +238,18 @@ def test_other_files_are_no_results(tmp_path):
   path.write_text('[1]')
   with pytest.raises(ValueError, match='must be the results of a study'):
     read_results(path)
+
+
+def test_who_follows_its_own_truth_not_at_all_says_nothing_of_attenuation():
+  """0.8 with P and 0.6 with Q (these at 0.6): 0.25 is left, 0.562 by attenuation."""
+  within = ', within candidates'
+  rows = [{'system': system, 'metric': f'correlation with {truth}{within}', 'value': value,
+           'split': 'uniform test pairs', 'data_seed': 0, 'seed': 0}
+          for system, truth, value in (('true P', 'Q', 0.6), ('reader', 'P', 0.8),
+                                       ('reader', 'Q', 0.6), ('rival', 'P', -0.1),
+                                       ('rival', 'Q', 0.1))]
+  rows += [rows[1] | {'system': s, 'metric': f'correlation with Q given P{within}'}
+           for s in ('reader', 'rival')]
+  reader, rival = study_tables.separation(rows).splitlines()[2:]
+  assert reader.startswith('| reader | 0.800 | 0.250 | 0.562 | 0.250 | ')
+  assert rival.startswith('| rival | −0.100 | 0.201 |  | 0.')
