@@ -11,9 +11,13 @@ MOST = 5.0  # of its scale: where a number is cut off
 
 
 class ExpertHead(nn.Module):
-  """One expert's logit of a pair: an MLP D -> widths -> 1 with ReLU and dropout, in fp32.
+  """One expert's logit of a pair: an MLP D -> widths -> 1 with GELU and dropout, in fp32.
 
-  Its widest kernel, that of the states, is divided like them; the others are small and replicated.
+  The published heads have ReLU. Its kink lets a rounding decide whether a unit that has learned
+  nothing yet gets a gradient, and Adam moves it by a whole step then: with ReLU the same run, on
+  another mesh or compiled otherwise, was apart by 1e-2 within sixty steps, with GELU by 1e-6.
+
+  The widest kernel, that of the states, is divided like them; the others are small and replicated.
 
   Attributes:
     widths: hidden widths.
@@ -34,7 +38,7 @@ class ExpertHead(nn.Module):
     for i, width in enumerate(self.widths):
       start = partitioned(nn.initializers.he_normal(), None if i else 'embed', None)
       x = nn.Dense(width, kernel_init=start, name=f'hidden_{i}')(x)
-      x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=deterministic)
+      x = nn.Dropout(self.dropout)(nn.gelu(x), deterministic=deterministic)
     return nn.Dense(1, kernel_init=self.last, name='logit')(x)[..., 0]
 
 

@@ -214,7 +214,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
   text = {'data': of_data, 'tokenizer': tokenizer}
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
   common = common | {'beta': s.experts.beta}
-  warm_up = Stage('warm_up', 6, common | {'lists': lists, 'stage': s.warm_up}, text,
+  warm_up = Stage('warm_up', 7, common | {'lists': lists, 'stage': s.warm_up}, text,
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s),
                   together=True)
   inputs, e = text | {'warm_up': warm_up}, s.experts
@@ -224,7 +224,7 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
     censored = {'censoring': Stage('censoring', 4, choice, dict(inputs),
                                    censoring.make_censoring, censoring.read_censoring,
                                    divided=True)}
-  cooperative = Stage('cooperative', 5, common | {
+  cooperative = Stage('cooperative', 6, common | {
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
