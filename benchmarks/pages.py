@@ -11,22 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 from pathlib import Path
 import re
-import shutil
 import statistics
 from typing import Any
 
 from absl import flags
 
-from benchmarks import requirements, worlds
+from benchmarks import kept, requirements, worlds
 from benchmarks.pictures import Point, trade_off
 from jobrec_jax.command_line import launch
-from jobrec_jax.pipeline.study_results import ORIGIN, RESULTS, read_results
 from jobrec_jax.report import study_tables
 from jobrec_jax.report.results import CEILING
-from jobrec_jax.schema.files import read_json, write_json, write_text
+from jobrec_jax.schema.files import write_text
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / 'benchmarks/results/studies'
 PAGES = (ROOT / 'README.md', ROOT / 'docs/results.md', ROOT / 'docs/funnel.md',
          ROOT / 'docs/requirement.md')
 PICTURES = ROOT / 'docs/pictures'
@@ -88,12 +85,12 @@ TABLES: dict[str, Callable[[Results, Results], str]] = {
 MARK = re.compile(rf'(<!-- ([\w-]+) ({"|".join(TABLES)}) -->\n).*?(<!-- end -->)', re.S)
 
 
-def render(page: str, kept: Path = KEPT) -> str:
+def render(page: str, folder: Path = kept.KEPT) -> str:
   """A page with its tables written from kept rows."""
   def written(match: re.Match) -> str:
     start, study, table, end = match.groups()
-    results = read_results(kept / f'{study}.json')
-    return f"{start}{TABLES[table](results, read_json(kept / f'{study}.{ORIGIN}'))}\n{end}"
+    told = TABLES[table](kept.read(study, folder), kept.origin(study, folder))
+    return f'{start}{told}\n{end}'
   return MARK.sub(written, page)
 
 
@@ -115,35 +112,14 @@ def picture(results: Results) -> str:
   return trade_off(points, 'true eligibility of the top five', 'preference NDCG@5')
 
 
-def take(study: Path, kept: Path = KEPT) -> None:
-  """Keeps the rows of a study under its folder's name.
-
-  Of single runs those of its reference, or where variants are worlds, or requirements of several
-  kinds, what is shown of each.
-  """
-  results = read_results(study / RESULTS)
-  first = next(iter(results['variants']))
-  kept.mkdir(parents=True, exist_ok=True)
-  values = [r for r in results['values'] if r['variant'] == first]
-  few = {}
-  if requirements.is_of_requirements(results) or requirements.is_of_candidates(results):
-    values, few = requirements.kept_rows(results), {'compared': [], 'systems': []}
-  elif worlds.is_of_worlds(results):
-    values, few = worlds.kept_rows(results), {'compared': [], 'systems': []}
-  write_json(kept / f'{study.name}.json', results | few | {
-      'runs': len({(r['variant'], r['data_seed'], r['seed']) for r in results['values']}),
-      'values': values}, indent=1)
-  shutil.copyfile(study / ORIGIN, kept / f'{study.name}.{ORIGIN}')
-
-
 def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
-    take(Path(flags.FLAGS.take))
+    kept.take(Path(flags.FLAGS.take))
   for page in PAGES:
     write_text(page, render(page.read_text()))
-  write_text(PICTURES / 'result.svg', picture(read_results(KEPT / 'main.json')))
-  write_text(PICTURES / 'funnel.svg', worlds.picture(read_results(KEPT / 'funnel.json')))
+  write_text(PICTURES / 'result.svg', picture(kept.read('main')))
+  write_text(PICTURES / 'funnel.svg', worlds.picture(kept.read('funnel')))
 
 
 if __name__ == '__main__':

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import pages, worlds
-from jobrec_jax.pipeline.study_results import read_results
+from benchmarks import kept, pages, worlds
 from jobrec_jax.weights import families
 
 ROOT = Path(__file__).parents[1]
@@ -140,11 +139,11 @@ def test_the_tables_are_those_of_the_kept_rows(page):
 
 def test_what_is_shown_is_of_five_training_seeds_and_of_twelve_markets():
   for name in ('main', 'requirement', 'seeds', 'published', 'ablations'):
-    results = read_results(pages.KEPT / f'{name}.json')
+    results = kept.read(name)
     assert len({r['seed'] for r in results['values']}) >= 5
     if name in ('main', 'requirement'):
       assert len({r['data_seed'] for r in results['values']}) >= 12
-  assert pages.picture(read_results(pages.KEPT / 'main.json')) == (
+  assert pages.picture(kept.read('main')) == (
       pages.PICTURES / 'result.svg').read_text()
-  assert worlds.picture(read_results(pages.KEPT / 'funnel.json')) == (
+  assert worlds.picture(kept.read('funnel')) == (
       pages.PICTURES / 'funnel.svg').read_text()

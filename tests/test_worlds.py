@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from benchmarks import pages, worlds
+from benchmarks import kept, pages, worlds
 from jobrec_jax.censoring.estimators import ESTIMATORS
-from jobrec_jax.schema.files import read_json, write_json
+from jobrec_jax.schema.files import write_json
 
 WORLDS = [f'{doubt}-{shown}{hidden}' for doubt in ('none', 'strong') for hidden in ('', '-hidden')
           for shown in ('uniform', 'recommender')]
@@ -90,10 +90,10 @@ def test_of_worlds_every_variants_rows_are_kept(results, tmp_path):
   write_json(study / 'results.json', results)
   write_json(study / 'origin.json', {'once': 1, 'alone': 1, 'devices': [], 'commits': ['abc'],
                                      'versions': {}, 'stages': {}})
-  pages.take(study, tmp_path / 'kept')
-  kept = read_json(tmp_path / 'kept/mine.json')
-  assert {r['variant'] for r in kept['values']} == set(WORLDS) and kept['runs'] == 24
-  assert {r['metric'] for r in kept['values']} <= {m.metric for m in worlds.MEASURES}
+  kept.take(study, tmp_path / 'kept')
+  mine = kept.read('mine', tmp_path / 'kept')
+  assert {r['variant'] for r in mine['values']} == set(WORLDS) and mine['runs'] == 24
+  assert {r['metric'] for r in mine['values']} <= {m.metric for m in worlds.MEASURES}
   page = pages.render('<!-- mine rank-q -->\n<!-- end --><!-- mine assumptions -->\n<!-- end -->',
                       tmp_path / 'kept')
   assert '| funnel likelihood |' in page and '| targeted DR | DR with imputations' in page

@@ -2,7 +2,7 @@
 
 Estimators of what the funnel hides stand in a study of their own, configs/studies/funnel.py.
 
-  python -m experiments.study --study=configs/studies/main_table.py --seeds=5 --data_seeds=3
+  python -m experiments.study --study=configs/studies/main_table.py --seeds=5 --data_seeds=12
 
 Some of them: configs/studies/seeds.py with --config.evaluate.rivals="('EASE', 'BM25')".
 """

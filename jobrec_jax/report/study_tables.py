@@ -17,6 +17,7 @@ MARKS = {BETTER: ' ▲', WORSE: ' ▼', OTHER: ' (τ)'}
 EXPERTS = ('preference expert', 'qualification expert', 'preference expert, narratives blanked')
 CHANCE = 'canary: constant'
 PAIRS = 'uniform test pairs'
+FOLLOWS = 0.1  # a score that correlates less with its truth is no estimate of it
 ACROSS = ', candidates of a job', ', jobs of a candidate'  # of preference, of qualification
 
 
@@ -249,7 +250,7 @@ def calibration(rows: Sequence[Row]) -> str:
 def separation(rows: Sequence[Row]) -> str:
   """How far each system follows its own truth, and a line of `separated`, of both perspectives.
 
-  Where a run of a system does not follow its own truth at all, attenuation says nothing.
+  Where a run of a system hardly follows its own truth (`FOLLOWS`), attenuation says nothing.
   """
   lines = ['| | preference: P | Q given P | by attenuation | P and Q given the score | '
            'qualification: Q | P given Q | by attenuation | P and Q given the score |',
@@ -278,7 +279,7 @@ def separated(rows: Sequence[Row], system: str, own: str) -> list[tuple[float, f
   for run in value[0]:
     a, b, c = (of[run] for of in value)
     rest = math.sqrt((1 - a * a) * (1 - c * c))
-    told.append(((b - a * c) / rest, c * (1 / a - a) / rest if a > 0 else math.nan,
+    told.append(((b - a * c) / rest, c * (1 / a - a) / rest if a > FOLLOWS else math.nan,
                  (c - a * b) / math.sqrt((1 - a * a) * (1 - b * b))))
   return told
 
