@@ -344,3 +344,15 @@ def test_config_errors_name_key_allowed_and_got(key, value):
   with pytest.raises(ValueError, match=rf'{key} must be .*got ') as error:
     dataclasses.replace(CONFIG, **{key: value})
   assert repr(value) in str(error.value)
+
+
+def test_a_rounding_moves_the_gradients_of_a_head_by_a_rounding():
+  """Around 0, where the kink of a ReLU would switch half of the units on or off."""
+  head = ExpertHead((16, 8))
+  state = np.random.default_rng(0).normal(size=(1, 6)).astype(np.float32)
+  params = nn.unbox(head.init(jax.random.key(0), state))['params']
+
+  def gradient(size):
+    return jax.grad(lambda p: head.apply({'params': p}, size * state).sum())(params)
+  for a, b in zip(*map(jax.tree.leaves, (gradient(1e-6), gradient(-1e-6)))):
+    np.testing.assert_allclose(a, b, atol=1e-4)
