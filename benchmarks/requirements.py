@@ -165,9 +165,7 @@ def candidates(results: Results) -> str:
     cells = [_mean([r['value'] for r in rows if (r['metric'], r['system']) == column])
              for column in columns]
     cells += [_mean(column) for column in [*zip(*separated(rows, EXPERTS[0], 'P'))][:2]]
-    count = int(results['changes'][variant].get('market.candidates', variant))
-    name = f'{count:,}' if variant.isdecimal() else f'{count:,}, {variant}'
-    lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append(f"| {int(variant):,} | {' | '.join(cells)} |")
   return '\n'.join(lines)
 
 

@@ -148,15 +148,16 @@ def own_rows(mesh: Mesh, lists: int) -> np.ndarray | None:
   do not divide lie on every device. None for all rows.
   """
   divided, _ = _over_lists(mesh)
-  if divided.is_fully_addressable or lists % _parts(mesh):
+  if divided.is_fully_addressable or not divides(mesh, lists):
     return None
   held = {range(lists)[rows] for rows, in
           divided.addressable_devices_indices_map((lists,)).values()}
   return np.concatenate([np.array(r) for r in sorted(held, key=lambda r: r.start)])
 
 
-def _parts(mesh: Mesh) -> int:
-  return mesh.shape['data'] * mesh.shape['fsdp']
+def divides(mesh: Mesh, lists: int) -> bool:
+  """Whether each device can have a part of a batch of so many lists; else each has all of them."""
+  return lists % (mesh.shape['data'] * mesh.shape['fsdp']) == 0
 
 
 def shard_batch(batch: PyTree, mesh: Mesh, lists: PyTree = None) -> PyTree:
@@ -175,7 +176,7 @@ def shard_batch(batch: PyTree, mesh: Mesh, lists: PyTree = None) -> PyTree:
   def place(x: np.ndarray, count: int | None) -> jax.Array:
     shape = x.shape if count is None else (count, *x.shape[1:])
     return jax.make_array_from_process_local_data(
-        whole if shape[0] % _parts(mesh) else divided, x, shape)
+        divided if divides(mesh, shape[0]) else whole, x, shape)
   if lists is None:
     return jax.tree.map(lambda x: place(x, None), batch)
   return jax.tree.map(lambda count, part: jax.tree.map(lambda x: place(x, count), part), lists,
@@ -213,7 +214,7 @@ def abstract_params(init: Callable[[], PyTree], mesh: Mesh) -> PyTree:
 def abstract_batch(batch: PyTree, mesh: Mesh) -> PyTree:
   """Shapes and types of a global batch, and where `shard_batch` of one process would lay it."""
   divided, whole = _over_lists(mesh)
-  return jax.tree.map(lambda x: _lying(x, whole if x.shape[0] % _parts(mesh) else divided), batch)
+  return jax.tree.map(lambda x: _lying(x, divided if divides(mesh, x.shape[0]) else whole), batch)
 
 
 def abstract_replicated(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -102,7 +102,3 @@ def test_a_learning_curve_has_a_line_for_each_number_of_candidates():
   assert requirements.kept_rows(study) == rows
   assert cells(requirements.candidates(study), '1,200')[1:] == [
       '0.040', '0.030', '0.800', '0.900', '0.950', '0.800', '0.250', '0.562']
-  # Variants of one size are told by their names, and who is not there has no column.
-  named = study | {'variants': {'trained': ''}, 'changes': {'trained': {'market.candidates': 1200}},
-                   'values': [r | {'variant': 'trained'} for r in rows[8:11]]}
-  assert cells(requirements.candidates(named), '1,200, trained')[1:] == ['0.040', '0.030', '0.900']

@@ -1,5 +1,6 @@
 """Eight fake devices equal one, and meshes and batches that do not fit are refused."""
 
+import collections
 import dataclasses
 
 from flax.traverse_util import flatten_dict
@@ -26,6 +27,7 @@ from jobrec_jax.sharding import (
   shard_batch,
 )
 from jobrec_jax.train.experts import Kind, cooperative_loss
+from jobrec_jax.train.hlo import collectives
 from jobrec_jax.train.state import OptimizerConfig, create_state, make_optimizer, make_update
 
 STEPS = 2
@@ -87,6 +89,34 @@ def test_eight_devices_equal_one(model, batches, on_one_device, axes):
     np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5, err_msg=name)
   divided = [x for x in jax.tree.leaves(state.trainable) if not x.sharding.is_fully_replicated]
   assert bool(divided) == (axes != (8, 1, 1))
+
+
+def exchanged(step, *arguments):
+  """Bytes that a device exchanges in a step, by kind of collective."""
+  found = collections.Counter()
+  for one in collectives(step.lower(*arguments).compile().as_text()):
+    found[one.kind] += one.bytes * one.times
+  return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('axes', [(8, 1, 1), (1, 1, 8)], ids=str)
+def test_devices_exchange_gradients_alone_or_sums_alone(model, batches, axes):
+  """Lists of each kind that divide by eight, and eight heads: nothing of any size is gathered."""
+  heads = dataclasses.replace(model.config.decoder, heads=8, kv_heads=8, head_width=2)
+  model = JobRec(dataclasses.replace(model.config, decoder=heads))
+  batch = jax.tree.map(lambda x: np.resize(x, (8, *x.shape[1:])), batches[0])
+  mesh, weighting = make_mesh(MeshConfig(*axes)), task_weights('uncertainty', 2)
+  params = {'model': init(model, mesh, batch), 'task_weights': weighting.init()}
+  tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-3))
+  update = jax.jit(make_update(cooperative_loss(model, [*KINDS], weighting, 1.0, 0.3), tx))
+  with layout(mesh):
+    found = exchanged(update, on_mesh(create_state(params, {}, tx), mesh),
+                      shard_batch(batch, mesh), jax.random.key(1))
+  if axes == (1, 1, 8):
+    assert set(found) == {'all-reduce'}
+  rest = sum(size for kind, size in found.items() if kind != 'all-reduce')
+  assert rest < 0.05 * found['all-reduce']  # scores of lists, along which losses compare
 
 
 @pytest.fixture(scope='module')

@@ -38,6 +38,7 @@ from jobrec_jax.schema import streams
 from jobrec_jax.schema.schema import PERSPECTIVES
 from jobrec_jax.scoring.experts import Experts, PairScores
 from jobrec_jax.sharding import (
+  divides,
   init_sharded,
   laid_out,
   make_mesh,
@@ -213,6 +214,11 @@ class _Trainer:
     """Of each kind endless batches of lists of the train split, in the order of its own stream."""
     found = []
     for kind, batch in kinds.items():
+      if not divides(self.mesh, batch):
+        logging.warning(
+            '%s: a batch has %d %s lists of one %s, which do not divide by the mesh\'s data %d x '
+            'fsdp %d, so that each device computes all of them; see lists.across and the batches',
+            stage, batch, *kind, self.mesh.shape['data'], self.mesh.shape['fsdp'])
       lists = self.lists(kind, 'train', weights)
       seed = streams.seed32(self.bench.settings['seed'],
                             f'{stage}, {kind.perspective} lists of one {kind.centre}')

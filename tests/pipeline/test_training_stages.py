@@ -22,7 +22,7 @@ from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
 from jobrec_jax.scoring.features import PairScorer
-from jobrec_jax.sharding import make_mesh
+from jobrec_jax.sharding import MeshConfig, make_mesh
 from jobrec_jax.train.experts import Kind
 from jobrec_jax.train.state import stream_key
 from tests.pipeline.tiny import tiny_settings
@@ -153,6 +153,19 @@ def test_a_share_of_the_lists_is_around_the_other_side(bench, stages, across, si
       of_stage.settings['stage'], ['preference']).items()
   assert (kind, size) == (Kind('preference', 'candidate'), 8)  # whom else would a job be shown to?
   assert isinstance(experts._Trainer.of(of_stage).lists(kind, 'train'), training.SampledLists)
+
+
+@pytest.mark.slow
+def test_lists_that_no_device_has_a_part_of_are_told(bench, stages, caplog):
+  _, warm, _ = stages
+  trainer = experts._Trainer.of(
+      bench('cooperative', tokenizer=read_tokenizer(bench('tokenizer')), warm_up=warm))
+  trainer = dataclasses.replace(trainer, mesh=make_mesh(MeshConfig(2, 2, 2)))
+  with caplog.at_level(logging.WARNING, 'absl'):
+    trainer.data('cooperative', {Kind('preference', 'candidate'): 12, Kind('preference', 'job'): 6})
+  said, = (r.getMessage() for r in caplog.records)
+  assert 'a batch has 6 preference lists of one job, which do not divide' in said
+  assert 'data 2 x fsdp 2, so that each device computes all of them' in said
 
 
 @pytest.mark.slow
