@@ -38,7 +38,7 @@ class ExpertHead(nn.Module):
     for i, width in enumerate(self.widths):
       start = partitioned(nn.initializers.he_normal(), None if i else 'embed', None)
       x = nn.Dense(width, kernel_init=start, name=f'hidden_{i}')(x)
-      x = nn.Dropout(self.dropout)(nn.gelu(x), deterministic=deterministic)
+      x = nn.Dropout(self.dropout)(nn.gelu(x, approximate=False), deterministic=deterministic)
     return nn.Dense(1, kernel_init=self.last, name='logit')(x)[..., 0]
 
 
