@@ -19,7 +19,7 @@ from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.scoring.experts import Experts
 
 PyTree = Any
-TURNS = 96  # of a reason, at most: three claims, two of them with quotes
+TURNS = 160  # of a reason, at most: three claims, two of them with quotes
 BATCH = 32  # pairs that are written about at a time
 
 

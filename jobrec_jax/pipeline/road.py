@@ -176,7 +176,7 @@ def explained_stage(s: Settings, r: Road) -> Stage[explain.Judged]:
     ValueError: as `writer_stage`.
   """
   of_writer = writer_stage(s, r)
-  return Stage('explained', 2, {'seed': s.seed, 'explain': s.explain},
+  return Stage('explained', 3, {'seed': s.seed, 'explain': s.explain},
                dict(of_writer.inputs) | {'writer': of_writer},
                functools.partial(explain.make_explained, market=lambda: data.market_of(s)),
                explain.read_explained)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import pages
+from benchmarks import kept, pages
 from jobrec_jax.evaluate.comparison import combine
 from jobrec_jax.evaluate.statistics import Estimate
 from jobrec_jax.pipeline.compare import Member
@@ -224,7 +224,7 @@ def test_pages_are_written_between_their_marks(results, tmp_path):
   (study / 'origin.json').write_text(json.dumps({
       'once': 120, 'alone': 240, 'devices': ['2 x chip'], 'commits': ['abc'],
       'versions': {'jax': '1'}, 'stages': {}}))
-  pages.take(study, tmp_path / 'kept')
+  kept.take(study, tmp_path / 'kept')
   page = 'before\n<!-- mine origin -->\nold\n<!-- end -->\n<!-- mine differences -->\n<!-- end -->'
   once = pages.render(page, tmp_path / 'kept')
   assert once.startswith('before\n') and 'old' not in once and '+0.100 ▲' in once
