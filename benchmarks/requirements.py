@@ -151,20 +151,18 @@ def propensities(results: Results) -> str:
 def candidates(results: Results) -> str:
   """What is lost of preference, how well it is ranked and how well told from qualification, by the
   number of candidates."""
-  there = {(r['metric'], r['system']) for r in results['values']}
-  columns = [(metric, system) for metric, systems in (
-      (LOSS, KEEPERS), ('ndcg@5', RANKERS), (KNOWN, EXPERTS[:1])) for system in systems
-             if (metric, system) in there]
-  said = {LOSS: 'loss', 'ndcg@5': 'NDCG@5', KNOWN: 'correlation with P'}
-  heads = [f'{said[metric]}, {system}' for metric, system in columns]
-  if (KNOWN, EXPERTS[0]) in columns:
-    heads += ['Q given P', 'by attenuation']
+  expert = EXPERTS[0]
+  columns = {**{f'loss, {system}': (LOSS, system) for system in KEEPERS},
+             **{f'NDCG@5, {system}': ('ndcg@5', system) for system in RANKERS},
+             f'correlation with P, {expert}': (KNOWN, expert)}
+  heads = [*columns, 'Q given P', 'by attenuation']
   lines = [f'| candidates | {" | ".join(heads)} |', '|---:|' + '---:|' * len(heads)]
   for variant in results['variants']:
     rows = [r for r in results['values'] if r['variant'] == variant]
     cells = [_mean([r['value'] for r in rows if (r['metric'], r['system']) == column])
-             for column in columns]
-    cells += [_mean(column) for column in [*zip(*separated(rows, EXPERTS[0], 'P'))][:2]]
+             for column in columns.values()]
+    followed, attenuated, _ = zip(*separated(rows, expert, 'P'))
+    cells += [_mean(followed), _mean(attenuated)]
     lines.append(f"| {int(variant):,} | {' | '.join(cells)} |")
   return '\n'.join(lines)
 
