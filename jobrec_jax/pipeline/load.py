@@ -52,6 +52,9 @@ CHAIN = (('cooperative', 'tokenizer', 'tokenizer'), ('cooperative', 'data', 'dat
          ('inputs', 'experts', 'cooperative'), ('inputs', 'calibration', 'calibration'),
          ('catalogue', 'data', 'data'), ('writer', 'experts', 'cooperative'))
 WRITER = 'writer'  # beside these, where a run has one
+# The first version of an artefact whose numbers mean what they mean to this code: the experts'
+# heads had ReLU before.
+OLDEST = {'cooperative': 6}
 RESULTS = 'results.json'
 
 
@@ -163,7 +166,8 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
   """The named artefacts of a run folder.
 
   Raises:
-    ValueError: one is missing, is not what was made, or was made from those of another run.
+    ValueError: one is missing, is not what was made, was made from those of another run, or by a
+      version whose numbers this one would misread.
   """
   record = read_record(folder)
   keys, store = record['artefacts'], folder / record['store']
@@ -176,6 +180,11 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
       raise ValueError(f'{place}: must be the artefact {name}, got no such folder; make it: '
                        f'python -m experiments.{step} --workdir={folder}')
     abouts[name] = check_whole(place) if name in names else read_about(place)
+    version = abouts[name]['identity']['version']
+    if version < OLDEST.get(name, 0):
+      raise ValueError(f'{place}: must be of version {OLDEST[name]} or later, got {version}, which '
+                       'an earlier jobrec_jax made for another form of the experts; the command '
+                       'that made the run makes it again')
   for name, of, other in CHAIN:
     if name in known and abouts[name]['identity']['inputs'].get(of) != keys.get(other):
       raise ValueError(f'{store / keys[name]}: must be made from {keys.get(other)}, which '

@@ -61,6 +61,15 @@ def rewrite(folder, **changes):
   (folder / 'run.json').write_text(json.dumps(sealed(record)))
 
 
+@pytest.mark.parametrize('read', [load, load_experts])
+def test_experts_of_another_form_are_not_read_as_ours(folder, monkeypatch, read):
+  made = read_object(place(folder, 'cooperative') / 'artefact.json')['identity']['version']
+  assert made >= loading.OLDEST['cooperative']
+  monkeypatch.setitem(loading.OLDEST, 'cooperative', made + 1)
+  with pytest.raises(ValueError, match=f'must be of version {made + 1} or later, got {made}'):
+    read(folder)
+
+
 @pytest.mark.slow
 def test_it_scores_as_the_run_did_without_the_runs_data(tiny_run, folder):
   dataset, _ = tiny_run.get(tiny_run.road.data)
