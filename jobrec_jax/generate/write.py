@@ -67,8 +67,8 @@ class ReasonWriter:
     return Vocabulary(self.experts.tokenizer, words_of(self.experts.model))
 
   def write(self, dataset: Dataset, candidate: np.ndarray, job: np.ndarray, perspective: str,
-            grammar: bool = True, temperature: float = 0.0,
-            key: jax.Array | None = None) -> list[WrittenReason]:
+            grammar: bool = True, temperature: float = 0.0, key: jax.Array | None = None,
+            turns: int = TURNS) -> list[WrittenReason]:
     """Reasons of pairs.
 
     Args:
@@ -78,6 +78,7 @@ class ReasonWriter:
       grammar: whether only what is true can be written; a pair of which nothing can be said has
         the empty reason.
       temperature, key: see `decode`; with a key each batch has its own.
+      turns: of a reason, at most.
 
     Returns:
       N reasons.
@@ -94,7 +95,7 @@ class ReasonWriter:
       tables = stacked([made[i] for i in filled]) if grammar else None
       pairs, start = self.read(blocks, candidate[filled], job[filled], perspective)
       own = None if key is None else jax.random.fold_in(key, number)
-      texts = decode(self.writing, pairs, start, tables, TURNS, temperature, own)
+      texts = decode(self.writing, pairs, start, tables, turns, temperature, own)
       for i, reason in zip(at, self.reasons(texts)):
         out[i] = reason
     return out

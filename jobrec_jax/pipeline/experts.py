@@ -25,7 +25,13 @@ from jobrec_jax.models.phrases import phrase_embeddings
 from jobrec_jax.objectives.task_weights import task_weights
 from jobrec_jax.pipeline.artefacts import load_params, save_params
 from jobrec_jax.pipeline.censoring import UNCENSORED, Censoring, scorer
-from jobrec_jax.pipeline.linear_start import Move, doubt_moves, linear_start, moved
+from jobrec_jax.pipeline.linear_start import (
+  LinearFits,
+  Move,
+  doubt_moves,
+  linear_start,
+  moved,
+)
 from jobrec_jax.pipeline.model import make_model, open_backbone
 from jobrec_jax.pipeline.perspectives import perspectives
 from jobrec_jax.pipeline.provenance import began
@@ -98,8 +104,7 @@ class _Trainer:
     spec = text.spec
     backbone = open_backbone(spec, bench.resources.backbone)
     versions = training_versions(bench)
-    blocks = BlockEncoder(versions.dataset if versions else bench.inputs['data'].dataset,
-                          text.tokenizer, spec.tokenizer.form, text.components)
+    blocks = text.blocks(versions.dataset if versions else bench.inputs['data'].dataset)
     logging.info('tokens: vocabulary of %d; not read to the end: %s', blocks.vocab_size,
                  '; '.join(blocks.unread.values()) or 'nothing')
     return cls(bench, make_model(spec, text.tokenizer, backbone), blocks, versions,
@@ -123,9 +128,8 @@ class _Trainer:
     def own():
       return {name: part for name, part in self.init().items() if not self.is_frozen((name,))}
     params = init_sharded(own, self.mesh)
-    if not self.model.config.numbers:
-      return params
-    return linear_start(params, self.blocks, self.log('train'), self.log('validation'), self.taught)
+    fits: LinearFits | None = self.bench.inputs['linear']
+    return params if fits is None else linear_start(params, fits)
 
   def initial(self) -> PyTree:
     """New parameters, each on its shards; those of a pretrained decoder come from its files."""
@@ -351,8 +355,9 @@ def make_cooperative(bench: Bench) -> None:
   def start(own: _Trainer) -> PyTree:
     nonlocal moves
     params = own.placed(bench.inputs['warm_up'].params)
-    if own.model.config.numbers:
-      moves = doubt_moves(params, own.blocks, own.log('train'), own.log('validation'), doubt)
+    fits: LinearFits | None = bench.inputs['linear']
+    if fits is not None:
+      moves = doubt_moves(fits, own.blocks, own.log('train'), doubt)
     return moved(params, moves)
   params = {'model': trainer.started(start)}
   if both:

@@ -170,6 +170,10 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
       version whose numbers this one would misread.
   """
   record = read_record(folder)
+  chain = record['settings']['experts'].get('chain')
+  if chain:
+    raise ValueError(f'{folder / FILE}: experts.chain must be 0 in a run that is loaded, for pairs '
+                     f'of new records have no reason yet, got {chain}')
   keys, store = record['artefacts'], folder / record['store']
   known = (*names, 'inputs') if 'policy' in names else names
   abouts = {}

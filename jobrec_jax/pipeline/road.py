@@ -9,12 +9,14 @@ from jobrec_jax.pipeline import (
   calibration,
   censoring,
   certify,
+  chain,
   data,
   dial,
   evaluate,
   experts,
   explain,
   frontier,
+  linear_start,
   logged,
   policy,
   scores,
@@ -26,6 +28,7 @@ from jobrec_jax.pipeline.model import ModelSpec
 from jobrec_jax.pipeline.settings import Settings
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import Resources
+from jobrec_jax.pipeline.text import Text
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema.files import expanded
 from jobrec_jax.train.watch import Watching
@@ -42,7 +45,9 @@ class Road:
 
   Attributes:
     data: records, interactions and truth, audited.
-    tokenizer: trained on the train split, or a backbone's, and how long token blocks may be.
+    tokenizer: trained on the train split, or a backbone's, and how long token blocks may be; with
+      `experts.chain` the stage that writes reasons behind the verdicts of every pair.
+    linear: the regressions of margins and words at which the experts start.
     warm_up: stage 1A, the experts' parameters.
     cooperative: stage 1B, the experts.
     calibration: b and t of p_qual.
@@ -59,6 +64,7 @@ class Road:
 
   data: Stage
   tokenizer: Stage
+  linear: Stage
   warm_up: Stage
   cooperative: Stage
   calibration: Stage
@@ -84,7 +90,7 @@ def road(settings: Settings) -> Road:
   """Describes all stages; nothing runs but the digests of outside files."""
   s, of_data = settings, data.data_stage(settings)
   trained = _train(s, of_data)
-  warm_up, cooperative, calibrated = trained[1:]
+  linear, warm_up, cooperative, calibrated = trained[1:]
   expert = {'data': of_data, 'experts': cooperative, 'tokenizer': trained[0]}
   inputs = Stage('inputs', 4, {'seed': s.seed, 'lists': s.policy.lists,
                                'list_length': s.policy.list_length},
@@ -129,7 +135,7 @@ def road(settings: Settings) -> Road:
   of_frontier = Stage('frontier', 1, {'objective': s.policy.objective}, shown,
                       frontier.make_frontier, frontier.read_frontier)
   of_dial = Stage('dial', 2, {}, shown, dial.make_dial, dial.read_dial)
-  return Road(of_data, trained[0], warm_up, cooperative, calibrated, inputs, of_policy,
+  return Road(of_data, trained[0], linear, warm_up, cooperative, calibrated, inputs, of_policy,
               data.catalogue_stage(s, of_data), lists, of_scores, evaluation, certified,
               of_frontier, of_dial)
 
@@ -155,6 +161,16 @@ def writer_stage(s: Settings, r: Road) -> Stage[ReasonWriter]:
   return Stage('writer', 1, {'seed': s.seed, 'writer': s.writer}, inputs,
                functools.partial(writer.make_writer, market=lambda: data.market_of(s)),
                writer.read_writer, together=True)
+
+
+def chain_stage(s: Settings) -> Stage[Text]:
+  """Reasons of all pairs, by the writer of a run that judges first, for experts who read them."""
+  first = dataclasses.replace(s, experts=dataclasses.replace(s.experts, chain=0))
+  base = road(first)
+  writer = writer_stage(first, base)
+  return Stage('chain', 1, {'tokens': s.experts.chain},
+               {'data': base.data, 'tokenizer': base.tokenizer, 'writer': writer},
+               chain.make_chain, chain.read_chain)
 
 
 def used_beside(s: Settings, r: Road) -> list[Stage]:
@@ -204,17 +220,21 @@ def proof_stage(s: Settings, r: Road) -> Stage[certify.Proof]:
                certify.read_proof, divided=True)
 
 
-def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
-  """Tokenizer, stages 1A and 1B, calibration."""
+def _train(s: Settings, of_data: Stage) -> tuple[Stage, ...]:
+  """Tokenizer, the linear start, stages 1A and 1B, calibration."""
   files = backbone_files(s)
   spec = ModelSpec(s.tokenizer, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path))
   common = {'seed': s.seed, 'spec': spec, 'missing': s.experts.missing}
   tokenizer = Stage('tokenizer', 4, common, {'data': of_data},
                     make_tokenizer, read_tokenizer, files)
+  if s.experts.chain:
+    tokenizer = chain_stage(s)
   text = {'data': of_data, 'tokenizer': tokenizer}
+  linear = Stage('linear', 1, {}, dict(text), linear_start.make_linear, linear_start.read_linear)
   lists = {k: getattr(s.lists, k) for k in ('preference_negatives', 'preference_policy', 'across')}
   common = common | {'beta': s.experts.beta}
-  warm_up = Stage('warm_up', 7, common | {'lists': lists, 'stage': s.warm_up}, text,
+  warm_up = Stage('warm_up', 7, common | {'lists': lists, 'stage': s.warm_up},
+                  text | {'linear': linear},
                   experts.make_warm_up, experts.read_experts, files + adapter_files(s),
                   together=True)
   inputs, e = text | {'warm_up': warm_up}, s.experts
@@ -228,11 +248,12 @@ def _train(s: Settings, of_data: Stage) -> tuple[Stage, Stage, Stage, Stage]:
       'lists': dataclasses.asdict(s.lists), 'stage': s.cooperative,
       'task_weights': e.task_weights,
       'fixed_weights': e.fixed_weights if e.task_weights == 'fixed' else None},
-      inputs | censored, experts.make_cooperative, experts.read_experts, files, together=True)
+      inputs | censored | {'linear': linear}, experts.make_cooperative, experts.read_experts,
+      files, together=True)
   calibrated = Stage('calibration', 4, {'calibration': e.calibration},
                      {'experts': cooperative, **text}, calibration.make_calibration,
                      calibration.read_calibration, divided=True)
-  return tokenizer, warm_up, cooperative, calibrated
+  return tokenizer, linear, warm_up, cooperative, calibrated
 
 
 def backbone_files(s: Settings) -> tuple[Path, ...]:

@@ -131,6 +131,9 @@ class ExpertSettings:
   self_censoring: Literal['estimated', 'none'] = 'estimated'
   # What p_qual's scale is fitted to; 'none': p_qual = sigmoid(s_qual), as published.
   calibration: Literal['applicants', 'none'] = 'applicants'
+  # Tokens of a written reason of each perspective that experts read before they judge a pair, as an
+  # ablation ('reason first'); 0: they judge first, and a writer says why. On simulated markets.
+  chain: Annotated[int, at_least(0)] = 0
 
   def __post_init__(self):
     check(self)
@@ -315,6 +318,8 @@ class Settings:
     if self.model.readout == 'last_token' and self.lora.per_expert:
       raise ValueError("model.readout must be 'expert_tokens' with lora.per_expert, whose experts "
                        "read the pair apart and share no state, got 'last_token'")
+    if self.experts.chain:
+      self._check_chain()
     schema = schema_of(self).without(self.tokenizer.without_layers)
     fields = len(fields_with_verdicts(schema))
     if self.tokenizer.verdicts == 'vectors' and 0 < self.tokenizer.alignment < fields:
@@ -330,6 +335,17 @@ class Settings:
     if self.certify.k > self.policy.list_length:
       raise ValueError(f'certify.k must be at most policy.list_length = {self.policy.list_length}, '
                        f'got {self.certify.k}')
+
+  def _check_chain(self) -> None:
+    """What experts that read written reasons need."""
+    t = self.tokenizer
+    for key, value, allowed in (('data.source', self.data.source, ('simulated',)),
+                                ('tokenizer.layout', t.layout, ('schema',)),
+                                ('tokenizer.verdicts', t.verdicts, ('words', 'symbols')),
+                                ('experts.missing', self.experts.missing, (0.0,))):
+      if value not in allowed:
+        raise ValueError(f'{key} must be {" or ".join(map(repr, allowed))} where experts.chain is '
+                         f'above 0, got {value!r}')
 
   def _check_market(self) -> None:
     """What depends on the size of the simulated market."""

@@ -29,7 +29,7 @@ from jobrec_jax.report.study import write_page
 from jobrec_jax.schema.files import write_json, write_text
 
 Origin = dict[str, Any]
-TRAINING = ('tokenizer', 'warm_up', 'censoring', 'cooperative')
+TRAINING = ('tokenizer', 'linear', 'warm_up', 'censoring', 'cooperative')
 WARM = ('† knows whom it ranks for by interactions alone: whom training has not seen it ranks by '
         'popularity.')
 KEY = ('The first row is mean ± standard deviation over runs, the others are differences to it. '

@@ -1,5 +1,6 @@
 """Trained experts, and what they say of pairs."""
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -24,6 +25,7 @@ class Experts:
     tokenizer: the one they were trained with.
     form: of the token blocks they were trained with.
     components: of the words that they read as numbers; None for none.
+    encoder: what makes blocks of a data set; called as `BlockEncoder`.
   """
 
   model: JobRec
@@ -31,10 +33,11 @@ class Experts:
   tokenizer: tokenizers.Tokenizer
   form: BlockFormat
   components: Components | None = None
+  encoder: Callable[..., BlockEncoder] = BlockEncoder
 
   def blocks(self, dataset: Dataset) -> BlockEncoder:
     """The dataset as these experts read it."""
-    return BlockEncoder(dataset, self.tokenizer, self.form, self.components)
+    return self.encoder(dataset, self.tokenizer, self.form, self.components)
 
 
 @dataclasses.dataclass(frozen=True)

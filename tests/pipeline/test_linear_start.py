@@ -14,7 +14,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.experts import MOST
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.pipeline import linear_start as linear
-from jobrec_jax.pipeline.linear_start import doubt_moves, linear_start, moved
+from jobrec_jax.pipeline.linear_start import doubt_moves, fit_linear, linear_start, moved
 from jobrec_jax.schema.align import fields_with_verdicts
 
 R = 3
@@ -68,24 +68,19 @@ def products(x):
   return np.einsum('nr,ns->nrs', x[:, -2 * R:-R], x[:, -R:])
 
 
-def chosen(params, blocks, logs, name):
-  """The ridges and the model, as the log tells them."""
-  return linear._chosen(params, blocks, *logs, name)
-
-
 def test_scores_are_least_surprised_by_the_train_split(start, dataset, matched):
   """The optimum: residuals have no slope in any number or direction beyond the ridges' own."""
   model, params, blocks = start
   logs = train, _ = [dataset.interactions.of(s) for s in ('train', 'validation')]
-  found = linear_start(params, blocks, *logs, BOTH)
+  fits = fit_linear(blocks, *logs, BOTH, R)
+  found = linear_start(params, fits)
   for e, name in enumerate(BOTH):
     seen = train.where(getattr(train, name) >= 0)
     z = scores(model, found, blocks, seen)[:, e]
     label = getattr(seen, name) == 1
     residual = label - expit(z)
     assert abs(residual.sum()) < 0.02  # the intercept has no ridge
-    x, (setting, ridges, fit) = numbers(found, blocks, seen, name, dataset.schema), chosen(
-        found, blocks, logs, name)
+    x, (setting, ridges, fit) = numbers(found, blocks, seen, name, dataset.schema), fits.of[name]
     weights = 4 * np.asarray(found['number_weights'][e], np.float64)
     np.testing.assert_allclose(residual @ x, ridges * weights, atol=0.05)
     np.testing.assert_allclose(found['match'][e], fit.match, atol=1e-5)
@@ -103,9 +98,10 @@ def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start
   what stage 1A learned."""
   _, params, blocks = start
   logs = train, _ = [dataset.interactions.of(s) for s in ('train', 'validation')]
-  params = linear_start(params, blocks, *logs, BOTH)
+  fits = fit_linear(blocks, *logs, BOTH, R)
+  params = linear_start(params, fits)
   learned = params | {'number_weights': params['number_weights'] + 0.01}  # of stage 1A
-  found = moved(learned, doubt_moves(learned, blocks, *logs, doubt))
+  found = moved(learned, doubt_moves(fits, blocks, train, doubt))
   apart = jax.tree.map(lambda a, b, c: np.asarray(a, np.float64) + b - c, *(
       {k: p[k] for k in ('number_weights', 'match')} | {
           'bias': [p[name]['logit']['bias'] for name in BOTH]} for p in (found, params, learned)))
@@ -120,7 +116,7 @@ def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start
             by_chance * wants * doubt * eligible * (1 - eligible)
             + np.where(seen.qualification < 0, 0, seen.qualification - eligible))
   for e, name in enumerate(BOTH):
-    setting, ridges, fit = chosen(params, blocks, logs, name)
+    setting, ridges, fit = fits.of[name]
     np.testing.assert_allclose(slopes[e] @ x[e], ridges * own[e], atol=0.5)
     assert abs(slopes[e].sum()) < 0.5
     outer = np.einsum('kr,ks->krs', fit.left, fit.right)
@@ -135,8 +131,8 @@ def test_with_doubt_both_explain_who_applied_and_of_whom_it_was_found_what(start
 def test_what_the_schema_gives_to_one_expert_alone_starts_at_nothing_in_the_other(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  found = linear_start(params, blocks, train, validation, BOTH)
-  found = moved(found, doubt_moves(found, blocks, train, validation, 0.5))
+  fits = fit_linear(blocks, train, validation, BOTH, R)
+  found = moved(linear_start(params, fits), doubt_moves(fits, blocks, train, 0.5))
   fields = fields_with_verdicts(dataset.schema)
   weights = np.asarray(found['number_weights'])[:, :4 * len(fields)].reshape(2, len(fields), 4)
   alone = {field.perspective for field in fields}
@@ -149,7 +145,8 @@ def test_what_the_schema_gives_to_one_expert_alone_starts_at_nothing_in_the_othe
 def test_without_doubt_nothing_moves(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  assert doubt_moves(params, blocks, train, validation, 0.0) == ()
+  fits = fit_linear(blocks, train, validation, BOTH, R)
+  assert doubt_moves(fits, blocks, train, 0.0) == ()
   assert moved(params, ()) is params
 
 
@@ -166,20 +163,20 @@ def test_validation_chooses_whether_products_count(start, dataset, monkeypatch):
     seen, x = labelled(log)
     object.__setattr__(seen, 'preference', (x[:, -2 * R] * x[:, -R] > 0).astype(np.int8))
     logs.append(seen)
-  found = linear_start(params, blocks, *logs, ('preference',))
+  found = linear_start(params, fit_linear(blocks, *logs, ('preference',), R))
   assert np.argmax(np.abs(found['match'][0])) == 0 and np.asarray(found['match'][0]).any()
   # With no label of the validation to tell, it does without.
-  found = linear_start(params, blocks, logs[0], validation.where(validation.preference > 5),
-                       ('preference',))
+  found = linear_start(params, fit_linear(
+      blocks, logs[0], validation.where(validation.preference > 5), ('preference',), R))
   assert not np.asarray(found['match']).any() and np.asarray(found['number_weights'][0]).any()
 
 
 def test_what_has_no_labels_of_both_kinds_starts_at_nothing(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  alone = linear_start(params, blocks, train, validation, ('preference',))
-  alike = linear_start(params, blocks, train.where(train.qualification != 0), validation, BOTH)
-  for found in (alone, alike):
+  alone = fit_linear(blocks, train, validation, ('preference',), R)
+  alike = fit_linear(blocks, train.where(train.qualification != 0), validation, BOTH, R)
+  for found in (linear_start(params, alone), linear_start(params, alike)):
     assert not np.asarray(found['number_weights'][1]).any()
     assert not np.asarray(found['qualification']['logit']['bias']).any()
     assert np.asarray(found['number_weights'][0]).any()
@@ -189,7 +186,8 @@ def test_what_has_no_labels_of_both_kinds_starts_at_nothing(start, dataset):
 def test_numbers_have_unit_size_over_the_log_and_constant_zeros_none(start, dataset):
   _, params, blocks = start
   train, validation = (dataset.interactions.of(s) for s in ('train', 'validation'))
-  scale = np.asarray(linear_start(params, blocks, train, validation, ())['number_scale'])
+  scale = np.asarray(
+      linear_start(params, fit_linear(blocks, train, validation, (), R))['number_scale'])
   x = blocks.numbers(train.candidate, train.job)
   size = np.sqrt((x.astype(np.float64) ** 2).mean(0))
   np.testing.assert_allclose((size * scale)[size > 0], 1, rtol=1e-5)

@@ -41,7 +41,7 @@ OWN = {
     'experts.fixed_weights': {'cooperative'},
     'experts.censoring': {'censoring'}, 'experts.ips_clip': {'censoring'},
     'experts.self_censoring': {'censoring'},
-    'experts.calibration': {'calibration'},
+    'experts.calibration': {'calibration'}, 'experts.chain': {'chain'},
     'warm_up': {'warm_up'}, 'cooperative': {'cooperative'}, 'policy': OWN_POLICY,
     'policy.lists': {'inputs', *OWN_POLICY},
     'policy.list_length': {'inputs', 'lists', 'logged', 'certified', 'proof', *OWN_POLICY},
@@ -68,7 +68,8 @@ OTHER = {'data.shares': (0.3, 0.2, 0.3, 0.2), 'data.source': 'jsonl', 'market.do
          'model.head_widths': (16,), 'tokenizer.without_layers': ('interest',),
          'mesh.data': 1, 'data.schema': None, 'evaluate.groups': ('gpa',)}
 UNBUILT = {key for key, value in OTHER.items() if value is None}  # need what is not there
-WITH = {'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}},
+WITH = {'experts.chain': {'experts': {'chain': 4}},
+        'experts.fixed_weights': {'experts': {'task_weights': 'fixed'}},
         'policy.top_k': {'policy': {'start': 'exact'}},
         'policy.eligibility': {'policy': {'start': 'exact'}}}
 
@@ -166,8 +167,9 @@ def test_what_changes_no_result_enters_no_key(key):
 
 
 STANDS_ON = {
-    'tokenizer': 'data', 'warm_up': 'data tokenizer', 'censoring': 'data tokenizer warm_up',
-    'cooperative': 'data tokenizer warm_up censoring',
+    'tokenizer': 'data', 'linear': 'data tokenizer', 'warm_up': 'data tokenizer linear',
+    'censoring': 'data tokenizer warm_up',
+    'cooperative': 'data tokenizer linear warm_up censoring',
     'calibration': 'data tokenizer experts',
     'inputs': 'data experts tokenizer calibration', 'policy': 'inputs', 'catalogue': 'data',
     'lists': 'data', 'scores': 'data experts tokenizer policy lists logged',

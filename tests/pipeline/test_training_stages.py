@@ -17,7 +17,7 @@ from jobrec_jax.data.tokens import BlockEncoder
 from jobrec_jax.pipeline import experts
 from jobrec_jax.pipeline.censoring import Censoring
 from jobrec_jax.pipeline.data import Data
-from jobrec_jax.pipeline.linear_start import doubt_moves, moved
+from jobrec_jax.pipeline.linear_start import doubt_moves, make_linear, moved, read_linear
 from jobrec_jax.pipeline.road import resources, road
 from jobrec_jax.pipeline.tokenizer import make_tokenizer, read_tokenizer
 from jobrec_jax.schema import streams
@@ -99,12 +99,15 @@ def stages(bench, recorded, weighed, data):
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
   tokenizer = read_tokenizer(of_tokenizer)
-  first = bench('warm_up', tokenizer=tokenizer)
+  of_linear = bench('linear', tokenizer=tokenizer)
+  make_linear(of_linear)
+  linear = read_linear(of_linear)
+  first = bench('warm_up', tokenizer=tokenizer, linear=linear)
   experts.make_warm_up(first)
   warm = experts.read_experts(first)
   warm.params['preference'] = jax.tree.map(lambda x: x + 0.5, warm.params['preference'])
   weights = 1 + np.arange(len(data.dataset.interactions)) / 1000
-  experts.make_cooperative(bench('cooperative', tokenizer=tokenizer, warm_up=warm,
+  experts.make_cooperative(bench('cooperative', tokenizer=tokenizer, warm_up=warm, linear=linear,
                                  censoring=Censoring(weights, DOUBT)))
   return recorded, warm, weights
 
@@ -169,7 +172,7 @@ def test_lists_that_no_device_has_a_part_of_are_told(bench, stages, caplog):
 
 
 @pytest.mark.slow
-def test_each_stage_has_its_key_its_length_and_its_loss(stages, data):
+def test_each_stage_has_its_key_its_length_and_its_loss(stages, bench, data):
   recorded, warm, _ = stages
   first, second = recorded.loops
   s, root = SETTINGS, jax.random.key(SETTINGS.seed)
@@ -189,8 +192,8 @@ def test_each_stage_has_its_key_its_length_and_its_loss(stages, data):
   assert set(first.state.frozen['model']) == {'qualification'} and not second.state.frozen
   log = data.dataset.interactions
   start = jax.tree.map(jnp.asarray, warm.params)
-  start = moved(start, doubt_moves(start, warm.blocks(data.dataset), log.of('train'),
-                                   log.of('validation'), DOUBT))
+  fits = read_linear(bench('linear', tokenizer=read_tokenizer(bench('tokenizer'))))
+  start = moved(start, doubt_moves(fits, warm.blocks(data.dataset), log.of('train'), DOUBT))
   assert not np.array_equal(start['number_weights'][0], warm.params['number_weights'][0])
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(second.state.trainable['model']),
                jax.device_get(start))
@@ -363,7 +366,7 @@ def test_lengths_that_the_settings_leave_open_follow_the_texts(bench, data):
 def test_without_steps_stage_1a_keeps_the_initial_parameters(bench, recorded):
   of_tokenizer = bench('tokenizer')
   make_tokenizer(of_tokenizer)
-  first = bench('warm_up', tokenizer=read_tokenizer(of_tokenizer))
+  first = bench('warm_up', tokenizer=read_tokenizer(of_tokenizer), linear=None)
   stage = dataclasses.replace(first.settings['stage'], steps=0)
   first.settings = first.settings | {'stage': stage}
   experts.make_warm_up(first)
