@@ -101,8 +101,8 @@ class ReasonedBlocks(BlockEncoder):
     return min(self._form.alignment, verdicts + self._chains.length)
 
   def _fill(self, out: np.ndarray, candidate: np.ndarray, job: np.ndarray) -> None:
-    super()._fill(out, candidate, job)
+    super()._fill(out[:, :out.shape[1] - self._chains.length], candidate, job)
     chain = self._chain_of(candidate, job)
     place = (out != PAD).sum(1)[:, None] + np.arange(chain.shape[1])
-    row, at = np.nonzero((chain != PAD) & (place < out.shape[1]))
+    row, at = np.nonzero(chain != PAD)
     out[row, place[row, at]] = chain[row, at]

@@ -118,3 +118,23 @@ def test_rivals_name_what_they_go_by():
       ' story against ("A quiet library" with "Months of study")')  # mode cannot say which way
   assert sayable(STUDENTS, without(CANDIDATE, ('gpa',)), JOB, 'qualification') == tuple(
       s for s in FIT if s.field != 'gpa')
+
+
+def test_experts_that_reason_first_read_what_the_runs_writer_wrote(said, folder):
+  """Nothing of the run is made again, and a run that reasons first is not loaded."""
+  _, run, _ = said
+  first = Run(folder.parent / 'first', tiny_settings(experts={'chain': 4}), run.store.folder)
+  of_chain = first.road.tokenizer
+  assert of_chain.inputs['writer'].key == writer_stage(run.settings, run.road).key
+  experts, text = first.get(first.road.cooperative), first.get(of_chain)
+  dataset = run.get(run.road.data).dataset
+  pair = np.array([3]), np.array([2])
+  plain = run.get(run.road.cooperative).blocks(dataset).alignments(*pair)[0]
+  row = experts.blocks(dataset).alignments(*pair)[0]
+  wrote = [w.text for p in PERSPECTIVES for w in run.get(writer_stage(run.settings, run.road)).write(
+      dataset, *pair, p, grammar=False, turns=4)]
+  words = [token for ids in text.tokenizer.encode_batch(wrote) for token in ids.ids[:4]]
+  assert words and row[row >= 0].tolist() == [*plain[plain >= 0], *words]
+  first.get(first.road.policy)
+  with pytest.raises(ValueError, match='experts.chain must be 0 in a run that is loaded, .* got 4'):
+    load(first.folder)
