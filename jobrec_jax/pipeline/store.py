@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import logging
 import filelock
+from threadpoolctl import threadpool_limits
 
 from jobrec_jax import processes
 from jobrec_jax.pipeline import provenance
@@ -219,7 +220,9 @@ class Store:
     try:
       if stage.together or stage.divided:
         processes.told(lambda: self._call(stage))  # to those who wait in `pipeline.follow`
-      with processes.dividing(stage.divided):
+      # NumPy's fits are of small matrices: threads of BLAS spend their time waiting for each other,
+      # and sums would depend on how many there are.
+      with threadpool_limits(1, 'blas'), processes.dividing(stage.divided):
         stage.make(self.bench(stage, folder))
     except BaseException:
       only_clock = [p.name for p in folder.iterdir()] == [provenance.CLOCK]

@@ -10,6 +10,7 @@ import textwrap
 
 import filelock
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import ABOUT, Store
@@ -45,6 +46,16 @@ def test_a_result_is_made_once_and_found_by_the_next_store(tmp_path):
   assert Store(tmp_path).get(stages.double(stages.number())) == 6
   assert Store(tmp_path).get(stages.double(stages.number())) == 6
   assert stages.made == ['number', 'double']
+
+
+def test_blas_has_one_thread_while_a_stage_is_made_and_what_it_had_afterwards(tmp_path):
+  def threads():
+    return {pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'}
+  with threadpool_limits(2, 'blas'):
+    found = []
+    stage = Stage('fit', 1, {}, {}, lambda bench: found.append(threads()), lambda bench: None)
+    Store(tmp_path).make(stage)
+    assert found == [{1}] and threads() == {2}
 
 
 def test_what_differs_late_is_made_anew_and_nothing_before_it(tmp_path):
