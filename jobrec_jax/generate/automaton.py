@@ -35,11 +35,13 @@ class Automaton(NamedTuple):
     row: [S + 1] int32, where each state's edges start.
     token: [edges] int32, rising within a state; the end of a text is the vocabulary's size.
     next: [edges] int32, the state that each leads to; behind the end it is a state without edges.
+    left: [S] int32, how many tokens each state is from being behind the end, at least.
   """
 
   row: np.ndarray
   token: np.ndarray
   next: np.ndarray
+  left: np.ndarray
 
   def allowed(self, state: int) -> np.ndarray:
     """The tokens that may follow a state."""
@@ -180,10 +182,13 @@ def _merged(edges: Mapping[int, Mapping[int, int]], start: int, end: int) -> Aut
         rows.append(row)
   if start not in number:
     return None
+  left = [0]
+  for row in rows[1:]:
+    left.append(1 + min(left[to] for _, to in row))
   rows = rows[::-1]  # the start was numbered last
   tokens, nexts = ([e[i] for row in rows for e in row] for i in (0, 1))
   return Automaton(np.cumsum([0, *map(len, rows)]).astype(np.int32), np.array(tokens, np.int32),
-                   len(rows) - 1 - np.array(nexts, np.int32))
+                   len(rows) - 1 - np.array(nexts, np.int32), np.array(left[::-1], np.int32))
 
 
 class Tables(NamedTuple):
@@ -192,12 +197,14 @@ class Tables(NamedTuple):
   Attributes:
     row: [R, S + 1] int32.
     token, next: [R, edges] int32.
+    left: [R, S] int32.
     most: how many edges a state has at most, rounded up to a power of two.
   """
 
   row: np.ndarray
   token: np.ndarray
   next: np.ndarray
+  left: np.ndarray
   most: int
 
 
@@ -211,7 +218,8 @@ def stacked(automata: Sequence[Automaton]) -> Tables:
     return np.pad(x, (0, size - len(x)), mode='edge')
   return Tables(np.stack([padded(a.row, S + 1) for a in automata]),
                 *(np.stack([padded(getattr(a, k), edges) for a in automata])
-                  for k in ('token', 'next')), most)
+                  for k in ('token', 'next')),
+                np.stack([padded(a.left, S) for a in automata]), most)
 
 
 def _rounded(size: int, least: int = ROOM) -> int:

@@ -127,7 +127,7 @@ def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables
     raise ValueError('temperature must be 0 without a key of the draws, and above 0 with one, got '
                      f'{temperature} and {"no key" if key is None else "a key"}')
   jump = JUMPS.get(platform(), _JUMP) if jump is None else jump
-  automata = None if tables is None else (tables.row, tables.token, tables.next)
+  automata = None if tables is None else (tables.row, tables.token, tables.next, tables.left)
   return _decode((writing.model, writing.config), writing.params, writing.writer, pairs, start,
                  automata, 0 if tables is None else tables.most, most, temperature, key,
                  1 if tables is None else jump)
@@ -169,7 +169,8 @@ def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree
     compared = w.module.apply({'params': writer}, s.hidden)[1]
     choose = _choose_freely if automata is None else functools.partial(
         _choose, automata=automata, width=width, jump=jump)
-    tokens, at, said = choose(w, compared, s.at, temperature=temperature, draw=draw)
+    tokens, at, said = choose(w, compared, s.at, most - 1 - s.turn, temperature=temperature,
+                              draw=draw)
     ends = (tokens == w.end).any(-1)
     tokens = jnp.where((tokens == w.end) | s.done[:, None], PAD, tokens)
     out = jax.lax.dynamic_update_slice_in_dim(s.tokens, tokens, s.turn * jump, 1)
@@ -184,14 +185,19 @@ def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree
                end.turn)
 
 
-def _choose(w: Writing, compared: jax.Array, at: jax.Array, automata: tuple, width: int,
-            jump: int, temperature: float, draw: jax.Array | None):
-  """[R, jump] tokens, the state behind them, and the log-likelihood of what was chosen."""
-  row, token, follows = automata
+def _choose(w: Writing, compared: jax.Array, at: jax.Array, turns: jax.Array, automata: tuple,
+            width: int, jump: int, temperature: float, draw: jax.Array | None):
+  """[R, jump] tokens, the state behind them, and the log-likelihood of what was chosen.
+
+  Where no token can come to an end in the `turns` behind this one, all are allowed.
+  """
+  row, token, follows, left = automata
   lead = jnp.arange(len(at))
   first, count = row[lead, at], row[lead, at + 1] - row[lead, at]
   edges = jnp.minimum(first[:, None] + jnp.arange(width), token.shape[1] - 1)
   allowed = jnp.arange(width) < count[:, None]
+  ending = allowed & (left[lead[:, None], jnp.take_along_axis(follows, edges, axis=1)] <= turns)
+  allowed = jnp.where(ending.any(-1, keepdims=True), ending, allowed)
   tokens = jnp.take_along_axis(token, edges, axis=1)
   rows = output_rows(w.model, w.params, w.writer['end'], tokens)
   logits = jnp.where(allowed, jnp.einsum('rd,rad->ra', compared, rows), -jnp.inf)
@@ -207,8 +213,9 @@ def _choose(w: Writing, compared: jax.Array, at: jax.Array, automata: tuple, wid
   return jnp.stack(chosen, axis=1), at, said
 
 
-def _choose_freely(w: Writing, compared: jax.Array, at: jax.Array, temperature: float,
-                   draw: jax.Array | None):
+def _choose_freely(w: Writing, compared: jax.Array, at: jax.Array, turns: jax.Array,
+                   temperature: float, draw: jax.Array | None):
+  del turns
   table = output_table(w.model, w.params, w.writer['end'])
   pick, said = _pick(compared @ table.T, temperature, draw)
   return pick[:, None].astype(jnp.int32), at, said

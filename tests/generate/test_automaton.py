@@ -140,3 +140,17 @@ def test_stacked_automata_are_of_few_sizes_and_say_the_same(dataset, vocabulary)
     np.testing.assert_array_equal(np.diff(tables.row[r, S - 1:]), 0)
     np.testing.assert_array_equal(tables.token[r, :edges], a.token)
     np.testing.assert_array_equal(tables.next[r, :edges], a.next)
+    np.testing.assert_array_equal(tables.left[r, :S - 1], a.left)
+
+
+def test_every_state_knows_how_far_the_end_is(dataset, vocabulary):
+  made = automaton(*language(dataset, 0, 1, 'qualification')[1:], vocabulary)
+  behind = len(made.row) - 2
+  far, reached, steps = {behind: 0}, {behind}, 0
+  while reached:  # backwards, level by level
+    steps += 1
+    reached = {s for s in range(behind) if s not in far and reached & set(
+        made.next[made.row[s]:made.row[s + 1]].tolist())}
+    far |= dict.fromkeys(reached, steps)
+  assert made.left.tolist() == [far[s] for s in range(behind + 1)]
+  assert made.left[0] >= 2 and made.left[behind] == 0

@@ -125,6 +125,22 @@ def test_under_automata_it_equals_one_that_asks_them_on_the_host(case):
     assert re.fullmatch(language, vocabulary.text(row))
 
 
+@pytest.mark.parametrize('spare', [0, 3])
+@pytest.mark.parametrize('jump', [1, 4])
+def test_a_text_comes_to_its_end_in_the_turns_that_there_are(case, spare, jump):
+  """Down to as many as the shortest texts take; with fewer it is cut off, and says so."""
+  writing, pairs, start, automata, (vocabulary, languages), _ = case
+  turns = max(int(a.left[0]) for a in automata) + spare
+  free = decode(writing, pairs, start, stacked(automata), MOST, jump=jump)
+  assert free.turns > turns  # left alone, some would take longer
+  texts = decode(writing, pairs, start, stacked(automata), turns, jump=jump)
+  assert np.asarray(texts.whole).all()
+  for row, language in zip([row for rows in written(texts) for row in rows], languages):
+    assert re.fullmatch(language, vocabulary.text(row))
+  fewer = min(int(a.left[0]) for a in automata) - 1
+  assert not np.asarray(decode(writing, pairs, start, stacked(automata), fewer).whole).any()
+
+
 def test_what_must_follow_is_jumped_over_and_changes_no_text(case):
   writing, pairs, start, automata, _, _ = case
   found = {jump: decode(writing, pairs, start, stacked(automata), MOST, jump=jump)
