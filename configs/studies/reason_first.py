@@ -2,8 +2,8 @@
 
   python -m experiments.study --study=configs/studies/reason_first.py --seeds=1 --data_seeds=5
 
-All read words alone: where margins and components of words are numbers, too, the linear start knows
-what a small decoder can learn, and nothing that it reads moves a score.
+All read words alone: where margins and components of words are numbers, too, validation keeps
+hardly anything of what a small decoder adds to the linear start.
 """
 
 from jobrec_jax.pipeline.study import Study, Variant
@@ -16,5 +16,6 @@ MARKET = {'market.candidates': 300, 'market.jobs': 50, 'tokenizer.numbers': Fals
 def get_study() -> Study:
   return Study('Do experts judge better that reason first?', {
       f'chain-{n}': Variant(f'{n} tokens of a reason of each perspective before a judgement'
-                            if n else 'a judgement first', MARKET | {'experts.chain': n})
+                            if n else 'a judgement first',
+                            MARKET | ({'experts.chain': n} if n else {}))
       for n in LENGTHS})

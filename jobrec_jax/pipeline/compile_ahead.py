@@ -103,12 +103,15 @@ def make_step(settings: Settings, file: Path | None, mesh: jax.sharding.Mesh) ->
   """The step of both experts as `pipeline.experts` makes it, without data and weights.
 
   Raises:
-    ValueError: a length of a block is left to the texts, which are not here.
+    ValueError: a length of a block is left to the texts, which are not here, or experts read what
+      a writer would have to write.
   """
   s, t = settings, settings.tokenizer
   for side in ('candidate', 'job', 'alignment'):
     if not getattr(t, side) and not (side == 'alignment' and not t.form.alignment):
       raise ValueError(f'tokenizer.{side} must be a length, for no text is read, got 0')
+  if s.experts.chain:
+    raise ValueError(f'experts.chain must be 0, for nothing is written here, got {s.experts.chain}')
   spec = ModelSpec(t, s.model, s.lora, s.backbone.dtype, bool(s.backbone.path),
                    count_numbers(t, schema_of(s)), t.components)
   decoder = decoder_of(s, spec, file)

@@ -18,7 +18,12 @@ from jobrec_jax.data.training_lists import LabelledLists
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.pipeline import compile_ahead as ahead
 from jobrec_jax.pipeline.model import BackboneSettings, ModelSettings, ModelSpec, TokenizerSettings
-from jobrec_jax.pipeline.settings import CooperativeSettings, ListSettings, Settings
+from jobrec_jax.pipeline.settings import (
+    CooperativeSettings,
+    ExpertSettings,
+    ListSettings,
+    Settings,
+)
 from jobrec_jax.scoring.features import ScoringConfig
 from jobrec_jax.sharding import MeshConfig, layout, make_mesh, shard_batch
 from jobrec_jax.train import ahead as trained
@@ -189,6 +194,8 @@ def test_what_cannot_be_compiled_is_told(llama, monkeypatch):
     compile_for(mesh=MeshConfig(1, 2, 2))
   with pytest.raises(ValueError, match=r'tokenizer\.job must be a length, for no text is read'):
     compile_for(tokenizer=TokenizerSettings(candidate=24, alignment=8))
+  with pytest.raises(ValueError, match=r'experts\.chain must be 0, for nothing is written here'):
+    compile_for(experts=ExpertSettings(chain=4))
   with pytest.raises(ValueError, match=r"--decoder must name a config.json .* got '' with 'some/"):
     compile_for(file=None)
   with pytest.raises(ValueError, match=r"backbone\.dtype must be 'bfloat16' or 'float32'"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -240,8 +241,8 @@ def test_a_file_without_a_study_is_told(tmp_path, text, message):
     read_study(str(path))
 
 
-@pytest.mark.parametrize('name', ['ablations', 'funnel', 'main_table', 'published', 'seeds',
-                                  'smollm2'])
+@pytest.mark.parametrize('name', sorted(
+    path.stem for path in Path('configs/studies').glob('*.py') if path.stem != '__init__'))
 def test_shipped_studies_are_studies(name):
   study = read_study(f'configs/studies/{name}.py')
   from jobrec_jax.pipeline.settings import Settings
