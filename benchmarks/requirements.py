@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import statistics
 from typing import Any
 
-from benchmarks.worlds import over_markets
+from benchmarks.worlds import differ_in, over_markets
 from jobrec_jax.report.findings import WITHIN
 from jobrec_jax.report.study_tables import EXPERTS, separated
 
@@ -22,13 +22,12 @@ KNOWN = 'correlation with P' + WITHIN
 
 def is_of_requirements(results: Results) -> bool:
   """Whether variants differ in what tau binds."""
-  return any(key in ('policy.top_k', 'policy.eligibility')
-             for changes in results['changes'].values() for key in changes)
+  return bool(differ_in(results) & {'policy.top_k', 'policy.eligibility'})
 
 
 def is_of_candidates(results: Results) -> bool:
   """Whether variants differ in how many candidates the log has."""
-  return any('market.candidates' in changes for changes in results['changes'].values())
+  return 'market.candidates' in differ_in(results)
 
 
 def kept_rows(results: Results) -> list[Row]:

@@ -36,10 +36,16 @@ ROBUST = 'DR', 'DR-JL', 'MRDR', 'self-normalised DR', 'targeted DR'
 WHOLE = 'funnel likelihood'
 
 
+def differ_in(results: Results) -> set[str]:
+  """The settings in which the variants of a study differ from each other."""
+  changes = [*results['changes'].values()]
+  return {key for of in changes for key in of if any(
+      key not in other or other[key] != of[key] for other in changes)}
+
+
 def is_of_worlds(results: Results) -> bool:
   """Whether the variants of a study differ in their market."""
-  return any(key.startswith('market.') for changes in results['changes'].values()
-             for key in changes)
+  return any(key.startswith('market.') for key in differ_in(results))
 
 
 def kept_rows(results: Results) -> list[Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks import kept
+from benchmarks import kept, requirements, worlds
 from jobrec_jax.schema.files import write_json
 
 
@@ -37,3 +37,16 @@ def test_what_no_table_shows_is_left_out(tmp_path):
   found = kept.read('study', tmp_path / 'kept')
   assert found['values'] == shown and found['runs'] == 2
   assert kept.origin('study', tmp_path / 'kept') == {'once': 1.0}
+
+
+def test_a_study_is_of_what_its_variants_differ_in_and_not_of_what_all_change():
+  def of(*changes):
+    return {'changes': dict(enumerate(changes))}
+  same = {'market.candidates': 300, 'evaluate.rivals': ['naive']}
+  chains = of(same, same | {'experts.chain': 16})
+  assert worlds.differ_in(chains) == {'experts.chain'}
+  assert not worlds.is_of_worlds(chains) and not requirements.is_of_candidates(chains)
+  sizes = of(same, same | {'market.candidates': 600})
+  assert worlds.is_of_worlds(sizes) and requirements.is_of_candidates(sizes)
+  assert worlds.is_of_worlds(of({}, {'market.rho_e': 0.5})) and not worlds.differ_in(of(same))
+  assert requirements.is_of_requirements(of({}, {'policy.top_k': 5}))
