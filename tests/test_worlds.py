@@ -39,7 +39,7 @@ def results():
            row(WORLDS[0], 0, 'qualification expert, uncalibrated', worlds.RANK_Q, 0.1),
            row(WORLDS[0], 0, 'policy', worlds.Measure('policy', 'C'), 0.5)]
   return {'question': '?', 'variants': {w: w for w in WORLDS},
-          'changes': {w: {'market.self_censoring': 1.0} for w in WORLDS}, 'level': 0.95,
+          'changes': {w: {'market.self_censoring': i} for i, w in enumerate(WORLDS)}, 'level': 0.95,
           'compared': [], 'systems': [], 'values': rows, 'runs': len(WORLDS) * MARKETS}
 
 
