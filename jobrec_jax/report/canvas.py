@@ -103,6 +103,7 @@ def save(draw: Draw, folder: str | Path, name: str, caption: str = '') -> Pictur
     wide = draw(False)
     picture = Picture(_svg(wide, f'{name}-wide'), _svg(draw(True), f'{name}-narrow'),
                       float(wide.get_size_inches()[0]), caption)
+    wide.set_layout_engine('none')  # it lies as on the page; a layout takes a draw more
     for canvas, form, metadata in ((FigureCanvasAgg, 'png', {}),
                                    (FigureCanvasPdf, 'pdf', {'CreationDate': None})):
       with replacing(folder / f'{name}.{form}', 'wb') as file:
