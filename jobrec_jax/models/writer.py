@@ -233,9 +233,14 @@ def output_rows(model: JobRec, params: PyTree, end: jax.Array, tokens: jax.Array
 
 def output_table(model: JobRec, params: PyTree, end: jax.Array) -> jax.Array:
   """[V + 1, D] fp32: the rows of all words, the end's behind them."""
+  return jnp.concatenate([word_table(model, params), end[None]])
+
+
+def word_table(model: JobRec, params: PyTree) -> jax.Array:
+  """[V, D] fp32: the rows of all words, which are frozen."""
   decoder = params['decoder']
   table = decoder['embedding'] if model.config.decoder.tie_embeddings else decoder['lm_head'].T
-  return jnp.concatenate([table[:words_of(model)].astype(jnp.float32), end[None]])
+  return table[:words_of(model)].astype(jnp.float32)
 
 
 def words_of(model: JobRec) -> int:

@@ -34,8 +34,8 @@ class CooperativeSettings(StageSettings):
 class WriterSettings(StageSettings):
   """Stage 1C: reasons, written beside experts that stay as they are."""
 
-  steps: Annotated[int, at_least(1)] = 500  # updates
-  learning_rate: Annotated[float, at_least(0)] = 5e-3  # the peak
+  steps: Annotated[int, at_least(1)] = 300  # updates
+  learning_rate: Annotated[float, at_least(0)] = 1e-2  # the peak
   weight_decay: Annotated[float, at_least(0)] = 0.0  # decoupled, on kernels alone
   batch: Annotated[int, at_least(1)] = 8  # lists in a step
   list_length: Annotated[int, at_least(1)] = 4  # jobs of a list, each with a reason of either kind

@@ -45,17 +45,17 @@ class Lessons:
 
   Attributes:
     candidate, job: [M] and [M, J] indices.
-    texts: [M, J, E, T] int32, the end behind each text and then `PAD`; empty where there is no
-      reason.
+    texts: of each perspective [M, J, T] int32, the end behind each text and then `PAD`; empty where
+      there is no reason.
   """
 
   candidate: np.ndarray
   job: np.ndarray
-  texts: np.ndarray
+  texts: tuple[np.ndarray, ...]
 
   def batch(self, rows: np.ndarray, blocks: BlockEncoder, experts: Experts) -> PyTree:
     lists = blocks.candidate_lists(self.candidate[rows], self.job[rows])
-    return widened(lists, experts) | {'texts': self.texts[rows]}
+    return widened(lists, experts) | {'texts': tuple(of[rows] for of in self.texts)}
 
 
 def lessons(s: WriterSettings, seed: int, dataset: Dataset, split: str, count: int,
@@ -67,19 +67,19 @@ def lessons(s: WriterSettings, seed: int, dataset: Dataset, split: str, count: i
   job = np.stack([rng.choice(jobs, s.list_length, replace=len(jobs) < s.list_length)
                   for _ in range(count)])
   pairs = np.repeat(candidate, s.list_length), job.ravel()
+  words = Vocabulary(experts.tokenizer, words_of(experts.model))
   texts = []
   for perspective in PERSPECTIVES:
     parts = reasons.parts(*pairs, perspective)
-    texts.append([reasons.reason(sayable(dataset.schema, dataset.candidates[u], dataset.jobs[j],
-                                         perspective), of) for u, j, of in zip(*pairs, parts)])
-  flat = [text for both in zip(*texts) for text in both]
-  words = Vocabulary(experts.tokenizer, words_of(experts.model))
-  ids = [[*row, words.size] if row else [] for row in words.encode(flat)]
-  longest = -(-max(map(len, ids)) // 8) * 8
-  rows = np.full((len(ids), longest), PAD, np.int32)
-  for row, i in zip(rows, ids):
-    row[:len(i)] = i
-  return Lessons(candidate, job, rows.reshape(*job.shape, len(PERSPECTIVES), longest))
+    said = [reasons.reason(sayable(dataset.schema, dataset.candidates[u], dataset.jobs[j],
+                                   perspective), of) for u, j, of in zip(*pairs, parts)]
+    ids = [[*row, words.size] if row else [] for row in words.encode(said)]
+    longest = -(-max(map(len, ids)) // 8) * 8
+    rows = np.full((len(ids), longest), PAD, np.int32)
+    for row, i in zip(rows, ids):
+      row[:len(i)] = i
+    texts.append(rows.reshape(*job.shape, longest))
+  return Lessons(candidate, job, tuple(texts))
 
 
 def make_writer(bench: Bench, market: Callable[[], Market]) -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jobrec_jax.data.tokens import PAD
 from jobrec_jax.models.decoder import DecoderConfig
@@ -12,9 +11,10 @@ from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.writer import (
   Writer,
   embed,
-  output_table,
+  output_rows,
   read_on,
   read_pairs,
+  word_table,
   words_of,
 )
 from jobrec_jax.train.state import LossFn
@@ -31,7 +31,7 @@ def writer_loss(model: JobRec, config: DecoderConfig) -> LossFn:
 
   Returns:
     (writer, experts' parameters, batch, key) -> (loss, metrics); a batch is blocks of lists of
-    jobs, and 'texts' [B, J, E, T] int32, of each expert's perspective, the end behind each and then
+    jobs, and 'texts', of each expert's perspective [B, J, T] int32, the end behind each and then
     `PAD`; an empty text teaches nothing.
   """
   c = model.config
@@ -40,27 +40,46 @@ def writer_loss(model: JobRec, config: DecoderConfig) -> LossFn:
 
   def loss_fn(trainable, frozen, batch, key):
     writer, params = trainable['writer'], frozen['model']
-    texts = batch['texts']
     states = jax.lax.stop_gradient(read_pairs(model, params, batch))
     start = module.apply({'params': writer}, model, params, states.scores, batch.get('numbers'),
                          method='start')
     adapters = module.apply({'params': writer}, method='adapters')
-    table = output_table(model, params, writer['end'])
+    table = word_table(model, params)
     total = count = right = 0.0
-    for e in range(len(c.experts)):
-      text = texts[:, :, e]
+    for e, text in enumerate(batch['texts']):
       before = jnp.where(text == end, PAD, text)[..., :-1]  # the end has no embedding
       said = jnp.concatenate([start[:, :, e, None].astype(config.dtype),
                               embed(model, params, before)],
                              axis=2)
       hidden, _ = read_on(config, params['decoder'], said, text != PAD, states.of(e), adapters)
       compared = module.apply({'params': writer}, hidden)[1]
-      logits = jnp.einsum('bjtd,vd->bjtv', compared, table)
+      loss, hit = _judged(compared, table, writer['end'],
+                          output_rows(model, params, writer['end'], text), text)
       real = text != PAD
-      loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(real, text, 0))
       total += jnp.where(real, loss, 0).sum()
-      right += (real & (logits.argmax(-1) == text)).sum()
+      right += (real & hit).sum()
       count += real.sum()
     count = jnp.maximum(count, 1)
     return total / count, {'train/right': right / count}
   return loss_fn
+
+
+def _judged(compared: jax.Array, table: jax.Array, end: jax.Array, rows: jax.Array,
+            text: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """[..., T] -log p(token), and whether no other token was more likely; meaningless at padding.
+
+  The table is frozen and its gradient as large as the logits: the end stands apart from it, and the
+  token's own logit is of its row, so that nothing is scattered.
+
+  Args:
+    compared: [..., T, D] fp32.
+    table: [V, D], the rows of words.
+    end: [D], the row of token V.
+    rows: [..., T, D] of the tokens themselves.
+    text: [..., T] int32.
+  """
+  words, last = compared @ table.T, compared @ end
+  loss = jnp.logaddexp(jax.nn.logsumexp(words, axis=-1), last) - (compared * rows).sum(-1)
+  found = jnp.take_along_axis(words, jnp.clip(text, 0, len(table) - 1)[..., None], axis=-1)[..., 0]
+  said = jnp.where(text == len(table), last, found)
+  return loss, jax.lax.stop_gradient(said >= jnp.maximum(words.max(-1), last))

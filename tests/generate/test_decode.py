@@ -18,6 +18,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig
 from jobrec_jax.models.writer import embed, output_table, read_on, read_pairs, writer_lora
+from jobrec_jax.train.writer import writer_loss
 from tests.reference.llama_torch import decoder_params, random_llama
 
 B, J, MOST = 2, 2, 90
@@ -103,6 +104,42 @@ def test_pairs_are_scored_in_the_pass_that_reads_them(case):
   assert pairs.scores.shape == (B, J, 2)
   expected = writing.model.apply({'params': writing.params}, *case[-1])
   np.testing.assert_allclose(pairs.scores, expected.scores, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_of_minus_log_p_over_the_tokens_of_all_texts(case):
+  """Value and gradient: the end's row among all rows, texts of two lengths and an empty one."""
+  w, lists = case[0], dict(zip(('candidate', 'job', 'alignment', 'numbers'), case[-1]))
+  rng, texts = np.random.default_rng(1), []
+  for T, lengths in ((8, (3, 7, 0, 5)), (16, (2, 12, 9, 1))):
+    rows = np.full((B * J, T), PAD, np.int32)
+    for row, n in zip(rows, lengths):
+      row[:n] = [*rng.integers(0, w.end, max(n - 1, 0)), w.end][:n]
+    texts.append(rows.reshape(B, J, T))
+
+  def plain(writer):
+    states = read_pairs(w.model, w.params, lists)
+    start = w.module.apply({'params': writer}, w.model, w.params, states.scores,
+                           lists.get('numbers'), method='start')
+    adapters = w.module.apply({'params': writer}, method='adapters')
+    total = count = 0
+    for e, text in enumerate(texts):
+      before = jnp.asarray(np.where(text == w.end, PAD, text)[..., :-1])
+      x = jnp.concatenate([start[:, :, e, None], embed(w.model, w.params, before)], axis=2)
+      hidden, _ = read_on(w.config, w.params['decoder'], x, text != PAD, states.of(e), adapters)
+      logits = (w.module.apply({'params': writer}, hidden)[1]
+                @ output_table(w.model, w.params, writer['end']).T)
+      said = jnp.take_along_axis(jax.nn.log_softmax(logits), text.clip(0)[..., None], -1)[..., 0]
+      total, count = total - jnp.where(text == PAD, 0, said).sum(), count + (text != PAD).sum()
+    return total / count
+
+  loss_fn = writer_loss(w.model, w.config)
+  batch = lists | {'texts': tuple(texts)}
+  (loss, metrics), grad = jax.jit(jax.value_and_grad(lambda writer: loss_fn(
+      {'writer': writer}, {'model': w.params}, batch, None), has_aux=True))(w.writer)
+  expected, like = jax.jit(jax.value_and_grad(plain))(w.writer)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), grad, like)
+  assert 0 <= metrics['train/right'] < 0.1
 
 
 def test_free_decoding_equals_one_that_keeps_nothing(case):
