@@ -1,8 +1,13 @@
-"""Tables and examples of docs/explain.md and README.md, from kept judgements of a run a domain.
+"""Tables and examples of docs/explain.md and README.md, from kept judgements of a domain's runs.
 
-  python -m experiments.explain --workdir=runs/quickstart
-  python -m benchmarks.reasons --take=runs/quickstart    keeps it, and writes the pages
-  python -m benchmarks.reasons                           writes the pages again
+  for n in 0 1 2 3 4; do
+    python -m experiments.explain --workdir=runs/reasons$n --config.seed=$n --config.data.seed=$n
+  done
+  python -m benchmarks.reasons --take=runs/reasons0,...    keeps them, and writes the pages
+  python -m benchmarks.reasons                             writes the pages again
+
+Each run has a market and training seeds of its own. Of several, numbers are means with intervals
+over runs; examples are of the first.
 
 What is written stands between `<!-- DOMAIN WHAT -->` and `<!-- end -->`, WHAT one of `PARTS`.
 """
@@ -15,10 +20,12 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.worlds import t_interval
 from jobrec_jax.command_line import launch
 from jobrec_jax.evaluate.reasons import METRICS
 from jobrec_jax.pipeline import provenance
 from jobrec_jax.pipeline.explain import COMPARED, Example, in_words
+from jobrec_jax.report.results import range_of
 from jobrec_jax.schema.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -60,8 +67,39 @@ def three(kept: Mapping[str, Any]) -> str:
 
 
 def origin(kept: Mapping[str, Any]) -> str:
-  n = max(r['n'] for r in kept['rows'])
-  return f'{n} held-out pairs of one run, at commit {kept["commit"]}.'
+  n, runs = max(r['n'] for r in kept['rows']), kept['runs']
+  if runs == 1:
+    return f'{n} held-out pairs of one run, at commit {kept["commit"]}.'
+  return (f'{n} held-out pairs of each of {runs} runs, which differ in market and training seed, at '
+          f'commit {kept["commit"]}. Intervals are over runs.')
+
+
+def joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """What is kept of judgements: of several, each row's mean, with the t interval over runs.
+
+  Raises:
+    ValueError: they do not judge the same systems.
+  """
+  first, *more = ({_of(r): r for r in run['rows']} for run in runs)
+  if any(of.keys() != first.keys() for of in more):
+    raise ValueError('--take must name runs with the same systems and metrics; explain all again')
+  rows = [row if not more else row | over_runs([row, *(of[key] for of in more)])
+          for key, row in first.items()]
+  return {'runs': len(runs), 'rows': rows, 'examples': runs[0]['examples']}
+
+
+def over_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+  """The mean over runs and its 95% interval by Student's t; nothing where a run has no value."""
+  found = [row['value'] for row in rows]
+  if None in found:
+    return dict.fromkeys(('value', 'low', 'high'))
+  mean, half = t_interval(found)
+  low, high = range_of('' if rows[0]['against'] else rows[0]['metric'])
+  return {'value': mean, 'low': float(max(low, mean - half)), 'high': float(min(high, mean + half))}
+
+
+def _of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+  return tuple(row[k] for k in ('system', 'against', 'perspective', 'metric'))
 
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -81,14 +119,17 @@ def render(page: str) -> str:
 def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
-    run = Path(flags.FLAGS.take)
-    domain = read_json(run / 'run.json')['settings']['market']['domain']
-    write_json(KEPT / f'{domain}.json',
-               read_json(run / 'reasons.json') | {'commit': provenance.commit()}, indent=1)
+    runs = [*map(Path, flags.FLAGS.take)]
+    markets = [read_json(run / 'run.json')['settings']['market'] for run in runs]
+    if any(market != markets[0] for market in markets):
+      raise ValueError('--take must name runs whose market differs by its seed alone')
+    kept = joined([read_json(run / 'reasons.json') for run in runs])
+    write_json(KEPT / f"{markets[0]['domain']}.json", kept | {'commit': provenance.commit()},
+               indent=1)
   for page in PAGES:
     write_text(page, render(page.read_text()))
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('take', None, 'a run that experiments.explain judged')
+  flags.DEFINE_list('take', None, 'runs of one domain that experiments.explain judged')
   launch(main)

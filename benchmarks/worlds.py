@@ -110,11 +110,16 @@ def _difference(results: Results, world: str, ours: str, other: str, measure: Me
 
 def over_markets(found: Sequence[float]) -> str:
   """A mean, one number a market, with the 95% interval of Student's t over markets."""
-  n, mean = len(found), statistics.mean(found)
-  if n < 2:
-    return f'{mean:+.3f}'.replace('-', '−')
-  half = student.ppf(0.975, n - 1) * statistics.stdev(found) / n ** 0.5
+  if len(found) < 2:
+    return f'{found[0]:+.3f}'.replace('-', '−')
+  mean, half = t_interval(found)
   return f'{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]'.replace('-', '−')
+
+
+def t_interval(found: Sequence[float]) -> tuple[float, float]:
+  """The mean of at least two numbers, and half its 95% interval by Student's t."""
+  n = len(found)
+  return statistics.mean(found), student.ppf(0.975, n - 1) * statistics.stdev(found) / n ** 0.5
 
 
 def systems(results: Results, measure: Measure) -> list[str]:

@@ -1,5 +1,7 @@
 """docs/explain.md shows what benchmarks.reasons keeps, and nothing that was edited."""
 
+import pytest
+
 from benchmarks import reasons
 from jobrec_jax.evaluate.reasons import METRICS
 from jobrec_jax.schema.files import read_json
@@ -19,3 +21,25 @@ def test_a_table_has_every_system_and_metric_and_a_dash_for_what_is_not_there():
   table = reasons.table(KEPT, 'preference').splitlines()
   assert len(table) == 2 + 5 and all(line.count('|') == len(METRICS) + 2 for line in table)
   assert '–' in next(line for line in table if 'templates' in line)  # it judges no text
+
+
+def row(metric, value, system='writer', against=None):
+  return {'system': system, 'against': against, 'perspective': 'preference', 'metric': metric,
+          'value': value, 'low': None, 'high': None, 'n': 10}
+
+
+def test_several_runs_are_kept_as_their_mean_and_its_interval_over_runs():
+  runs = [{'examples': [n], 'rows': [row('causal recall', value), row('right judgements', judged),
+                                     row('causal recall', value - 0.4, against='templates')]}
+          for n, (value, judged) in enumerate([(0.9, 0.5), (1.0, None), (0.8, 0.7)])]
+  kept = reasons.joined(runs)
+  recall, judged, difference = kept['rows']
+  half = 4.302653 * 0.1 / 3 ** 0.5  # Student's t of two degrees, 97.5%
+  assert kept['runs'] == 3 and kept['examples'] == [0]
+  assert (recall['value'], recall['low']) == (pytest.approx(0.9), pytest.approx(0.9 - half))
+  assert recall['high'] == 1  # no share lies above
+  assert difference['high'] == pytest.approx(0.5 + half)
+  assert judged['value'] is judged['low'] is None
+  assert reasons.joined(runs[:1])['rows'] == runs[0]['rows']
+  with pytest.raises(ValueError, match='the same systems'):
+    reasons.joined([*runs, {'examples': [], 'rows': runs[0]['rows'][:1]}])

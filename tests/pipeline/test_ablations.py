@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import jobrec_jax
+from jobrec_jax.pipeline import sections
 from jobrec_jax.pipeline.measures.subject import QUALIFICATION, STAGE_2
 from jobrec_jax.pipeline.pack import pack
 from jobrec_jax.pipeline.report import report, sweep_report
 from jobrec_jax.pipeline.road import proof_stage, sweep_stage
 from jobrec_jax.pipeline.run import Run
+from jobrec_jax.report.canvas import Picture
 from tests.pipeline.tiny import tiny_settings
 
 
@@ -24,8 +26,13 @@ def store(tiny_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def reported(store, tmp_path):
-  """sections -> (run, its evaluation); what is as in the tiny run is not made again."""
+def reported(store, tmp_path, monkeypatch):
+  """sections -> (run, its evaluation); what is as in the tiny run is not made again.
+
+  Figures are put together and not written, which takes longer than all else here.
+  """
+  monkeypatch.setattr(sections, 'save', lambda draw, *_: Picture(str(draw(False)), '', 1.0))
+
   def make(**sections):
     run = Run(tmp_path / 'run', tiny_settings(**sections), store)
     return run, report(run)

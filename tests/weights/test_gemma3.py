@@ -46,14 +46,14 @@ def tokenizer(file):
 
 @pytest.fixture(scope='module')
 def prompts():
-  """19 blocks of candidates, or of jobs and alignments, and a text that is longer than a window."""
+  """Seven blocks of candidates, or of jobs and alignments; a text that is longer than a window."""
   dataset, _ = simulate(MarketConfig(candidates=20, jobs=20), 0)
   schema, texts = dataset.schema, []
-  for candidate, job in zip(dataset.candidates[:10], dataset.jobs):
+  for candidate, job in zip(dataset.candidates[:4], dataset.jobs):
     texts.append(render_entity(schema, 'candidate', candidate))
     texts.append(render_entity(schema, 'job', job) + '\n'
                  + render_alignment(align(schema, candidate, job)))
-  return [*texts[:19], '\n'.join(texts)]
+  return [*texts[:7], '\n'.join(texts)]
 
 
 def pieces(score, text):
