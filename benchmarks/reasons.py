@@ -1,12 +1,11 @@
 """Tables and examples of docs/explain.md and README.md, from kept judgements of a domain's runs.
 
-  for n in 0 1 2 3 4; do
-    python -m experiments.explain --workdir=runs/reasons$n --config.seed=$n --config.data.seed=$n
-  done
-  python -m benchmarks.reasons --take=runs/reasons0,...    keeps them, and writes the pages
-  python -m benchmarks.reasons                             writes the pages again
+  python -m experiments.explain --workdir=runs/0
+  python -m experiments.explain --workdir=runs/1 --config.seed=1 --config.data.seed=1
+  python -m benchmarks.reasons --take=runs/0,runs/1    keeps them, and writes the pages
+  python -m benchmarks.reasons                         writes the pages again
 
-Each run has a market and training seeds of its own. Of several, numbers are means with intervals
+Each run has a market and a training seed of its own. Of several, numbers are means with intervals
 over runs; examples are of the first.
 
 What is written stands between `<!-- DOMAIN WHAT -->` and `<!-- end -->`, WHAT one of `PARTS`.
@@ -70,8 +69,8 @@ def origin(kept: Mapping[str, Any]) -> str:
   n, runs = max(r['n'] for r in kept['rows']), kept['runs']
   if runs == 1:
     return f'{n} held-out pairs of one run, at commit {kept["commit"]}.'
-  return (f'{n} held-out pairs of each of {runs} runs, which differ in market and training seed, at '
-          f'commit {kept["commit"]}. Intervals are over runs.')
+  return (f'{n} held-out pairs of each of {runs} runs, which differ in market and training seed; '
+          f'intervals are over runs. At commit {kept["commit"]}.')
 
 
 def joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def ours() -> list[dict]:
   from jobrec_jax.generate.automaton import Vocabulary, automaton, stacked
   from jobrec_jax.generate.decode import Writing, decode, programs, written
   from jobrec_jax.models.jobrec import JobRec, JobRecConfig
-  from jobrec_jax.models.writer import read_pairs, writer_lora
+  from jobrec_jax.models.writer import Start, read_pairs, writer_lora
   from jobrec_jax.weights.gguf_decoder import decoder_config, load_decoder
   from jobrec_jax.weights.gguf_tokenizer import load_tokenizer
   shared, jobs, own, languages = market()
@@ -75,7 +75,8 @@ def ours() -> list[dict]:
   read = jax.jit(lambda params: read_pairs(model, params, lists))
   jax.block_until_ready(read(params))
   pairs, seconds = timed(lambda: jax.block_until_ready(read(params)))
-  start = jnp.broadcast_to(params['decoder']['embedding'][1], (1, ROWS, config.width))
+  first = jnp.broadcast_to(params['decoder']['embedding'][1], (1, ROWS, config.width))
+  start = Start(first, jnp.zeros_like(first))
   rows = []
   for name, of, most, jump in (('ours, free', None, TOKENS, 1),
                                ('ours, grammar', tables, LONGEST, 1),

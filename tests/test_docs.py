@@ -89,7 +89,7 @@ VALUES = {
     'elsewhere': ['', ' --config.data.folder=examples/shifts'],
     'places': ['runs/mine/runs/base/* runs/mine/runs/hidden/*'],
     'encoder': ['minilm'],
-    'step': ['train_experts', 'fit_policy'], 'script': ['fit_policy', 'evaluate'],
+    'step': ['train_experts', 'fit_policy', 'explain'], 'script': ['fit_policy', 'evaluate'],
 }
 WRONG = '''
 `python -m experiments.evaluate --workdri=x` and

@@ -23,11 +23,12 @@ from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.list_attention import States
 from jobrec_jax.models.writer import (
   PairStates,
+  Start,
   Writer,
-  embed,
   output_rows,
   output_table,
   read_on,
+  told,
   words_of,
 )
 
@@ -104,7 +105,7 @@ class _State(NamedTuple):
   said: jax.Array
 
 
-def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables | None,
+def decode(writing: Writing, pairs: PairStates, start: Start, tables: Tables | None,
            most: int, temperature: float = 0.0, key: jax.Array | None = None,
            jump: int | None = None) -> Texts:
   """Writes a text for each pair.
@@ -112,7 +113,7 @@ def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables
   Args:
     writing: who writes.
     pairs: of one pass.
-    start: [B, J, D], what each text begins with.
+    start: what texts begin with, of one expert.
     tables: of the R = B*J automata; None for free decoding, where anything may follow.
     most: turns, at most.
     temperature: 0 takes the likeliest token; else tokens are drawn.
@@ -135,11 +136,11 @@ def decode(writing: Writing, pairs: PairStates, start: jax.Array, tables: Tables
 
 @functools.partial(jax.jit, static_argnums=(0, 6, 7, 8, 10))
 def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree,
-            pairs: PairStates, start: jax.Array, automata: tuple | None, width: int, most: int,
+            pairs: PairStates, start: Start, automata: tuple | None, width: int, most: int,
             temperature: float, key: jax.Array | None, jump: int) -> Texts:
   model, config = static
   w = Writing(model, config, params, writer)
-  B, J, D = start.shape
+  B, J, D = start.first.shape
   adapters = w.module.apply({'params': writer}, method='adapters')
   L = pairs.sides_mask.shape[2]
   room = 1 + most * jump
@@ -174,12 +175,12 @@ def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree
     ends = (tokens == w.end).any(-1)
     tokens = jnp.where((tokens == w.end) | s.done[:, None], PAD, tokens)
     out = jax.lax.dynamic_update_slice_in_dim(s.tokens, tokens, s.turn * jump, 1)
-    x = embed(model, params, tokens.reshape(B, J, jump))
+    x = told(model, params, start, tokens.reshape(B, J, jump))
     s = read(s, x, (tokens != PAD).reshape(B, J, jump), L + 1 + s.turn * jump)
     return s._replace(turn=s.turn + 1, at=at, tokens=out, done=s.done | ends,
                       said=s.said + jnp.where(s.done, 0, said))
 
-  begin = read(begin, start[:, :, None].astype(config.dtype), jnp.ones((B, J, 1), bool), L)
+  begin = read(begin, start.first[:, :, None].astype(config.dtype), jnp.ones((B, J, 1), bool), L)
   end = jax.lax.while_loop(lambda s: (s.turn < most) & ~s.done.all(), turn, begin)
   return Texts(end.tokens.reshape(B, J, -1), end.done.reshape(B, J), end.said.reshape(B, J),
                end.turn)

@@ -14,7 +14,7 @@ from jobrec_jax.generate.automaton import Automaton, Vocabulary, automaton, stac
 from jobrec_jax.generate.claims import Sayable, pattern, pieces, sayable
 from jobrec_jax.generate.decode import Texts, Writing, decode
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.models.writer import PairStates, read_pairs, words_of
+from jobrec_jax.models.writer import PairStates, Start, read_pairs, words_of
 from jobrec_jax.schema.schema import PERSPECTIVES, Schema
 from jobrec_jax.scoring.experts import Experts
 
@@ -116,8 +116,8 @@ class ReasonWriter:
     return said, automaton(pattern(said), pieces(said), self.vocabulary)
 
   def read(self, blocks: BlockEncoder, candidate: np.ndarray, job: np.ndarray,
-           perspective: str) -> tuple[PairStates, jax.Array]:
-    """The states of pairs [B], as lists of one job, and what their texts begin with [B, 1, D]."""
+           perspective: str) -> tuple[PairStates, Start]:
+    """The states of pairs [B], as lists of one job, and what their texts begin with."""
     lists = widened(blocks.candidate_lists(candidate, job[:, None]), self.experts)
     e = PERSPECTIVES.index(perspective)
     w = self.writing
@@ -126,12 +126,12 @@ class ReasonWriter:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))
 def _read(model, config, params: PyTree, writer: PyTree, lists: PyTree,
-          expert: int) -> tuple[PairStates, jax.Array]:
+          expert: int) -> tuple[PairStates, Start]:
   module = Writing(model, config, params, writer).module
   pairs = read_pairs(model, params, lists)
   start = module.apply({'params': writer}, model, params, pairs.scores, lists.get('numbers'),
                        method='start')
-  return pairs.of(expert), start[:, :, expert]
+  return pairs.of(expert), start.of(expert)
 
 
 def widened(lists: dict[str, np.ndarray], experts: Experts) -> dict[str, np.ndarray]:

@@ -3,8 +3,9 @@
 What scored a pair also writes about it: its states are read once, under the adapters of the expert
 who scores, and never again. Only tokens that are written have the writer's adapters, so that no
 score can change. A reason begins with a learned vector for each perspective, as an expert's
-judgement does with a readout; its logits are those of the decoder's own embeddings, behind a linear
-map. The end of a text is a token of its own, behind the words of the vocabulary.
+judgement does with a readout; what the scores say is added to every token behind it. Its logits are
+those of the decoder's own embeddings, behind a linear map. The end of a text is a token of its own,
+behind the words of the vocabulary.
 """
 
 from typing import Any
@@ -58,6 +59,24 @@ class PairStates:
     return self.replace(prefix=prefix, sides=sides)
 
 
+@struct.dataclass
+class Start:
+  """What texts of pairs begin with.
+
+  Attributes:
+    first: [B, J, E, D] fp32, the vector before the first token.
+    scored: [B, J, E, D] fp32, what of it the scores say, which is added to every token: whether a
+      text speaks for a job or against it is then asked of no token far behind.
+  """
+
+  first: jax.Array
+  scored: jax.Array
+
+  def of(self, expert: int | jax.Array) -> 'Start':
+    """One expert's, without the axis of experts."""
+    return jax.tree.map(lambda x: x[:, :, expert], self)
+
+
 class Writer(nn.Module):
   """The writer's own parameters: adapters, a start for each perspective, the linear map, the end.
 
@@ -94,27 +113,25 @@ class Writer(nn.Module):
     return self.lora()
 
   def start(self, model: JobRec, params: PyTree, scores: jax.Array,
-            numbers: jax.Array | None) -> jax.Array:
+            numbers: jax.Array | None) -> Start:
     """What texts begin with.
 
     Args:
       model, params: the experts.
       scores: [B, J, E], their scores.
       numbers: [B, J, N] of the pairs; None for none.
-
-    Returns:
-      [B, J, E, D] fp32.
     """
     joint = jnp.zeros_like(scores)
     if model.config.matched:
       joint = linear_scores(numbers, params['number_scale'],
                             jnp.zeros_like(params['number_weights']), params['match'])
     said = jnp.tanh(jnp.concatenate([scores, joint], axis=-1) / SCALE)
-    start = self.begin + jnp.einsum('bjs,esd->bjed', said, self.told)
-    if not self.numbers:
-      return start
-    x = jnp.clip(numbers * params['number_scale'], -MOST, MOST)
-    return start + jnp.einsum('bjn,end->bjed', x, self.given)
+    scored = jnp.einsum('bjs,esd->bjed', said, self.told)
+    first = self.begin + scored
+    if self.numbers:
+      x = jnp.clip(numbers * params['number_scale'], -MOST, MOST)
+      first += jnp.einsum('bjn,end->bjed', x, self.given)
+    return Start(first, scored)
 
 
 def read_pairs(model: JobRec, params: PyTree, lists: PyTree) -> PairStates:
@@ -209,6 +226,21 @@ def _by_item(x: jax.Array, J: int) -> jax.Array:
 def embed(model: JobRec, params: PyTree, tokens: jax.Array) -> jax.Array:
   """[...] int32, `PAD` at padding, to [..., D]."""
   return model.apply({'params': params}, tokens, method=lambda m, x: m._embed(x))
+
+
+def told(model: JobRec, params: PyTree, start: Start, tokens: jax.Array) -> jax.Array:
+  """Tokens of texts as they are read, with what the scores say added to each.
+
+  Args:
+    model, params: the experts.
+    start: of one expert.
+    tokens: [B, J, T] int32, `PAD` at padding.
+
+  Returns:
+    [B, J, T, D] of the compute dtype.
+  """
+  read = embed(model, params, tokens)
+  return read + start.scored[:, :, None].astype(read.dtype)
 
 
 def output_rows(model: JobRec, params: PyTree, end: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -53,8 +53,8 @@ CHAIN = (('cooperative', 'tokenizer', 'tokenizer'), ('cooperative', 'data', 'dat
          ('catalogue', 'data', 'data'), ('writer', 'experts', 'cooperative'))
 WRITER = 'writer'  # beside these, where a run has one
 # The first version of an artefact whose numbers mean what they mean to this code: the experts'
-# heads had ReLU before.
-OLDEST = {'cooperative': 6}
+# heads had ReLU before, and a writer saw the scores at the first token alone.
+OLDEST = {'cooperative': 6, 'writer': 2}
 RESULTS = 'results.json'
 
 
@@ -179,16 +179,16 @@ def find_parts(folder: Path, names: Sequence[str] = PARTS) -> Parts:
   abouts = {}
   for name in known:
     place = store / keys.get(name, name)
+    step = ('train_experts' if name in PARTS[:3] else 'explain' if name == WRITER else 'fit_policy')
+    command = f'python -m experiments.{step} --workdir={folder}'
     if not (place / ABOUT).is_file():
-      step = 'train_experts' if name in PARTS[:3] else 'fit_policy'
       raise ValueError(f'{place}: must be the artefact {name}, got no such folder; make it: '
-                       f'python -m experiments.{step} --workdir={folder}')
+                       f'{command}')
     abouts[name] = check_whole(place) if name in names else read_about(place)
     version = abouts[name]['identity']['version']
     if version < OLDEST.get(name, 0):
       raise ValueError(f'{place}: must be of version {OLDEST[name]} or later, got {version}, which '
-                       'an earlier jobrec_jax made for another form of the experts; the command '
-                       'that made the run makes it again')
+                       f'an earlier jobrec_jax made in another form; make it again: {command}')
   for name, of, other in CHAIN:
     if name in known and abouts[name]['identity']['inputs'].get(of) != keys.get(other):
       raise ValueError(f'{store / keys[name]}: must be made from {keys.get(other)}, which '

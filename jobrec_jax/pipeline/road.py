@@ -158,7 +158,7 @@ def writer_stage(s: Settings, r: Road) -> Stage[ReasonWriter]:
     raise ValueError("data.source must be 'simulated', where the causes of every pair are known, "
                      f'to learn from them what to write, got {s.data.source!r}')
   inputs = {k: r.certified.inputs[k] for k in ('data', 'experts', 'tokenizer')}
-  return Stage('writer', 1, {'seed': s.seed, 'writer': s.writer}, inputs,
+  return Stage('writer', 2, {'seed': s.seed, 'writer': s.writer}, inputs,
                functools.partial(writer.make_writer, market=lambda: data.market_of(s)),
                writer.read_writer, together=True)
 

@@ -10,10 +10,10 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec
 from jobrec_jax.models.writer import (
   Writer,
-  embed,
   output_rows,
   read_on,
   read_pairs,
+  told,
   word_table,
   words_of,
 )
@@ -48,9 +48,9 @@ def writer_loss(model: JobRec, config: DecoderConfig) -> LossFn:
     total = count = right = 0.0
     for e, text in enumerate(batch['texts']):
       before = jnp.where(text == end, PAD, text)[..., :-1]  # the end has no embedding
-      said = jnp.concatenate([start[:, :, e, None].astype(config.dtype),
-                              embed(model, params, before)],
-                             axis=2)
+      own = start.of(e)
+      said = jnp.concatenate([own.first[:, :, None].astype(config.dtype),
+                              told(model, params, own, before)], axis=2)
       hidden, _ = read_on(config, params['decoder'], said, text != PAD, states.of(e), adapters)
       compared = module.apply({'params': writer}, hidden)[1]
       loss, hit = _judged(compared, table, writer['end'],

@@ -17,7 +17,14 @@ from jobrec_jax.generate.decode import Writing, decode, programs, written
 from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import LoraConfig
-from jobrec_jax.models.writer import embed, output_table, read_on, read_pairs, writer_lora
+from jobrec_jax.models.writer import (
+    Start,
+    embed,
+    output_table,
+    read_on,
+    read_pairs,
+    writer_lora,
+)
 from jobrec_jax.train.writer import writer_loss
 from tests.reference.llama_torch import decoder_params, random_llama
 
@@ -60,7 +67,7 @@ def case(request, blocks, dataset, tokenizer):
   expert = 1
   pairs = read_pairs(writing.model, writing.params, lists).of(expert)
   start = writing.module.apply({'params': writing.writer}, writing.model, writing.params,
-                               pairs.scores, lists.get('numbers'), method='start')[:, :, expert]
+                               pairs.scores, lists.get('numbers'), method='start').of(expert)
   vocabulary = Vocabulary(tokenizer, 512 if tokenizer.get_vocab_size() == 512 else None)
   assert vocabulary.size == 512
   said = [sayable(dataset.schema, dataset.candidates[u], dataset.jobs[j], 'qualification')
@@ -73,13 +80,14 @@ def case(request, blocks, dataset, tokenizer):
 
 def recomputed(writing, pairs, start, automata, steps):
   """Greedy texts of a decoder that reads everything again for each token, without a cache."""
-  w, D = writing, start.shape[-1]
+  w, D = writing, start.first.shape[-1]
   adapters = w.module.apply({'params': w.writer}, method='adapters')
   table = np.asarray(output_table(w.model, w.params, w.writer['end']))
 
   @jax.jit
   def logits(tokens, at):
-    x = jnp.concatenate([start[:, :, None], embed(w.model, w.params, tokens)], axis=2)
+    x = jnp.concatenate([start.first[:, :, None], embed(w.model, w.params, tokens)
+                         + start.scored[:, :, None]], axis=2)
     hidden, _ = read_on(w.config, w.params['decoder'], x, jnp.arange(steps + 1)[None, None] <= at +
                         jnp.zeros((B, J, 1), int), pairs, adapters)
     hidden = jnp.take_along_axis(hidden, jnp.full((B, J, 1, D), at), axis=2)[:, :, 0]
@@ -124,7 +132,8 @@ def test_the_loss_is_the_mean_of_minus_log_p_over_the_tokens_of_all_texts(case):
     total = count = 0
     for e, text in enumerate(texts):
       before = jnp.asarray(np.where(text == w.end, PAD, text)[..., :-1])
-      x = jnp.concatenate([start[:, :, e, None], embed(w.model, w.params, before)], axis=2)
+      x = jnp.concatenate([start.first[:, :, e, None], embed(w.model, w.params, before)
+                           + start.scored[:, :, e, None]], axis=2)
       hidden, _ = read_on(w.config, w.params['decoder'], x, text != PAD, states.of(e), adapters)
       logits = (w.module.apply({'params': writer}, hidden)[1]
                 @ output_table(w.model, w.params, writer['end']).T)
@@ -230,7 +239,8 @@ def test_it_writes_what_transformers_generates(blocks, tied):
   writer['end'] = jnp.full_like(writer['end'], 0.0)
   writing = writing._replace(writer=writer)
   begin = jnp.broadcast_to(params['decoder']['embedding'][first], (2, 1, 24))
-  texts = decode(writing, read_pairs(model, params, lists).of(0), begin, None, 10)
+  start = Start(begin, jnp.zeros_like(begin))
+  texts = decode(writing, read_pairs(model, params, lists).of(0), start, None, 10)
   for i in range(2):
     prompt = np.concatenate([lists['candidate'][i], lists['job'][i, 0], lists['alignment'][i, 0]])
     prompt = torch.tensor([[*prompt[prompt != PAD].tolist(), first]])
