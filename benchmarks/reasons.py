@@ -22,8 +22,9 @@ from absl import flags
 from benchmarks.worlds import t_interval
 from jobrec_jax.command_line import launch
 from jobrec_jax.evaluate.reasons import METRICS
-from jobrec_jax.pipeline import provenance
 from jobrec_jax.pipeline.explain import COMPARED, Example, in_words
+from jobrec_jax.pipeline.record import read_record
+from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.report.results import range_of
 from jobrec_jax.schema.files import read_json, write_json, write_text
 
@@ -115,16 +116,23 @@ def render(page: str) -> str:
       lambda m: f'{m[1]}{PARTS[m[3]](read_json(KEPT / f"{m[2]}.json"))}\n{m[4]}', page)
 
 
+def commit_of(run: Path) -> str:
+  """The commit at which a run's writer was trained."""
+  record = read_record(run)
+  about = run / record['store'] / record['artefacts']['writer'] / ABOUT
+  return read_json(about)['provenance']['commit']
+
+
 def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
     runs = [*map(Path, flags.FLAGS.take)]
-    markets = [read_json(run / 'run.json')['settings']['market'] for run in runs]
+    markets = [read_record(run)['settings']['market'] for run in runs]
     if any(market != markets[0] for market in markets):
       raise ValueError('--take must name runs whose market differs by its seed alone')
     kept = joined([read_json(run / 'reasons.json') for run in runs])
-    write_json(KEPT / f"{markets[0]['domain']}.json", kept | {'commit': provenance.commit()},
-               indent=1)
+    commits = ', '.join(sorted({commit_of(run) for run in runs}))
+    write_json(KEPT / f"{markets[0]['domain']}.json", kept | {'commit': commits}, indent=1)
   for page in PAGES:
     write_text(page, render(page.read_text()))
 
