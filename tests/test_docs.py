@@ -169,7 +169,7 @@ def test_what_is_wrong_in_a_command_is_found(parsed):
 def test_all_printed_commands_are_known():
   assert {c.module.removeprefix('experiments.') for c in PRINTED} == {
       'quickstart', 'train_experts', 'fit_policy', 'evaluate', 'recommend', 'audit', 'compare',
-      'jobrec_jax.weights.fetch'}
+      'explain', 'jobrec_jax.weights.fetch'}
 
 
 @pytest.fixture(scope='module')
