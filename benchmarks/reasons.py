@@ -74,6 +74,17 @@ def origin(kept: Mapping[str, Any]) -> str:
           f'intervals are over runs. At commit {kept["commit"]}.')
 
 
+def check(runs: Sequence[Mapping[str, Any]]) -> None:
+  """Raises ValueError: runs with these settings are no draws of one thing, or one is named twice.
+  """
+  alike = [{k: v for k, v in s.items() if k not in ('seed', 'data')} for s in runs]
+  if any(s != alike[0] for s in alike):
+    raise ValueError('--take must name runs whose settings differ by seed and data.seed alone')
+  seeds = [s['data']['seed'] for s in runs]
+  if len({*seeds}) < len(seeds):
+    raise ValueError(f'--take must name runs of different markets, got data.seed {seeds}')
+
+
 def joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """What is kept of judgements: of several, each row's mean, with the t interval over runs.
 
@@ -127,12 +138,12 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
     runs = [*map(Path, flags.FLAGS.take)]
-    markets = [read_record(run)['settings']['market'] for run in runs]
-    if any(market != markets[0] for market in markets):
-      raise ValueError('--take must name runs whose market differs by its seed alone')
+    settings = [read_record(run)['settings'] for run in runs]
+    check(settings)
     kept = joined([read_json(run / 'reasons.json') for run in runs])
     commits = ', '.join(sorted({commit_of(run) for run in runs}))
-    write_json(KEPT / f"{markets[0]['domain']}.json", kept | {'commit': commits}, indent=1)
+    domain = settings[0]['market']['domain']
+    write_json(KEPT / f'{domain}.json', kept | {'commit': commits}, indent=1)
   for page in PAGES:
     write_text(page, render(page.read_text()))
 

@@ -43,3 +43,13 @@ def test_several_runs_are_kept_as_their_mean_and_its_interval_over_runs():
   assert reasons.joined(runs[:1])['rows'] == runs[0]['rows']
   with pytest.raises(ValueError, match='the same systems'):
     reasons.joined([*runs, {'examples': [], 'rows': runs[0]['rows'][:1]}])
+
+
+def test_runs_that_are_kept_together_are_draws_of_one_thing():
+  def settings(seed, rank=16):
+    return {'seed': seed, 'data': {'seed': seed}, 'writer': {'rank': rank}}
+  reasons.check([settings(0), settings(1)])
+  with pytest.raises(ValueError, match=r'different markets, got data\.seed \[0, 1, 0\]'):
+    reasons.check([settings(0), settings(1), settings(0)])
+  with pytest.raises(ValueError, match=r'differ by seed and data\.seed alone'):
+    reasons.check([settings(0), settings(1, rank=4)])
