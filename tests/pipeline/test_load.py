@@ -70,6 +70,13 @@ def test_experts_of_another_form_are_not_read_as_ours(folder, monkeypatch, read)
     read(folder)
 
 
+def test_a_missing_writer_names_the_command_that_makes_it(folder):
+  record = json.loads((folder / 'run.json').read_text())
+  rewrite(folder, artefacts=record['artefacts'] | {'writer': 'writer-0'})
+  with pytest.raises(ValueError, match=r'artefact writer, .* python -m experiments\.explain'):
+    load(folder)
+
+
 @pytest.mark.slow
 def test_it_scores_as_the_run_did_without_the_runs_data(tiny_run, folder):
   dataset, _ = tiny_run.get(tiny_run.road.data)
