@@ -68,7 +68,7 @@ class ReasonWriter:
 
   def write(self, dataset: Dataset, candidate: np.ndarray, job: np.ndarray, perspective: str,
             grammar: bool = True, temperature: float = 0.0, key: jax.Array | None = None,
-            turns: int = TURNS) -> list[WrittenReason]:
+            turns: int = TURNS, beams: int = 1) -> list[WrittenReason]:
     """Reasons of pairs.
 
     Args:
@@ -77,7 +77,7 @@ class ReasonWriter:
       perspective: one of the experts'.
       grammar: whether only what is true can be written; a pair of which nothing can be said has
         the empty reason.
-      temperature, key: see `decode`; with a key each batch has its own.
+      temperature, key, beams: see `decode`; with a key each batch has its own.
       turns: of a reason, at most.
 
     Returns:
@@ -95,7 +95,7 @@ class ReasonWriter:
       tables = stacked([made[i] for i in filled]) if grammar else None
       pairs, start = self.read(blocks, candidate[filled], job[filled], perspective)
       own = None if key is None else jax.random.fold_in(key, number)
-      texts = decode(self.writing, pairs, start, tables, turns, temperature, own)
+      texts = decode(self.writing, pairs, start, tables, turns, temperature, own, beams=beams)
       for i, reason in zip(at, self.reasons(texts)):
         out[i] = reason
     return out

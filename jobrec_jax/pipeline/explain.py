@@ -116,8 +116,9 @@ def make_explained(bench: Bench, market: Callable[[], Market]) -> None:
     causes = reasons.parts(pairs.candidate, pairs.job, perspective)
     cases = [Case(*of) for of in zip(said, causes, moved[perspective])]
     of_pairs = dataset, pairs.candidate, pairs.job, perspective
-    texts = {WRITER: [w.text for w in writer.write(*of_pairs)],
-             FREE: [w.text for w in writer.write(*of_pairs, grammar=False)]}
+    texts = {name: [w.text for w in writer.write(*of_pairs, grammar=name == WRITER,
+                                                 beams=settings.beams)]
+             for name in (WRITER, FREE)}
     logging.info('explain: %d reasons of %s written', len(said), perspective)
     counts = [len(clauses(text)) for text in texts[WRITER]]
     texts |= {DELETION: [attribution(c.said, c.moved, n) for c, n in zip(cases, counts)],

@@ -54,6 +54,7 @@ class ExplainSettings:
 
   pairs: Annotated[int, at_least(10)] = 1000  # held-out pairs, each with a reason of either kind
   level: Annotated[float, within(0, 1, True, True)] = 0.95  # of every interval
+  beams: Annotated[int, at_least(1)] = 1  # texts that are tried side by side; 1: the greedy one
 
   def __post_init__(self):
     check(self)
