@@ -61,12 +61,16 @@ class Progress:
 
 
 class _Result(NamedTuple):
-  """A kept result: the hash of what it depends on but seeds, of its own settings, and its cost."""
+  """A kept result: the hash of what it depends on but seeds, of its own settings, and its cost.
+
+  `steps` are those of its training, 0 where it trains nothing.
+  """
 
   like: str
   own: str
   changed: float
   seconds: float
+  steps: int
 
 
 class Kept:
@@ -89,7 +93,8 @@ class Kept:
     """Seconds that each stage may take, by key; None where no result has its name.
 
     Those of the newest result of those that are most like it: that differ in seeds alone, all that
-    they stand on too; else whose own settings do; else any of the name.
+    they stand on too; else whose own settings do; else any of the name. Training takes as long as
+    it has steps.
     """
     self._read_new()
     found: dict[str, float | None] = {}
@@ -102,7 +107,9 @@ class Kept:
       results = self._results.get(stage.name, {}).values()
       best = max(results, default=None,
                  key=lambda r, like=like, own=own: (r.like == like, r.own == own, r.changed))
-      found[stage.key] = None if best is None else best.seconds
+      steps = _steps(stage.identity['settings'])
+      longer = steps / best.steps if best and best.steps and steps else 1.0
+      found[stage.key] = None if best is None else best.seconds * longer
     return found
 
   def _read_new(self) -> None:
@@ -119,7 +126,8 @@ class Kept:
         self._seen.add(key)
     for name, key, identity, changed, seconds in fresh:
       self._results.setdefault(name, {})[key] = _Result(
-          self._sign(key), _hash(unseeded(identity['settings'])), changed, seconds)
+          self._sign(key), _hash(unseeded(identity['settings'])), changed, seconds,
+          _steps(identity['settings']))
 
   def _sign(self, key: str) -> str:
     """A hash of what a result depends on, but seeds; its key where nothing is known of it."""
@@ -132,6 +140,12 @@ class Kept:
           'settings': unseeded(identity['settings']),
           'inputs': {name: self._sign(x) for name, x in identity['inputs'].items()}})
     return self._signs[key]
+
+
+def _steps(settings: Mapping[str, Any]) -> int:
+  """The updates that a stage's own section asks for, 0 for none."""
+  return next((part['steps'] for part in settings.values()
+               if isinstance(part, Mapping) and isinstance(part.get('steps'), int)), 0)
 
 
 def _hash(value: Any) -> str:

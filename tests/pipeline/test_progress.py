@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from jobrec_jax.pipeline.progress import Kept
 from jobrec_jax.pipeline.stage import Stage
 from jobrec_jax.pipeline.store import ABOUT, Store
 from jobrec_jax.schema import progress
@@ -113,6 +114,19 @@ def test_the_most_like_result_counts_then_the_newest(tmp_path):
   assert seconds(stage('policy')) is None
   (store.path(experts(9, 'small')) / ABOUT).write_text('{"identity"')
   assert seconds(experts(7, 'small')) == 20.0          # nothing damaged counts
+
+
+def test_training_takes_as_long_as_it_has_steps(tmp_path):
+  store = Store(tmp_path)
+  keep(store, stage('experts', seed=0, stage={'steps': 100, 'batch': 8}), 30.0)
+  keep(store, stage('data', seed=0, market={'size': 3}), 7.0)
+
+  def seconds(of):
+    return Kept(tmp_path, ABOUT).estimates([of])[of.key]
+  assert seconds(stage('experts', seed=1, stage={'steps': 1000, 'batch': 8})) == 300.0
+  assert seconds(stage('experts', seed=1, stage={'steps': 0, 'batch': 8})) == 30.0
+  assert seconds(stage('experts', seed=1)) == 30.0
+  assert seconds(stage('data', seed=1, market={'size': 9})) == 7.0
 
 
 def test_some_estimates_are_told_with_what_they_leave_out(tmp_path, told):
