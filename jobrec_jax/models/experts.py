@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jobrec_jax.models.axes import partitioned
 
 GAIN = 4.0  # of a number's own weight in a score: Adam moves one as far as one of a layer's many
+ACTIVATION = 'gelu'  # of the heads, with the error function
 MOST = 5.0  # of its scale: where a number is cut off
 
 

@@ -3,7 +3,7 @@
 | file | what it holds |
 |---|---|
 | adapter_config.json, adapter_model.safetensors | what `peft.PeftModel.from_pretrained` reads |
-| jobrec_heads.safetensors | readouts and heads, nested names joined by `/` |
+| jobrec_heads.safetensors | readouts and heads, nested names joined by `/`; its `activation` |
 | calibration.json | b and t of the calibration |
 | tokenizer.json, components.safetensors | what experts read texts with, where it was given |
 
@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jobrec_jax.models.decoder import DecoderConfig
+from jobrec_jax.models.experts import ACTIVATION
 from jobrec_jax.models.lora import TARGETS, LoraConfig
 from jobrec_jax.schema.files import decode_json, expanded, read_object, whole_folder, write_json
 from jobrec_jax.scoring.calibration import Calibration
@@ -107,7 +108,8 @@ def save_adapter(
 def save_heads(folder: Path, heads: Heads) -> None:
   """Writes them into an existing folder."""
   trees = {name: tree for name, tree in heads.extras.items() if name != 'calibration'}
-  save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(heads.experts))})
+  save_file(_flatten(trees), folder / HEADS, {'experts': json.dumps(list(heads.experts)),
+                                              'activation': ACTIVATION})
   if 'calibration' in heads.extras:
     values = {key: float(v) for key, v in heads.extras['calibration']._asdict().items()}
     write_json(folder / CALIBRATION, values, indent=2)

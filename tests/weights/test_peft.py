@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 import torch
 
 from jobrec_jax.models.decoder import Decoder, DecoderConfig
+from jobrec_jax.models.experts import ExpertHead
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.models.lora import ATTENTION, TARGETS, LoraConfig, merge
 from jobrec_jax.scoring.calibration import Calibration
@@ -185,6 +187,21 @@ def test_scores_come_back_on_the_same_decoder(tmp_path, per_expert):
   same(loaded, params)
   score = jax.jit(lambda p: model.apply({'params': p}, *blocks).scores)
   np.testing.assert_array_equal(score(loaded), score(params))
+
+
+def test_a_head_is_computed_elsewhere_from_what_its_file_says(tmp_path):
+  head, x = ExpertHead((8, 4)), np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
+  params = nn.unbox(head.init(jax.random.key(1), x))['params']
+  save_adapter(tmp_path, random_lora(LoraConfig()), adapted_by(LoraConfig()), 'base',
+               Heads({'preference': params}))
+  with safe_open(tmp_path / 'jobrec_heads.safetensors', 'pt') as file:
+    activation = getattr(torch.nn.functional, file.metadata()['activation'])
+    arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  y = torch.from_numpy(x)
+  for layer in ('hidden_0', 'hidden_1', 'logit'):
+    y = y @ arrays[f'preference/{layer}/kernel'] + arrays[f'preference/{layer}/bias']
+    y = y if layer == 'logit' else activation(y)
+  np.testing.assert_allclose(y[:, 0], head.apply({'params': params}, x), atol=1e-5)
 
 
 def test_each_expert_has_a_folder_that_peft_reads(tmp_path):
