@@ -314,7 +314,7 @@ def measure_lists(about: dict) -> bool:
   if MODEL.value != 'smollm2':
     backbone.random_folder()
   for system, dtype in RUNS:
-    if ONLY.value and system not in ONLY.value:
+    if (ONLY.value and system not in ONLY.value) or (QUICK.value and dtype != 'bfloat16'):
       continue
     started = time.monotonic()
     command = [sys.executable, '-m', 'benchmarks.gpu', system, dtype, f'--model={MODEL.value}',

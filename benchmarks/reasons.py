@@ -5,6 +5,9 @@
   python -m benchmarks.reasons --take=runs/0,runs/1    keeps them, and writes the pages
   python -m benchmarks.reasons                         writes the pages again
 
+  python -m experiments.explain --workdir=wide/0 --store=runs/0/store --config.explain.beams=4
+  python -m benchmarks.reasons --take=runs/0,runs/1 --beams=wide/0,wide/1    what beams change
+
 Each run has a market and a training seed of its own. Of several, numbers are means with intervals
 over runs; examples are of the first.
 
@@ -22,14 +25,16 @@ from absl import flags
 from benchmarks.worlds import t_interval
 from jobrec_jax.command_line import launch
 from jobrec_jax.evaluate.reasons import METRICS
-from jobrec_jax.pipeline.explain import COMPARED, Example, in_words
+from jobrec_jax.pipeline.explain import COMPARED, WRITER, Example, in_words
 from jobrec_jax.pipeline.record import read_record
 from jobrec_jax.pipeline.store import ABOUT
 from jobrec_jax.report.results import range_of
 from jobrec_jax.schema.files import read_json, write_json, write_text
+from jobrec_jax.schema.schema import PERSPECTIVES
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / 'benchmarks/results/reasons'
+CHANGED = (*COMPARED, 'claims')  # what beams may change of a writer under the grammar
 PAGES = ROOT / 'README.md', ROOT / 'docs/explain.md'
 
 
@@ -74,8 +79,12 @@ def origin(kept: Mapping[str, Any]) -> str:
           f'intervals are over runs. At commit {kept["commit"]}.')
 
 
-def check(runs: Sequence[Mapping[str, Any]]) -> None:
+def check(runs: Sequence[Mapping[str, Any]], wide: Sequence[Mapping[str, Any]] = ()) -> None:
   """Raises ValueError: runs with these settings are no draws of one thing, or one is named twice.
+
+  Args:
+    runs: their settings.
+    wide: those of the same runs with beams; empty where there are none.
   """
   alike = [{k: v for k, v in s.items() if k not in ('seed', 'data')} for s in runs]
   if any(s != alike[0] for s in alike):
@@ -83,6 +92,13 @@ def check(runs: Sequence[Mapping[str, Any]]) -> None:
   seeds = [s['data']['seed'] for s in runs]
   if len({*seeds}) < len(seeds):
     raise ValueError(f'--take must name runs of different markets, got data.seed {seeds}')
+  if wide:
+    check(wide)
+    found, expected = ([(s['seed'], s['data']['seed'], s['market'], s['writer']) for s in of]
+                       for of in (wide, runs))
+    if found != expected or any(s['explain']['beams'] == 1 for s in wide):
+      raise ValueError('--beams must name the runs of --take in their order, explained with '
+                       'explain.beams above 1')
 
 
 def joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,12 +125,31 @@ def over_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
   return {'value': mean, 'low': float(max(low, mean - half)), 'high': float(min(high, mean + half))}
 
 
+def of_beams(greedy: Sequence[Mapping[str, Any]],
+             wide: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """What the writer's metrics are with beams less what they are without, over runs."""
+  out = []
+  for key in sorted((p, m) for p in PERSPECTIVES for m in CHANGED):
+    a, b = ([next(r for r in run['rows'] if _of(r) == (WRITER, None, *key))['value'] for run in of]
+            for of in (greedy, wide))
+    mean, half = t_interval([y - x for x, y in zip(a, b)])
+    out.append({'perspective': key[0], 'metric': key[1], 'value': float(mean),
+                'low': float(mean - half), 'high': float(mean + half)})
+  return out
+
+
+def beams(kept: Mapping[str, Any]) -> str:
+  at = {(r['perspective'], r['metric']): r for r in kept['beams']['rows']}
+  return markdown((f'{kept["beams"]["count"]} beams less the greedy text', *CHANGED), [
+      (p, *(cell(at[p, m]) for m in CHANGED)) for p in PERSPECTIVES])
+
+
 def _of(row: Mapping[str, Any]) -> tuple[Any, ...]:
   return tuple(row[k] for k in ('system', 'against', 'perspective', 'metric'))
 
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    'origin': origin, 'examples': examples, 'three': three,
+    'origin': origin, 'examples': examples, 'three': three, 'beams': beams,
     **{p: functools.partial(table, perspective=p) for p in ('preference', 'qualification')},
     **{f'{p}-differences': functools.partial(table, perspective=p, against=True)
        for p in ('preference', 'qualification')}}
@@ -138,16 +173,21 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if flags.FLAGS.take:
     runs = [*map(Path, flags.FLAGS.take)]
-    settings = [read_record(run)['settings'] for run in runs]
-    check(settings)
-    kept = joined([read_json(run / 'reasons.json') for run in runs])
-    commits = ', '.join(sorted({commit_of(run) for run in runs}))
-    domain = settings[0]['market']['domain']
-    write_json(KEPT / f'{domain}.json', kept | {'commit': commits}, indent=1)
+    wide = [*map(Path, flags.FLAGS.beams)]
+    settings, with_beams = ([read_record(run)['settings'] for run in of] for of in (runs, wide))
+    check(settings, with_beams)
+    found = [read_json(run / 'reasons.json') for run in runs]
+    kept = joined(found) | {'commit': ', '.join(sorted({*map(commit_of, runs)}))}
+    if wide:
+      kept['beams'] = {
+          'count': with_beams[0]['explain']['beams'],
+          'rows': of_beams(found, [read_json(run / 'reasons.json') for run in wide])}
+    write_json(KEPT / f'{settings[0]["market"]["domain"]}.json', kept, indent=1)
   for page in PAGES:
     write_text(page, render(page.read_text()))
 
 
 if __name__ == '__main__':
   flags.DEFINE_list('take', None, 'runs of one domain that experiments.explain judged')
+  flags.DEFINE_list('beams', [], 'those runs, in their order, judged with explain.beams above 1')
   launch(main)

@@ -1,4 +1,4 @@
-"""Runs before any test imports JAX: eight fake CPU devices, and compiled programs kept.
+"""Runs before any test imports JAX: fake CPU devices, and compiled programs kept.
 
 Where JAX_PLATFORMS is set, tests run there, e.g. on a GPU; those that need eight devices fail then.
 
@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 import signal
 
-os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+from tests.shares import DEVICES
+
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_'
+                           f'device_count={DEVICES}').strip()
 if os.environ.setdefault('JAX_PLATFORMS', 'cpu') == 'cpu':
   os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
   if version('jaxlib').startswith('0.10.'):  # Another version may not know it, and would exit.
@@ -39,7 +41,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
-pytest_plugins = ['tests.no_skips']
+pytest_plugins = ['tests.no_skips', 'tests.shares']
 MAPS, MANY = Path('/proc/self/maps'), 25_000
 LENGTHS = BlockFormat(candidate=40, job=24, alignment=16)
 

@@ -53,3 +53,25 @@ def test_runs_that_are_kept_together_are_draws_of_one_thing():
     reasons.check([settings(0), settings(1), settings(0)])
   with pytest.raises(ValueError, match=r'differ by seed and data\.seed alone'):
     reasons.check([settings(0), settings(1, rank=4)])
+
+
+def test_beams_are_compared_run_by_run_with_the_greedy_texts_of_the_same_runs():
+  def judged(shift):
+    return {'rows': [{**row(metric, 0.5 + shift), 'perspective': p} for metric in reasons.CHANGED
+                     for p in ('preference', 'qualification')]}
+  greedy, wide = [judged(0.1 * n) for n in (0, 3, 1)], [judged(0.1 * n) for n in (1, 4, 5)]
+  found = reasons.of_beams(greedy, wide)
+  assert len(found) == 2 * len(reasons.CHANGED)
+  half = 4.302653 * 3 ** 0.5 * 0.1 / 3 ** 0.5  # the differences are 0.1, 0.1 and 0.4
+  for r in found:
+    assert r['value'] == pytest.approx(0.2)
+    assert (r['low'], r['high']) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
+
+  def settings(seed, beams):
+    return {'seed': seed, 'data': {'seed': seed}, 'writer': {}, 'market': {},
+            'explain': {'beams': beams}}
+  runs = [settings(0, 1), settings(1, 1)]
+  reasons.check(runs, [settings(0, 4), settings(1, 4)])
+  for wrong in ([settings(1, 4), settings(0, 4)], [settings(0, 4)], runs):
+    with pytest.raises(ValueError, match='--beams must name the runs of --take in their order'):
+      reasons.check(runs, wrong)

@@ -95,7 +95,7 @@ def on_the_host(log_p, automata, row, end, beams, penalty, most):
   return said, tokens
 
 
-@pytest.mark.parametrize('penalty', [0.0, 0.7, 1.5])
+@pytest.mark.parametrize('penalty', [0.0, 1.5])
 def test_wide_enough_it_finds_the_best_of_all_texts(case, log_p, penalty):
   writing, pairs, start, automata = case
   texts = decode(writing, pairs, start, stacked(automata), MOST + 1, beams=64,
@@ -109,8 +109,7 @@ def test_wide_enough_it_finds_the_best_of_all_texts(case, log_p, penalty):
     np.testing.assert_allclose(np.ravel(texts.log_likelihood)[row], said, atol=1e-4)
 
 
-@pytest.mark.parametrize('beams', [2, 3])
-@pytest.mark.parametrize('penalty', [0.0, 1.0])
+@pytest.mark.parametrize(('beams', 'penalty'), [(2, 0.0), (3, 1.0)])
 def test_it_is_the_search_in_plain_python(case, log_p, beams, penalty):
   writing, pairs, start, automata = case
   texts = decode(writing, pairs, start, stacked(automata), MOST + 1, jump=1, beams=beams,

@@ -163,12 +163,14 @@ def test_lists_that_no_device_has_a_part_of_are_told(bench, stages, caplog):
   _, warm, _ = stages
   trainer = experts._Trainer.of(
       bench('cooperative', tokenizer=read_tokenizer(bench('tokenizer')), warm_up=warm))
-  trainer = dataclasses.replace(trainer, mesh=make_mesh(MeshConfig(2, 2, 2)))
+  count = jax.device_count()
+  trainer = dataclasses.replace(trainer, mesh=make_mesh(MeshConfig(1, count)))
   with caplog.at_level(logging.WARNING, 'absl'):
-    trainer.data('cooperative', {Kind('preference', 'candidate'): 12, Kind('preference', 'job'): 6})
+    trainer.data('cooperative', {Kind('preference', 'candidate'): 2 * count,
+                                 Kind('preference', 'job'): count + 1})
   said, = (r.getMessage() for r in caplog.records)
-  assert 'a batch has 6 preference lists of one job, which do not divide' in said
-  assert 'data 2 x fsdp 2, so that each device computes all of them' in said
+  assert f'a batch has {count + 1} preference lists of one job, which do not divide' in said
+  assert f'data 1 x fsdp {count}, so that each device computes all of them' in said
 
 
 @pytest.mark.slow
