@@ -23,7 +23,8 @@
 Weights are random, the texts real. Every system runs in a process of its own, for each type apart;
 seconds are medians behind a first call, which compiles. float32 is multiplied as TF32 by both. FLOP
 are those of the layers' kernels on real tokens, twice for a step; peaks are those of the same run,
-and of the device's memory. `--tokenizer` names a saved one. Without a GPU it runs on CPUs.
+and of the device's memory. `--tokenizer` names a saved one; --quick: bfloat16 alone, few lists.
+Without a GPU it runs on CPUs.
 """
 
 import collections
