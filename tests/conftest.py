@@ -10,7 +10,11 @@ import os
 from pathlib import Path
 import signal
 
-from tests.shares import DEVICES
+from tests.shares import (
+  DEVICES,
+  pytest_collection_modifyitems as pytest_collection_modifyitems,
+  pytest_ignore_collect as pytest_ignore_collect,
+)
 
 os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_'
                            f'device_count={DEVICES}').strip()
@@ -41,7 +45,7 @@ from jobrec_jax.models.decoder import DecoderConfig
 from jobrec_jax.models.jobrec import JobRec, JobRecConfig
 from jobrec_jax.sharding import MeshConfig, make_mesh
 
-pytest_plugins = ['tests.no_skips', 'tests.shares']
+pytest_plugins = ['tests.no_skips']
 MAPS, MANY = Path('/proc/self/maps'), 25_000
 LENGTHS = BlockFormat(candidate=40, job=24, alignment=16)
 

@@ -20,8 +20,20 @@ DEVICES = ASKED or '8'
 
 
 def pytest_ignore_collect(collection_path):
-  """Leaves out what is the other run's."""
-  if not ASKED or (collection_path.is_dir() and collection_path not in EIGHT):
+  """Does not even read what is the other run's."""
+  if collection_path.is_dir() and collection_path not in EIGHT:
     return None
-  needs_eight = bool(EIGHT & {collection_path, collection_path.parent})
-  return True if needs_eight != (ASKED == '8') else None
+  return True if _is_of_the_other(collection_path) else None
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves it out where it was named, too: pytest reads that whatever the hook above says."""
+  other = [item for item in items if _is_of_the_other(item.path)]
+  if other:
+    config.hook.pytest_deselected(items=other)
+    items[:] = [item for item in items if item not in other]
+
+
+def _is_of_the_other(path: Path) -> bool:
+  needs_eight = bool(EIGHT & {path, path.parent})
+  return ASKED != '' and needs_eight != (ASKED == '8')

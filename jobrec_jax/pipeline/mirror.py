@@ -24,7 +24,8 @@ from jobrec_jax.pipeline.provenance import CLOCK
 from jobrec_jax.pipeline.store import ABOUT, check_whole
 from jobrec_jax.train.checkpoint import RECORD
 
-# What a URL may begin with -> the package that reads it; '' where fsspec itself does.
+# What a URL may begin with -> the package that reads it; '' where fsspec itself does. 'memory' is
+# gone with the process: it is for tests.
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs', 'az': 'adlfs', 'file': '', 'memory': ''}
 EVERY = 60.0  # seconds between two copies of an unfinished attempt
 METRICS = 'metrics.jsonl'
@@ -45,8 +46,8 @@ class Mirror:
   def __init__(self, url: str):
     kind, _, place = url.partition('://')
     if kind not in PACKAGES or not place.strip('/') or '@' in place or '?' in place:
-      raise ValueError(f'--mirror must be a folder of one of '
-                       f"{', '.join(k + '://' for k in PACKAGES)} without credentials, such as "
+      kinds = ', '.join(f'{k}://' for k in PACKAGES if k != 'memory')
+      raise ValueError(f'--mirror must be a folder of one of {kinds} without credentials, such as '
                        f'gs://BUCKET/FOLDER, got {url.split("@")[-1].split("?")[0]!r}')
     self.url = url.rstrip('/')
     try:
