@@ -1,7 +1,7 @@
 """The suite in two runs, as `make test` has it: what needs eight devices, and the rest on two.
 
-JOBREC_TEST_DEVICES is 8 for the one and 2 for the other, which takes a quarter of the time less
-than on eight. Without it all tests run on eight.
+JOBREC_TEST_DEVICES is 8 for the one and 2 for the other, which compiles and runs faster there.
+Without it all tests run on eight.
 """
 
 import os

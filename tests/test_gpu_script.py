@@ -20,8 +20,8 @@ def test_lists_and_steps_are_measured_beside_pytorch(tokenizer, tmp_path):
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'gpu_lists.json').read_text())
   found = {(r['system'], r['dtype'], r['lists']): r for r in rows if r['system'] != 'peak'}
-  assert set(found) == {(system, 'bfloat16', lists) for system in ('exact', 'torch_step')
-                        for lists in (1, 2)}
+  assert set(found) == {(system, dtype, lists) for system in ('exact', 'torch_step')
+                        for dtype in ('bfloat16', 'float32') for lists in (1, 2)}
   for row in found.values():
     assert row['pairs'] == 50 * row['lists'] and row['calls'] == 2 and row['device'] == 'cpu'
     assert row['pairs_per_second'] == pytest.approx(row['pairs'] / row['seconds'], rel=1e-3)

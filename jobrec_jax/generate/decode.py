@@ -223,9 +223,9 @@ def _decode(static: tuple[JobRec, DecoderConfig], params: PyTree, writer: PyTree
   begin = read(begin, start.first[:, :, None].astype(config.dtype), jnp.ones((B, J, 1), bool), L)
   end = jax.lax.while_loop(lambda s: (s.turn < most) & ~_over(s, how).all(), turn, begin)
   best = _first(end, how)
-  tokens, done, said = (x[best] for x in (end.tokens, end.done, end.said))
-  J //= how.beams
-  return Texts(tokens.reshape(B, J, -1), done.reshape(B, J), said.reshape(B, J), end.turn)
+  tokens, done, said = (x[best].reshape(B, J // how.beams, *x.shape[1:])
+                        for x in (end.tokens, end.done, end.said))
+  return Texts(tokens, done, said, end.turn)
 
 
 class _Options(NamedTuple):

@@ -164,13 +164,13 @@ def test_lists_that_no_device_has_a_part_of_are_told(bench, stages, caplog):
   trainer = experts._Trainer.of(
       bench('cooperative', tokenizer=read_tokenizer(bench('tokenizer')), warm_up=warm))
   count = jax.device_count()
-  trainer = dataclasses.replace(trainer, mesh=make_mesh(MeshConfig(1, count)))
+  trainer = dataclasses.replace(trainer, mesh=make_mesh(MeshConfig(count // 2, 2)))
   with caplog.at_level(logging.WARNING, 'absl'):
     trainer.data('cooperative', {Kind('preference', 'candidate'): 2 * count,
                                  Kind('preference', 'job'): count + 1})
   said, = (r.getMessage() for r in caplog.records)
   assert f'a batch has {count + 1} preference lists of one job, which do not divide' in said
-  assert f'data 1 x fsdp {count}, so that each device computes all of them' in said
+  assert f'data {count // 2} x fsdp 2, so that each device computes all of them' in said
 
 
 @pytest.mark.slow
